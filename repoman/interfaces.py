@@ -1,0 +1,254 @@
+"""The seams: what the application asks of the adapters.
+
+Each protocol has one contract suite in ``tests/contracts``, run on every
+implementation.  Coroutines are awaited on the reactor; none may block it.
+Records of images, users and groups are in :mod:`repoman.records`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from repoman.model import Digests, Image, User
+
+Clock = Callable[[], datetime]
+"""Answers the time: aware, UTC."""
+
+
+class IConsuming(Protocol):
+    """The part of :class:`twisted.internet.interfaces.IConsumer` that flows use.
+
+    ``write`` may raise a :class:`~repoman.errors.RepomanError`: the flow then
+    ends with that error.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Take some bytes."""
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let ``producer`` be paused and resumed."""
+
+    def unregisterProducer(self) -> None:
+        """The producer has no more bytes."""
+
+
+class IBody(Protocol):
+    """Bytes on their way in, still at the peer.
+
+    :ivar length: announced, in bytes; ``None`` if the peer did not say.
+    """
+
+    @property
+    def length(self) -> int | None:
+        """The announced length in bytes."""
+
+    async def deliver_to(self, consumer: IConsuming) -> int:
+        """Let the bytes flow, at the consumer's pace; answer how many came.
+
+        May be called once.  Not one byte is read from the peer before.
+
+        :raises ClientGone: the peer left before the end.
+        :raises Invalid: the peer broke the framing.
+        """
+
+    async def read(self, limit: int) -> bytes:
+        """All bytes of a small body.
+
+        :param limit: in bytes.
+        :raises TooLarge: there are more than ``limit``.
+        """
+
+
+class IBlobWriter(IConsuming, Protocol):
+    """A blob in the making: invisible before :meth:`commit`.
+
+    ``write`` raises NoRoom when the store is full and StoreUnavailable when
+    it cannot write.  It pauses its producer while too many bytes are not yet
+    durable.
+    """
+
+    @property
+    def key(self) -> str:
+        """The key under which the blob will be found."""
+
+    async def commit(self) -> None:
+        """Make every byte written, and the name, survive a power cut.
+
+        :raises StoreUnavailable: nothing is known to be durable; the blob
+            must be discarded and its key never used again.
+        :raises NoRoom: the same, for want of room.
+        """
+
+    async def discard(self) -> None:
+        """Forget the bytes.  Harmless after a failure, and twice."""
+
+
+class IBlobReader(Protocol):
+    """An open blob: still readable when the blob is deleted meanwhile."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    async def write_to(self, consumer: IConsuming, start: int, length: int) -> None:
+        """Produce ``length`` bytes from offset ``start`` into ``consumer``.
+
+        Registers itself as a push producer and unregisters at the end.
+
+        :raises BlobDamaged: fewer bytes are there than promised.
+        :raises ClientGone: the consumer stopped the producer.
+        """
+
+    def close(self) -> None:
+        """Let go of the blob.  Harmless twice."""
+
+
+@frozen
+class Room:
+    """What a store has room for, in bytes: ``free`` of ``total``."""
+
+    free: int
+    total: int
+
+
+class IBlobStore(Protocol):
+    """Bytes under opaque keys."""
+
+    async def create(self, key: str, size: int | None) -> IBlobWriter:
+        """Begin a blob.
+
+        :param key: from :func:`new_key`, never used before.
+        :param size: in bytes, reserved at once; ``None`` if unknown.
+        :raises NoRoom: now rather than after hours of upload.
+        :raises StoreUnavailable: the store does not work.
+        """
+
+    async def open(self, key: str, size: int) -> IBlobReader:
+        """Open a committed blob.
+
+        :raises BlobDamaged: it is not there or not of ``size`` bytes.
+        """
+
+    async def delete(self, key: str) -> None:
+        """Remove a blob, committed or not.  Harmless if it is not there."""
+
+    def keys(self) -> AsyncIterator[tuple[str, bool]]:
+        """Every key in the store, and whether it is committed."""
+
+    async def quarantine(self, key: str) -> None:
+        """Put away a blob that no record knows: kept, but no longer served."""
+
+    async def digests(self, key: str, *names: str, rate: int | None = None) -> Mapping[str, str]:
+        """Read a committed blob from end to end and digest it: lower-case hex by name.
+
+        :param names: ``sha256``, ``sha512``, ``md5``, ``adler32``.
+        :param rate: at most so many bytes per second.
+        :raises BlobDamaged: it cannot be read to its end.
+        """
+
+    def room(self) -> Room:
+        """How much room is left."""
+
+    async def start(self) -> None:
+        """Make ready.
+
+        :raises StoreUnavailable: wrong or unusable place.
+        """
+
+    async def stop(self) -> None:
+        """Let go of everything.  What was committed stays."""
+
+
+def new_key() -> str:
+    """A fresh random key for a blob: 32 hex digits, never reused."""
+    return secrets.token_hex(16)
+
+
+@frozen
+class Reservation:
+    """Leave to upload.
+
+    :ivar blob: the key under which to store the bytes.
+    :ivar room: the most that may come, in bytes, by the payer's quota.
+    """
+
+    blob: str
+    room: int
+
+
+@frozen
+class UploadTerms:
+    """What an upload asks for and is bound to.
+
+    :ivar size: announced, in bytes; ``None`` if unknown.
+    :ivar quota: the payer's, in bytes, unless their account has its own.
+    :ivar uploads: how many one user may run at once.
+    :ivar lease: for how many seconds the upload lives without a renewal.
+    """
+
+    size: int | None
+    quota: int
+    uploads: int
+    lease: float
+
+
+class IBlobRecords(Protocol):
+    """What is known of the bytes in the store."""
+
+    async def repository_id(self) -> str:
+        """The random name of this repository."""
+
+    async def begin(
+        self, image: Image, hypervisor: str, uploader: User, terms: UploadTerms
+    ) -> Reservation:
+        """Reserve quota and record an upload, so that a crash leaves a name to sweep.
+
+        :raises QuotaExceeded: no room for the announced size.
+        :raises TooManyUploads: the uploader runs as many as they may.
+        :raises Missing: the image is gone.
+        """
+
+    async def renew(self, blobs: Sequence[str], lease: float) -> None:
+        """The uploads still live, for ``lease`` more seconds."""
+
+    async def finish(self, blob: str, size: int, digests: Digests, quota: int) -> Image:
+        """The bytes are durable: let the image point to them.
+
+        :raises Conflict: the upload was given up, or the image deleted, meanwhile.
+        :raises QuotaExceeded: it grew larger than there was room for.
+        """
+
+    async def state(self, blob: str) -> str | None:
+        """The blob's state, waiting for a transaction that is about to change it."""
+
+    async def image_of(self, blob: str) -> Image | None:
+        """The image that points to a blob."""
+
+    async def release(self, blob: str) -> None:
+        """Give up an upload: its reservation ends and the sweeper may have its bytes."""
+
+    async def expire_leases(self, *, all_of_them: bool = False) -> int:
+        """Give up the uploads that nobody renews; answer how many.
+
+        :param all_of_them: the daemon has just started and is the only one.
+        """
+
+    async def present(self) -> set[str]:
+        """The blobs whose bytes must be in the store."""
+
+    async def unknown(self, blobs: Sequence[str]) -> list[str]:
+        """Those of ``blobs`` that there is no record of."""
+
+    async def mark_damaged(self, blobs: Sequence[str]) -> int:
+        """Note those of ``blobs`` that are still present as lost; answer how many."""
+
+    async def to_delete(self, limit: int) -> list[str]:
+        """Blobs that nobody may get any more."""
+
+    async def forget(self, blob: str) -> None:
+        """Their bytes are gone."""

@@ -1,0 +1,245 @@
+"""The seams to the database: images, users and groups as records.
+
+Each method is one transaction.  Coroutines are awaited on the reactor; none
+may block it.  What is known of bytes is in :mod:`repoman.interfaces`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from attrs import field, frozen
+
+from repoman.model import Group, Identity, Image, Profile, User
+
+
+@frozen
+class NewImage:
+    """What an image is created with; names are already checked."""
+
+    owner: str
+    name: str
+    hypervisors: tuple[str, ...]
+    description: str | None = None
+    os_variant: str | None = None
+    os_type: str | None = None
+    os_arch: str | None = None
+    expires: datetime | None = None
+    read_only: bool = False
+    unauthenticated_access: bool = False
+
+
+@frozen
+class Listing:
+    """Which images to list, in which order, how many.
+
+    :ivar viewer: only those that this user may see; ``None`` for all.
+    :ivar owner: only this user's.
+    :ivar shared_with_user: only those shared with this user, also through a group.
+    :ivar shared_with_group: only those shared with this group.
+    :ivar shared_out: only those shared with anybody.
+    :ivar text: in the name or the description.
+    :ivar exact: field to value: ``os_type``, ``os_arch``, ``os_variant``.
+    :ivar hypervisor: only those with this one in their list.
+    :ivar sort: ``name``, ``modified`` or ``size``.
+    :ivar after: the place after which to go on, from an earlier page.
+    """
+
+    viewer: User | None = None
+    owner: str | None = None
+    shared_with_user: str | None = None
+    shared_with_group: str | None = None
+    shared_out: bool = False
+    text: str | None = None
+    exact: Mapping[str, str] = field(factory=dict)
+    hypervisor: str | None = None
+    sort: str = "name"
+    descending: bool = False
+    limit: int | None = None
+    after: tuple[str | float | None, int] | None = None
+
+
+class IImageRecords(Protocol):
+    """Images and who they are shared with."""
+
+    async def find(self, owner: str, name: str) -> Image | None:
+        """An image by its owner's and its own name."""
+
+    async def find_either(self, word: str, caller: str | None, name: str) -> Image | None:
+        """The image of user ``word``; or the caller's own, if ``word`` is a hypervisor."""
+
+    async def create(self, new: NewImage) -> Image:
+        """Make an image.
+
+        :raises AlreadyExists: the owner has one of that name.
+        :raises Invalid: there is no such owner.
+        :raises Conflict: a hypervisor's name is a user's.
+        """
+
+    async def change(self, image: Image, changes: Mapping[str, Any], quota: int) -> Image:
+        """Set fields: those of NewImage, ``owner`` and ``hypervisors`` among them.
+
+        :raises Missing: it is gone meanwhile.
+        """
+
+    async def delete(self, image: Image) -> None:
+        """Remove an image; its blobs are marked for the sweeper."""
+
+    async def share(self, image: Image, *, user: str = "", group: str = "") -> None:
+        """Share with a user or a group.  Harmless twice.
+
+        :raises Invalid: no such user or group.
+        """
+
+    async def unshare(self, image: Image, *, user: str = "", group: str = "") -> None:
+        """End the sharing.  Harmless twice.
+
+        :raises Invalid: no such user or group.
+        """
+
+    async def require_group(self, name: str) -> None:
+        """Do nothing, if there is such a group.
+
+        :raises Invalid: there is none.
+        """
+
+    async def listing(self, wanted: Listing) -> list[Image]:
+        """The images wanted, in order; one query."""
+
+    async def names(self, wanted: Listing) -> list[tuple[str, str]]:
+        """Their ``(owner, name)`` pairs only."""
+
+    async def expire_images(self, kept: float) -> int:
+        """Let go of the files of images that expired ``kept`` seconds ago; answer how many images.
+
+        Read-only images keep theirs, and so do those that got one since.
+        """
+
+
+class IAccountRecords(Protocol):
+    """Users, and who logs in as whom."""
+
+    async def by_identity(self, identity: Identity) -> User | None:
+        """The user with this DN from this issuer; binds the issuer at the first login."""
+
+    async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> bool:
+        """Create an administrator if there is no user of that name; answer whether it did.
+
+        :raises AlreadyExists: the DN or the address is another user's.
+        """
+
+
+@frozen
+class NewUser:
+    """What a user is created with; names and DNs are already checked.
+
+    :ivar client_dns: those that log in as this user, the first one first.
+    :ivar issuer_dn: of the CA of the first one; ``None``: that of the first login.
+    :ivar groups: beside ``users``.
+    :ivar quota: in bytes; ``None`` means the configured one.
+    """
+
+    user_name: str
+    client_dns: tuple[str, ...]
+    issuer_dn: str | None = None
+    full_name: str | None = None
+    email: str | None = None
+    groups: tuple[str, ...] = ()
+    suspended: bool = False
+    quota: int | None = None
+
+
+class IUserRecords(Protocol):
+    """Users as records.
+
+    Whatever would leave the repository without an administrator who can log
+    in raises :class:`~repoman.errors.Protected`, also when several such
+    requests come at once.
+    """
+
+    async def find(self, user_name: str) -> User | None:
+        """A user by name."""
+
+    async def names(self) -> list[str]:
+        """All users' names, in order."""
+
+    async def profiles(
+        self, viewer: User, *, user_name: str | None = None, group: str | None = None
+    ) -> list[Profile]:
+        """Users with those of their images that ``viewer`` may see; one query.
+
+        :param user_name: only this one.
+        :param group: only members of this group.
+        """
+
+    async def create(self, new: NewUser) -> None:
+        """Make a user.
+
+        :raises AlreadyExists: the name, a DN or the e-mail address is taken.
+        :raises Invalid: there is no such group.
+        """
+
+    async def change(self, user: User, changes: Mapping[str, Any]) -> None:
+        """Set fields: those of NewUser but for ``groups``.
+
+        ``issuer_dn`` is that of the first DN; the others keep what they were bound to.
+
+        :raises AlreadyExists: the name, a DN or the e-mail address is taken.
+        :raises Missing: the user is gone meanwhile.
+        """
+
+    async def delete(self, user: User) -> None:
+        """Remove a user with all images; their blobs are marked for the sweeper."""
+
+
+@frozen
+class NewGroup:
+    """What a group is created with; names and permissions are already checked."""
+
+    name: str
+    users: tuple[str, ...] = ()
+    permissions: tuple[str, ...] = ()
+
+
+class IGroupRecords(Protocol):
+    """Groups, their members and what they permit."""
+
+    async def find(self, name: str) -> Group | None:
+        """A group by name."""
+
+    async def listing(self) -> list[Group]:
+        """All groups by name; one query."""
+
+    async def create(self, new: NewGroup) -> Group:
+        """Make a group.
+
+        :raises AlreadyExists: the name is taken.
+        :raises Invalid: there is no such user.
+        """
+
+    async def rename(self, group: Group, name: str) -> Group:
+        """Give a group another name.
+
+        :raises AlreadyExists: it is taken.
+        :raises Missing: the group is gone meanwhile.
+        """
+
+    async def delete(self, group: Group) -> None:
+        """Remove a group; what was shared with it no longer is."""
+
+    async def add_member(self, group: Group, user: User) -> None:
+        """Let a user be a member.  Harmless twice."""
+
+    async def remove_member(self, group: Group, user: User) -> None:
+        """End a membership.  Harmless twice.
+
+        :raises Protected: nobody would be left to administrate.
+        """
+
+    async def permit(self, group: Group, permission: str) -> None:
+        """Let a group permit something.  Harmless twice."""
+
+    async def forbid(self, group: Group, permission: str) -> None:
+        """Take a permission from a group.  Harmless twice."""
