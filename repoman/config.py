@@ -1,0 +1,254 @@
+"""``repoman.conf`` in, a frozen :class:`Config` out; or all of its mistakes at once.
+
+The classes below *are* the schema: a field's default text and its reader stand
+together, and ``etc/repoman.conf`` is tested against them.  How a single value is
+read is told in :mod:`repoman.settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from attrs import Attribute, evolve, field, fields, frozen
+
+from repoman import settings
+from repoman.errors import Misconfigured
+from repoman.settings import Amount, Reader, Share, optional
+
+DEFAULT_PATH = Path("/etc/repoman.conf")
+"""Where the configuration is when nobody names a file."""
+
+Strictness = Literal["require", "if-present", "off"]
+"""How much a CRL or a signing policy must be there."""
+
+LimitedProxies = Literal["allow", "read-only", "deny"]
+"""What limited proxies may do."""
+
+
+def setting(default: str, read: Reader[Any], **options: Any) -> Any:
+    """Declare one key: its default as text, and what turns text into the value."""
+    return field(default=read(default), metadata={"text": default, "read": read}, **options)
+
+
+@frozen
+class Server:
+    """``[server]``: where the service listens, how links name it, where it keeps things.
+
+    :ivar https: Twisted endpoint string; TLS is put on it by us.
+    :ivar http: endpoint for public images only; ``None``: off.
+    :ivar url: scheme, host and port in links; ``None``: from the host certificate.
+    :ivar http_url: likewise for the plain endpoint.
+    :ivar state: the directory of all that must last.
+    """
+
+    https: str = setting("tcp:8443", settings.endpoint)
+    http: str | None = setting("", optional(settings.endpoint))
+    url: str | None = setting("", optional(settings.origin("https")))
+    http_url: str | None = setting("", optional(settings.origin("http", "https")))
+    state: Path = setting("/var/lib/repoman", settings.absolute_path)
+
+
+@frozen
+class Tls:
+    """``[tls]``: who we are and whom we believe.
+
+    :ivar reload: seconds between looks at the CA directory and the certificate.
+    """
+
+    certificate: Path = setting("/etc/grid-security/hostcert.pem", settings.absolute_path)
+    key: Path = setting("/etc/grid-security/hostkey.pem", settings.absolute_path)
+    ca_directory: Path = setting("/etc/grid-security/certificates", settings.absolute_path)
+    crl: Strictness = setting("if-present", settings.choice(Strictness))
+    signing_policy: Strictness = setting("if-present", settings.choice(Strictness))
+    limited_proxies: LimitedProxies = setting("read-only", settings.choice(LimitedProxies))
+    legacy_proxies: bool = setting("no", settings.yes_or_no)
+    reload: int = setting("300", settings.duration)
+
+
+@frozen
+class Database:
+    """``[database]``.
+
+    :ivar dsn: libpq string or URL; ``None``: a PostgreSQL of our own under ``state``.
+        It may hold a password, so it is never printed.
+    """
+
+    dsn: str | None = setting("", optional(settings.text), repr=False)
+
+
+@frozen
+class Storage:
+    """``[storage]``: where the bytes are.
+
+    :ivar directory: absolute once loaded; text is taken as relative to ``state``.
+    """
+
+    backend: Literal["directory"] = setting("directory", settings.backend)
+    directory: Path = setting("blobs", settings.path)
+
+
+@frozen
+class Accounts:
+    """``[accounts]``.
+
+    :ivar admins: file of ``user_name,email,DN`` lines; ``None``: no such file.
+    """
+
+    admins: Path | None = setting("", optional(settings.absolute_path))
+
+
+@frozen
+class Limits:
+    """``[limits]``: sizes in bytes, times in seconds.
+
+    :ivar max_upload: the largest file.
+    :ivar quota: per user who has none of their own.
+    :ivar uploads: at once per user.
+    :ivar partial_uploads: how long an unfinished upload is kept.
+    :ivar disk_reserve: what of the store's room is never given to uploads.
+    :ivar min_rate: bytes per second below which a transfer is given up; 0: never.
+    :ivar connections: open at once.
+    """
+
+    max_upload: int = setting("64GiB", settings.size)
+    quota: int = setting("1TiB", settings.size)
+    uploads: int = setting("4", settings.count)
+    partial_uploads: int = setting("7d", settings.duration)
+    disk_reserve: Share | Amount = setting("5%", settings.share_or_size)
+    min_rate: int = setting("8KiB", settings.size)
+    connections: int = setting("1000", settings.count)
+
+
+@frozen
+class Log:
+    """``[log]``.
+
+    :ivar access: the access log, absolute once loaded; ``None``: standard output.
+    """
+
+    access: Path | None = setting("log/access.log", settings.path_or_stdout)
+    format: Literal["text", "json"] = setting("text", settings.choice(Literal["text", "json"]))
+
+
+@frozen
+class Metrics:
+    """``[metrics]``.
+
+    :ivar endpoint: where ``/metrics``, ``/healthz`` and ``/readyz`` are; ``None``: off.
+    """
+
+    endpoint: str | None = setting("tcp:9469:interface=127.0.0.1", optional(settings.endpoint))
+
+
+@frozen
+class Config:
+    """All settings, each with a valid value."""
+
+    server: Server = field(factory=Server)
+    tls: Tls = field(factory=Tls)
+    database: Database = field(factory=Database)
+    storage: Storage = field(factory=Storage)
+    accounts: Accounts = field(factory=Accounts)
+    limits: Limits = field(factory=Limits)
+    log: Log = field(factory=Log)
+    metrics: Metrics = field(factory=Metrics)
+
+
+SECTIONS: dict[str, type] = {
+    section.name: type(getattr(Config(), section.name)) for section in fields(Config)
+}
+"""The class of each section."""
+
+
+def keys(section: str) -> dict[str, Attribute[Any]]:
+    """The declared keys of a section: name to field, in order.
+
+    A field's metadata hold ``text``, the default as one would write it, and ``read``.
+    """
+    return {key.name: key for key in fields(SECTIONS[section])}
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the configuration.
+
+    :param path: the file; ``None`` means :data:`DEFAULT_PATH`.
+    :raises Misconfigured: with every mistake found, one line each.
+    """
+    path = DEFAULT_PATH if path is None else path
+    try:
+        content = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise Misconfigured(
+            [
+                f"{path}: no such file; 'twistd repoman --print-config' prints one to begin with,"
+                " and --config names it"
+            ]
+        ) from None
+    except OSError as error:
+        raise Misconfigured([f"{path}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise Misconfigured([f"{path}: not UTF-8 text, at byte {error.start}"]) from None
+    return parse(content, str(path))
+
+
+def parse(content: str, file: str) -> Config:
+    """Turn the text of a configuration into values.
+
+    :param file: what the mistakes call the text.
+    :raises Misconfigured: with every mistake found, one line each.
+    """
+    mistakes: list[str] = []
+    given: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    for section, key, value, where in _settings(content, file, mistakes):
+        declared = keys(section)
+        if key not in declared:
+            mistakes.append(f"{where}: [{section}] {key}: unknown; there are {', '.join(declared)}")
+        elif key in given[section]:
+            mistakes.append(f"{where}: [{section}] {key}: is there twice")
+        else:
+            try:
+                given[section][key] = declared[key].metadata["read"](value)
+            except ValueError as error:
+                given[section][key] = None
+                mistakes.append(f"{where}: [{section}] {key}: {error}")
+    if mistakes:
+        raise Misconfigured(mistakes)
+    return _under_state(Config(**{name: SECTIONS[name](**given[name]) for name in SECTIONS}))
+
+
+def _settings(content: str, file: str, mistakes: list[str]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield section, key, value and place of each setting under a known section.
+
+    Not by :mod:`configparser`: it forgets the line numbers, gives up at the first
+    duplicate, and takes an indented key for more of the value above it.
+    """
+    section = None
+    for number, line in enumerate(map(str.strip, content.split("\n")), 1):
+        where = f"{file}:{number}"
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not line or line.startswith(("#", ";")):
+            continue
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1].strip()
+            if section not in SECTIONS:
+                known = " ".join(f"[{name}]" for name in SECTIONS)
+                mistakes.append(f"{where}: [{section}]: unknown; there are {known}")
+        elif not key or not equals:
+            mistakes.append(f"{where}: neither a [section] nor key = value")
+        elif section is None:
+            mistakes.append(f"{where}: {key}: stands before the first [section]")
+        elif section in SECTIONS:
+            yield section, key, value, where
+
+
+def _under_state(config: Config) -> Config:
+    """Make the paths that hang under ``state`` absolute."""
+    state = config.server.state
+    access = config.log.access
+    return evolve(
+        config,
+        storage=evolve(config.storage, directory=state / config.storage.directory),
+        log=evolve(config.log, access=access and state / access),
+    )

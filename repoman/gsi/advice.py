@@ -1,0 +1,96 @@
+"""What OpenSSL's error codes and TLS alerts mean for a person, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+VERIFY_ERRORS: Final = {
+    9: "a certificate is not valid yet",
+    10: "a certificate has expired",
+    11: "a CRL is not valid yet",
+    12: "a CRL has expired",
+    8: "a CRL has a wrong signature",
+    7: "a certificate has a wrong signature",
+    18: "the certificate is self-signed",
+    19: "the root certificate authority is not trusted",
+    20: "the certificate authority is not known",
+    21: "the certificate authority is not known",
+    22: "the chain is too long",
+    23: "a certificate was revoked",
+    26: "the certificate is not meant for this purpose",
+    37: "a certificate authority's certificate was used as an end entity's",
+    38: "more proxies follow than one allows",
+    66: "a key is too small",
+    67: "a certificate authority's key is too small",
+    68: "a signature uses a digest that is too weak",
+}
+"""OpenSSL's verification errors (X509_V_ERR_...) in words."""
+
+_ALERTS: Final = {
+    "certificate expired": "your proxy or certificate has expired: make a new one with"
+    " grid-proxy-init",
+    "unknown ca": "the server does not trust the certificate authority of your certificate, or you"
+    " have an old-style proxy: make a new one with grid-proxy-init -rfc",
+    "certificate revoked": "your certificate was revoked by its certificate authority",
+    "bad certificate": "the server does not accept your certificate, perhaps because a key is too"
+    " small: make a new proxy with grid-proxy-init -bits 2048",
+    "unsupported certificate": "your certificate's key usage does not allow this: it must be for"
+    " clients and for digital signatures",
+    "certificate required": "the server wants a certificate: make a proxy with grid-proxy-init",
+    "handshake failure": "the server and this client have no TLS version or cipher in common",
+    "protocol version": "the server and this client have no TLS version in common",
+    "decrypt error": "your key and your certificate do not belong together",
+    "certificate unknown": "the server could not verify your certificate",
+    "access denied": "the server does not let this certificate in",
+    "internal error": "the server had an internal error during the TLS handshake",
+}
+
+_OWN: Final = "repoman"
+"""In place of OpenSSL's library name: the text was written by us."""
+
+
+def own_error(text: str) -> list[tuple[str, str, str]]:
+    """The argument of an ``SSL.Error`` of ours, for :func:`explain_alert` to find."""
+    return [(_OWN, "", text)]
+
+
+def explain_alert(error: BaseException) -> str:
+    """Turn a failed TLS connection into advice.
+
+    Looks into the failures that Twisted and treq wrap around each other.
+
+    :returns: one clause without a full stop; empty if the error is not about TLS.
+    """
+    for library, reason in _reasons(error, set()):
+        if library == _OWN:
+            return reason
+        for alert, advice in _ALERTS.items():
+            if reason.endswith(f"alert {alert}"):
+                return advice
+        if "wrong version number" in reason or "http request" in reason:
+            return "the server does not speak TLS on this port"
+        return f"the TLS connection failed ({reason})"
+    return ""
+
+
+def _reasons(error: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    for argument in getattr(error, "args", ()):
+        for entry in argument if isinstance(argument, list) else ():
+            if isinstance(entry, tuple) and len(entry) == 3:
+                yield str(entry[0]), str(entry[2])
+    for inner in (*_list(error, "reasons"), getattr(error, "value", None), error_cause(error)):
+        yield from _reasons(inner, seen)
+
+
+def _list(error: Any, name: str) -> list[Any]:
+    found = getattr(error, name, None)
+    return list(found) if isinstance(found, (list, tuple)) else []
+
+
+def error_cause(error: Any) -> Any:
+    """What an exception was raised from, if anything."""
+    return getattr(error, "__cause__", None)

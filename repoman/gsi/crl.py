@@ -1,0 +1,126 @@
+"""What is known about a CA's revocations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from typing import Final, Literal
+
+from attrs import frozen
+from cryptography import x509
+
+from repoman.errors import CredentialRefused
+from repoman.gsi.chain import moment
+from repoman.gsi.dn import dn_text
+
+Mode = Literal["require", "if-present", "off"]
+"""How much is demanded: that it exists, that it holds if it exists, or nothing."""
+
+FOREVER: Final = datetime.max.replace(tzinfo=timezone.utc)
+"""Later than everything."""
+
+
+@frozen(eq=False)
+class CrlFile:
+    """A file that should hold a CRL.
+
+    :ivar name: of the file, for messages.
+    :ivar crl: its content; ``None`` if it cannot be used.
+    :ivar fault: why not.
+    """
+
+    name: str
+    crl: x509.CertificateRevocationList | None = None
+    fault: str = ""
+
+
+def parse_crl(name: str, content: bytes) -> CrlFile:
+    """Read a CRL, PEM or DER; never raises."""
+    try:
+        if b"-----BEGIN X509 CRL-----" in content:
+            crl = x509.load_pem_x509_crl(content)
+        else:
+            crl = x509.load_der_x509_crl(content)
+        fault = _fault(crl)
+    except Exception as error:  # the decoder raises various things at broken bytes
+        return CrlFile(name, None, f"holds no CRL: {error}")
+    return CrlFile(name, None, fault) if fault else CrlFile(name, crl)
+
+
+def _fault(crl: x509.CertificateRevocationList) -> str:
+    for extension in crl.extensions:
+        if isinstance(extension.value, x509.DeltaCRLIndicator):
+            return "is a delta CRL, which is not supported"
+        if isinstance(extension.value, x509.IssuingDistributionPoint):
+            if extension.value.indirect_crl:
+                return "is an indirect CRL, which is not supported"
+        elif extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
+            return f"has a critical extension that is not known ({extension.oid.dotted_string})"
+    return ""
+
+
+def signed_by(file: CrlFile, issuer: x509.Certificate) -> CrlFile:
+    """The same file, at fault unless the CRL bears the issuer's signature."""
+    if file.crl is None:
+        return file
+    try:
+        valid = file.crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # a key that signs no CRLs raises
+    except Exception:
+        valid = False
+    return file if valid else CrlFile(file.name, None, "is not signed by its certificate authority")
+
+
+def check_revocation(
+    certificate: x509.Certificate,
+    issuer: x509.Certificate,
+    files: tuple[CrlFile, ...],
+    mode: Mode,
+    now: datetime,
+) -> datetime:
+    """Check a certificate against its issuer's CRLs.
+
+    :param files: all that may be the issuer's, sorted out by :func:`signed_by`.
+    :returns: until when the answer holds (aware, UTC).
+    :raises CredentialRefused: it is revoked, or nobody can tell.
+    """
+    if mode == "off" or (mode == "if-present" and not files):
+        return FOREVER
+    whose = dn_text(issuer.subject)
+    if not files:
+        raise CredentialRefused(f"There is no CRL of the certificate authority {whose}.")
+    good = _good(files)
+    if any(_lists(crl, certificate) for crl in good):
+        raise CredentialRefused(f"{dn_text(certificate.subject)} was revoked by {whose}.")
+    ends = max((_end(crl) for crl in good if crl.last_update_utc <= now), default=None)
+    if ends is None or ends < now:
+        raise CredentialRefused(
+            f"The CRL of the certificate authority {whose} {why_useless(files, now)};"
+            " tell the administrator of this server."
+        )
+    return ends
+
+
+def why_useless(files: Sequence[CrlFile], now: datetime) -> str:
+    """Why none of a CA's CRLs holds now; empty if one does."""
+    good = _good(files)
+    begun = [crl for crl in good if crl.last_update_utc <= now]
+    if any(_end(crl) >= now for crl in begun):
+        return ""
+    if begun:
+        return f"expired at {moment(max(map(_end, begun)))}"
+    if good:
+        return f"is not valid before {moment(min(crl.last_update_utc for crl in good))}"
+    return "cannot be used"
+
+
+def _good(files: Iterable[CrlFile]) -> list[x509.CertificateRevocationList]:
+    # "is not None": a CRL that revokes nobody is an empty collection, and false.
+    return [file.crl for file in files if file.crl is not None]
+
+
+def _lists(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
+    return crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+
+
+def _end(crl: x509.CertificateRevocationList) -> datetime:
+    return crl.next_update_utc or FOREVER

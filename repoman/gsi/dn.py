@@ -1,0 +1,178 @@
+r"""The text of a distinguished name, with exactly one reading.
+
+A name is a sequence of RDNs, root first; an RDN is a set of (attribute type,
+value).  Values count exactly as decoded: no case folding, no squeezing of
+blanks, whatever the string type.  It is printed in the grid's familiar form,
+``/C=CA/O=Grid/CN=Roger Impey``, with ``+`` between the values of one RDN and
+a backslash before ``\\``, ``/`` and ``+`` inside a value.
+
+OpenSSL's one-line form is refused as a key: it escapes nothing, so that two
+different names share one text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from cryptography import x509
+
+from repoman.errors import CredentialRefused, Invalid
+
+ATTRIBUTES: Final = {
+    "2.5.4.6": "C",
+    "2.5.4.10": "O",
+    "2.5.4.11": "OU",
+    "2.5.4.3": "CN",
+    "0.9.2342.19200300.100.1.25": "DC",
+    "2.5.4.7": "L",
+    "2.5.4.8": "ST",
+    "0.9.2342.19200300.100.1.1": "UID",
+    "1.2.840.113549.1.9.1": "emailAddress",
+    "2.5.4.5": "serialNumber",
+    "2.5.4.42": "GN",
+    "2.5.4.4": "SN",
+}
+"""How attribute types are printed, by OID; any other as its dotted OID."""
+
+COMMON_NAME: Final = "2.5.4.3"
+"""The OID of CN."""
+
+LIMIT: Final = 2000
+"""The longest DN text, in bytes of UTF-8: a database's index holds not much more."""
+
+Rdn = tuple[tuple[str, str], ...]
+"""One RDN: its (OID, value) pairs, sorted."""
+
+_OIDS = {name.lower(): oid for oid, name in ATTRIBUTES.items()} | {
+    "e": "1.2.840.113549.1.9.1",
+    "email": "1.2.840.113549.1.9.1",
+    "userid": "0.9.2342.19200300.100.1.1",
+}
+_NUMBER = r"(?:0|[1-9][0-9]*)"
+_TYPE = rf"(?:{_NUMBER}(?:\.{_NUMBER})+|{'|'.join(_OIDS)})="
+_DIVIDER = re.compile(rf"([/+])(?={_TYPE})", re.IGNORECASE)
+_MAYBE_DIVIDER = re.compile(r"[/+]\s*[A-Za-z0-9.-]+\s*=")
+_ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+# Escaped characters while a text is taken apart: no value may hold a control character.
+_HIDDEN = {"\\": "\x00", "/": "\x01", "+": "\x02"}
+_SHOWN = str.maketrans({hidden: shown for shown, hidden in _HIDDEN.items()})
+
+
+def rdns(name: x509.Name) -> tuple[Rdn, ...]:
+    """The RDNs of a certificate's name, root first: what names are compared by.
+
+    :raises CredentialRefused: nothing is in it, or a value that could be
+        mistaken for another.
+    """
+    found = tuple(
+        tuple(sorted((a.oid.dotted_string, _sound(a.value)) for a in rdn)) for rdn in name.rdns
+    )
+    if not found:
+        raise CredentialRefused("A name in the certificate chain is empty.")
+    return found
+
+
+def dn_text(name: x509.Name) -> str:
+    """Print a certificate's name.
+
+    :raises CredentialRefused: it cannot be printed so that everybody reads
+        the same: control characters, empty values, blanks at an end.
+    """
+    text = _printed(rdns(name))
+    if len(text.encode()) > LIMIT:
+        raise CredentialRefused(f"A name in the certificate chain is longer than {LIMIT} bytes.")
+    return text
+
+
+def unescaped(text: str) -> str:
+    """The form in which signing policies write a DN: its text without escapes.
+
+    Good for matching globs only, never as a key.
+    """
+    return _ESCAPE.sub(r"\1", text)
+
+
+def parse_dn(text: str, named: str = "dn") -> str:
+    """Read a DN that a person typed; answer its canonical text.
+
+    Takes our own form, and the unescaped one that grid tools print, in which
+    ``/CN=host/www.example.org`` is one CN: a slash or plus divides only
+    before a known attribute type and ``=``.  ``E``, ``Email`` and ``USERID``
+    are understood, and types in any case.
+
+    :param named: the input field, for the error.
+    :raises Invalid: it is no DN, or has more than one reading.
+    """
+    try:
+        canonical = _printed(_parsed(text.strip()))
+    except ValueError as error:
+        raise Invalid(
+            f"Bad DN {text.strip()!r}: {error}. Write it like /C=CA/O=Grid/CN=Some Name.",
+            field=named,
+        ) from None
+    if len(canonical.encode()) > LIMIT:
+        raise Invalid(f"A DN is at most {LIMIT} bytes long.", field=named)
+    return canonical
+
+
+def _sound(value: object) -> str:
+    fault = _fault(value)
+    if fault:
+        raise CredentialRefused(f"A name in the certificate chain has {fault}.")
+    return str(value)
+
+
+def _fault(value: object) -> str:
+    if not isinstance(value, str):
+        return "a value that is not text"
+    if not value:
+        return "an empty value"
+    if any(unicodedata.category(c) in _INVISIBLE for c in value):
+        return "an invisible character"
+    if value != value.strip():
+        return "a blank at the beginning or end of a value"
+    return ""
+
+
+def _printed(names: tuple[Rdn, ...]) -> str:
+    return "".join("/" + "+".join(_printed_pair(*pair) for pair in rdn) for rdn in names)
+
+
+def _printed_pair(oid: str, value: str) -> str:
+    escaped = re.sub(r"([\\/+])", r"\\\1", value)
+    return f"{ATTRIBUTES.get(oid, oid)}={escaped}"
+
+
+def _parsed(text: str) -> tuple[Rdn, ...]:
+    if any(unicodedata.category(c) in _INVISIBLE for c in text):
+        raise ValueError("it has an invisible character")
+    before, *parts = _DIVIDER.split(_ESCAPE.sub(_hide, text))
+    if before or not text.startswith("/"):
+        raise ValueError("it does not begin with / and a known attribute")
+    found: list[list[tuple[str, str]]] = []
+    for divider, part in zip(parts[::2], parts[1::2], strict=True):
+        if divider == "/":
+            found.append([])
+        found[-1].append(_parsed_pair(part, has_escapes="\\" in text))
+    return tuple(tuple(sorted(rdn)) for rdn in found)
+
+
+def _hide(escape: re.Match[str]) -> str:
+    if escape[1] not in _HIDDEN:
+        raise ValueError("a backslash may stand only before a backslash, a / or a +")
+    return _HIDDEN[escape[1]]
+
+
+def _parsed_pair(part: str, *, has_escapes: bool) -> tuple[str, str]:
+    kind, _, value = part.partition("=")
+    # Who escapes one slash escapes all of them, or the text has two readings.
+    if _MAYBE_DIVIDER.search(value) or (has_escapes and re.search(r"[/+]", value)):
+        raise ValueError(f"{value.translate(_SHOWN)!r} has two readings, escape its / and + by \\")
+    value = value.translate(_SHOWN)
+    if fault := _fault(value):
+        raise ValueError(f"it has {fault}")
+    return _OIDS.get(kind.lower(), kind), value

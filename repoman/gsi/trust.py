@@ -1,0 +1,146 @@
+"""Everything that a verified chain is judged by, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+from typing import Final
+
+from attrs import field, frozen
+from cryptography import x509
+
+from repoman.errors import CredentialRefused
+from repoman.gsi.ca_directory import Authority, CADirectory
+from repoman.gsi.chain import CertificatePath, divide, moment
+from repoman.gsi.crl import FOREVER, Mode, check_revocation, why_useless
+from repoman.gsi.dn import dn_text
+from repoman.gsi.proxy import ProxyRules, identify
+from repoman.model import Identity
+
+NO_CERTIFICATE: Final = (
+    "You showed no certificate: make a proxy with grid-proxy-init and show it to the server."
+)
+"""Why a connection without a certificate is nobody's."""
+
+
+@frozen(eq=False)
+class Peer:
+    """What is known about the other end of a connection.
+
+    :ivar identity: ``None`` for nobody in particular.
+    :ivar refusal: why it is nobody, ready for a 403; empty if it is somebody.
+    :ivar generation: of the trust by which it was judged.
+    :ivar chain: as OpenSSL verified it, leaf first; empty without a certificate.
+    :ivar waived: OpenSSL's (error, depth) pairs that the handshake put off.
+    :ivar holds_until: judge again then (aware, UTC): the identity has ended, or a CRL.
+    """
+
+    identity: Identity | None = None
+    refusal: str = ""
+    generation: int = 0
+    chain: tuple[x509.Certificate, ...] = ()
+    waived: frozenset[tuple[int, int]] = frozenset()
+    holds_until: datetime = FOREVER
+
+
+@frozen(eq=False)
+class Trust:
+    """The CA directory and the operator's choices.
+
+    :ivar crl: how much is demanded of CRLs.
+    :ivar signing_policy: how much is demanded of signing policies.
+    :ivar generation: which of several, one after the other.
+    """
+
+    directory: CADirectory = field(factory=CADirectory)
+    crl: Mode = "if-present"
+    signing_policy: Mode = "if-present"
+    proxies: ProxyRules = field(factory=ProxyRules)
+    generation: int = 0
+
+    def judge(
+        self,
+        chain: Sequence[x509.Certificate],
+        now: datetime,
+        waived: Collection[tuple[int, int]] = (),
+    ) -> Peer:
+        """Find out whom a chain proves, by these CAs, CRLs and policies.
+
+        :param chain: as OpenSSL verified it, leaf first.
+        :param now: aware, UTC.
+        :param waived: OpenSSL's (error, depth) pairs that the handshake put off.
+        """
+        about = (self.generation, tuple(chain), frozenset(waived))
+        try:
+            identity = identify(chain, now, self.proxies, waived)
+            holds_until = self.check_authorities(divide(chain), now)
+        except CredentialRefused as refusal:
+            return Peer(None, refusal.message, *about)
+        return Peer(identity, "", *about, min(identity.not_after, holds_until))
+
+    def check_authorities(self, path: CertificatePath, now: datetime) -> datetime:
+        """Check that the CAs of a verified path are trusted, and stand by what they issued.
+
+        :returns: until when that holds (aware, UTC).
+        :raises CredentialRefused: one is not, may not, or revoked it.
+        """
+        root = path.authorities[-1]
+        if not self.directory.trusts(root):
+            raise CredentialRefused(
+                f"The certificate authority {dn_text(root.subject)} is not trusted here."
+            )
+        self._check_names(path)
+        # The root is its own issuer: its CRL may revoke it, and OpenSSL asks for it too.
+        return min(
+            check_revocation(certificate, issuer, self.directory.find(issuer).crls, self.crl, now)
+            for certificate, issuer in [*path.certified, (root, root)]
+        )
+
+    def _check_names(self, path: CertificatePath) -> None:
+        if self.signing_policy == "off":
+            return
+        for depth, (certificate, issuer) in enumerate(path.certified):
+            if not self._may_issue(path.authorities[depth:], certificate.subject):
+                raise CredentialRefused(
+                    f"The certificate authority {dn_text(issuer.subject)} may not issue"
+                    f" {dn_text(certificate.subject)}: its signing policy does not allow it."
+                )
+
+    def _may_issue(self, authorities: Sequence[x509.Certificate], subject: x509.Name) -> bool:
+        """The first authority may issue the name; the others are those above it."""
+        known = [self.directory.find(authority) for authority in authorities]
+        if self.signing_policy == "require" and not known[0].policies:
+            return False
+        # A sub-CA without a policy is held to that of the next CA above it: else
+        # every CA could give itself a sub-CA that may issue any name.
+        for authority in known:
+            if authority.policy_faults:
+                return False
+            if authority.policies:
+                name = authority.certificate.subject
+                return all(policy.allows(name, subject) for policy in authority.policies)
+        return True
+
+    def faults(self, now: datetime) -> list[str]:
+        """What an operator should mend, a line each.
+
+        :param now: aware, UTC.
+        """
+        found = list(self.directory.faults)
+        for authority in self.directory.authorities:
+            found += self._faults_of(authority, now)
+        return found
+
+    def _faults_of(self, authority: Authority, now: datetime) -> Iterator[str]:
+        certificate = authority.certificate
+        name = f"{authority.names[0]} ({dn_text(certificate.subject)})"
+        ends = certificate.not_valid_after_utc
+        if ends < now:
+            yield f"{name} expired at {moment(ends)}."
+        if self.crl != "off" and authority.crls and (why := why_useless(authority.crls, now)):
+            files = ", ".join(file.name for file in authority.crls)
+            yield f"The CRL of {name} in {files} {why}: run fetch-crl."
+        if self.crl == "require" and not authority.crls:
+            yield f"{name} has no CRL: run fetch-crl."
+        if self.signing_policy == "require" and not authority.policies:
+            yield f"{name} has no signing policy."
