@@ -1,0 +1,1 @@
+"""Where blobs lie: one module per kind of place, all keeping IBlobStore's promises."""

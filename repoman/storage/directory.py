@@ -1,0 +1,162 @@
+"""Blobs as files under a directory of a POSIX filesystem.
+
+::
+
+    <root>/REPO_ID              whose store this is
+    <root>/incoming/<key>       blobs in the making
+    <root>/data/xx/<key>        committed blobs; xx is how the key begins
+    <root>/quarantine/<key>     blobs that no record knew
+
+All that may block is done by the process of
+:mod:`repoman.storage.flush_process`; here remain writes into the page cache
+and reads from it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from pathlib import Path
+from string import hexdigits
+from typing import Any
+
+from twisted.logger import Logger
+
+from repoman.errors import NoRoom, StoreUnavailable
+from repoman.interfaces import Room
+from repoman.storage.flush_process import Layout
+from repoman.storage.flusher import Flusher, IReactor
+from repoman.storage.reader import DirectoryReader, damaged
+from repoman.storage.writer import DirectoryWriter, Unflushed, cannot_write
+
+UNFLUSHED = 512 << 20
+"""How many bytes of all uploads together may be written but not yet durable."""
+
+UNFLUSHED_EACH = 128 << 20
+"""How many of them one upload may have."""
+
+
+class DirectoryStore:
+    """A blob store in a directory; see :class:`repoman.interfaces.IBlobStore`.
+
+    :param repository_id: what ``REPO_ID`` must say.
+    :param reserve: room never used: below 1 a share of the filesystem, else
+        bytes.
+    :param may_create: an empty root becomes a new store.  Say no when the
+        database knows of blobs: then an empty root is a missing mount.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactor,
+        root: Path,
+        *,
+        repository_id: str,
+        reserve: float = 0,
+        may_create: bool = True,
+    ) -> None:
+        self._reactor = reactor
+        self._at = Layout(os.fspath(root))
+        self._repository_id = repository_id
+        self._reserve = reserve
+        self._may_create = may_create
+        self._flusher = Flusher(reactor, self._at.root)
+        self._unflushed = Unflushed(UNFLUSHED, UNFLUSHED_EACH)
+
+    async def start(self) -> None:
+        """Make ready; lay out an empty root.
+
+        :raises StoreUnavailable: the root is another repository's, not
+            mounted, or unusable.
+        """
+        self._flusher.start()
+        try:
+            wrong = await self._flusher.ask("prepare", self._repository_id, self._may_create)
+        except OSError as error:
+            wrong = f"The blob store {self._at.root} cannot be used: {error.strerror}."
+        if wrong:
+            await self._flusher.stop()
+            raise StoreUnavailable(wrong)
+
+    async def stop(self) -> None:
+        """End the helper process."""
+        await self._flusher.stop()
+
+    def room(self) -> Room:
+        """The room left above the reserve."""
+        found = os.statvfs(self._at.root)
+        total = found.f_blocks * found.f_frsize
+        kept = int(self._reserve * total if self._reserve < 1 else self._reserve)
+        return Room(max(0, found.f_bavail * found.f_frsize - kept), total)
+
+    async def create(self, key: str, size: int | None) -> DirectoryWriter:
+        """Begin a blob, its room reserved; see :class:`IBlobStore`."""
+        self._check_room(1 if size is None else size)
+        try:
+            reserved = await self._flusher.ask("create", key, size)
+        except OSError as error:
+            raise cannot_write(error) from None
+        file = os.open(self._at.arriving(key), os.O_WRONLY)
+        check = _nothing if reserved else partial(self._check_room, 1)
+        return DirectoryWriter(self._flusher, key, file, self._unflushed, check)
+
+    async def open(self, key: str, size: int) -> DirectoryReader:
+        """Open a committed blob; see :class:`IBlobStore`."""
+        try:
+            # The helper process looks first: it brings the name into the
+            # cache, where open() then does not wait for a disk.
+            found = await self._flusher.ask("size", key)
+            file = os.open(self._at.committed(key), os.O_RDONLY)
+        except OSError as error:
+            raise damaged(key, error.strerror) from None
+        if found != size:
+            os.close(file)
+            raise damaged(key, f"{found} bytes instead of {size}")
+        return DirectoryReader(self._reactor, self._flusher, key, file, size)
+
+    async def delete(self, key: str) -> None:
+        """Remove a blob, committed or not."""
+        await self._have_done("delete", key)
+
+    async def quarantine(self, key: str) -> None:
+        """Move a blob into ``quarantine``."""
+        await self._have_done("quarantine", key)
+
+    async def keys(self) -> AsyncIterator[tuple[str, bool]]:
+        """Every key, and whether it is committed."""
+        for key in await self._have_done("arriving"):
+            yield key, False
+        for digit in hexdigits[:16]:
+            for key in await self._have_done("committed", digit):
+                yield key, True
+
+    async def digests(self, key: str, *names: str, rate: int | None = None) -> Mapping[str, str]:
+        """Read a committed blob from end to end; answer its digests in hex.
+
+        :param names: ``sha256``, ``sha512``, ``md5``, ``adler32``.
+        :param rate: at most so many bytes per second.
+        :raises BlobDamaged: it cannot be read.
+        """
+        try:
+            found: Mapping[str, str] = await self._flusher.ask("digest", key, names, rate)
+        except OSError as error:
+            raise damaged(key, error.strerror) from None
+        return found
+
+    async def _have_done(self, operation: str, *arguments: Any) -> Any:
+        try:
+            return await self._flusher.ask(operation, *arguments)
+        except OSError as error:
+            raise cannot_write(error) from None
+
+    def _check_room(self, wanted: int) -> None:
+        free = self.room().free
+        if wanted > free:
+            raise NoRoom(f"The store is full: {wanted} bytes asked for, {free} left.")
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,390 @@
+"""The directory store's helper process: all that may block on a disk.
+
+The daemon has one thread, and a sync of a gigabyte takes ten seconds on a slow
+disk.  So it asks this process, one JSON array per line::
+
+    [number, operation, argument, ...]      on standard input
+    [number, null, result]                  on standard output, in any order
+    [number, errno, text]                   when the operation failed
+
+Each request is worked on in a fork of its own, so none waits for another and a
+fork that dies costs one request.  The process keeps every incoming file open
+from before its first byte until its commit: the kernel reports a failed write
+only to descriptors that were open when it failed, and only once.  After one
+failure the file is therefore closed for good, and its commit refused.
+
+Descriptors that arrive over the socket on descriptor 3 are closed in a fork:
+to close the last one of a deleted file frees its blocks, which takes time.
+
+Only the standard library, nothing of Twisted, and started by path with ``-I
+-S``: it must start at once.  It ends when its standard input does, however the
+daemon died.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+BURIALS = 3
+"""The descriptor of the socket over which descriptors come to be closed."""
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+_SHARDS = tuple(f"{n:02x}" for n in range(256))
+_PIECE = 1 << 20
+
+
+class Layout:
+    """Where a store's files lie under its root."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.id = os.path.join(root, "REPO_ID")
+        self.incoming = os.path.join(root, "incoming")
+        self.data = os.path.join(root, "data")
+        self.quarantine = os.path.join(root, "quarantine")
+
+    def arriving(self, key: str) -> str:
+        """The path of a blob before its commit."""
+        return os.path.join(self.incoming, _checked(key))
+
+    def committed(self, key: str) -> str:
+        """The path of a blob from its commit on."""
+        return os.path.join(self.data, _checked(key)[:2], key)
+
+    def put_away(self, key: str) -> str:
+        """The path of a blob in quarantine."""
+        return os.path.join(self.quarantine, _checked(key))
+
+
+def _checked(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise OSError(errno.EINVAL, "not a key")
+    return key
+
+
+def prepare(at: Layout, fd: int, repository_id: str, may_create: bool) -> str:
+    """Check the root, or lay it out; answer what is wrong with it."""
+    try:
+        with open(at.id, encoding="ascii") as file:
+            found = file.read().strip()
+    except FileNotFoundError:
+        if not may_create or _in_use(at.root):
+            return f"{at.root} is not a blob store (no REPO_ID): is it mounted?"
+        _write_id(at, repository_id)
+    else:
+        if found != repository_id:
+            return (
+                f"{at.root} belongs to repository {found}, the database to {repository_id}: "
+                "one of the two is the wrong one."
+            )
+    for name in (at.incoming, at.quarantine, at.data):
+        os.makedirs(name, exist_ok=True)
+    for shard in _SHARDS:
+        os.makedirs(os.path.join(at.data, shard), exist_ok=True)
+    _sync_directory(at.data)
+    _sync_directory(at.root)
+    return ""
+
+
+def _in_use(root: str) -> bool:
+    return os.path.isdir(root) and bool(set(os.listdir(root)) - {"lost+found", "REPO_ID.new"})
+
+
+def _write_id(at: Layout, repository_id: str) -> None:
+    os.makedirs(at.root, exist_ok=True)
+    os.chmod(at.root, 0o700)
+    temporary = at.id + ".new"  # a crash must not leave an empty REPO_ID
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(repository_id + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, at.id)
+    _sync_directory(at.root)
+    _sync_directory(os.path.dirname(os.path.abspath(at.root)))
+
+
+def create(at: Layout, fd: int, key: str, size: int | None) -> bool:
+    """Make an incoming file; answer whether room for it is reserved."""
+    if os.path.exists(at.committed(key)):
+        raise FileExistsError(errno.EEXIST, "the key is taken")
+    path = at.arriving(key)
+    # O_APPEND for the reservation's sake, see _reserve.
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        return _reserve(file, size)
+    except OSError:
+        os.unlink(path)
+        raise
+
+
+def _reserve(file: int, size: int | None) -> bool:
+    if not size:
+        return False
+    try:
+        # Where the filesystem cannot reserve, glibc would write every block
+        # instead; not so to a file opened with O_APPEND, it says EBADF.
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno in (errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            return False
+        raise
+    return True
+
+
+def flush(at: Layout, fd: int, key: str) -> None:
+    """Make the bytes written so far durable."""
+    os.fdatasync(fd)
+
+
+def commit(at: Layout, fd: int, key: str, size: int) -> None:
+    """Make bytes and name durable: what is not synced is not acknowledged."""
+    found = os.fstat(fd).st_size
+    if found < size:
+        raise OSError(errno.EIO, f"{found} bytes in the file instead of {size}")
+    if found > size:
+        os.ftruncate(fd, size)  # reserved, but not used
+    os.fdatasync(fd)
+    os.rename(at.arriving(key), at.committed(key))
+    _sync_directory(os.path.dirname(at.committed(key)))
+
+
+def delete(at: Layout, fd: int, key: str) -> None:
+    """Remove a blob, wherever it is."""
+    # In the order of a blob's life: a commit under way cannot slip past.
+    for path in (at.arriving(key), at.committed(key)):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            continue
+        _sync_directory(os.path.dirname(path))
+
+
+def quarantine(at: Layout, fd: int, key: str) -> None:
+    """Move a blob away, wherever it is."""
+    for path in (at.arriving(key), at.committed(key)):
+        try:
+            os.rename(path, at.put_away(key))
+        except FileNotFoundError:
+            continue
+        _sync_directory(at.quarantine)
+        _sync_directory(os.path.dirname(path))
+
+
+def size(at: Layout, fd: int, key: str) -> int:
+    """How many bytes a committed blob has."""
+    return os.stat(at.committed(key)).st_size
+
+
+def fetch(at: Layout, fd: int, key: str, start: int, length: int) -> None:
+    """Read bytes of a committed blob into the page cache."""
+    file = os.open(at.committed(key), os.O_RDONLY)
+    for offset in range(start, start + length, _PIECE):
+        os.pread(file, min(_PIECE, start + length - offset), offset)
+
+
+def arriving(at: Layout, fd: int) -> list[str]:
+    """The keys of all incoming files."""
+    return _keys_in(at.incoming)
+
+
+def committed(at: Layout, fd: int, digit: str) -> list[str]:
+    """The keys of all committed blobs that begin with ``digit``."""
+    shards = [shard for shard in _SHARDS if shard.startswith(digit)]
+    return [key for shard in shards for key in _keys_in(os.path.join(at.data, shard))]
+
+
+def _keys_in(directory: str) -> list[str]:
+    return [name for name in os.listdir(directory) if _KEY.fullmatch(name)]
+
+
+def digest(at: Layout, fd: int, key: str, names: Sequence[str], rate: int | None) -> dict[str, str]:
+    """Read a whole committed blob and digest it.
+
+    :param names: as :mod:`hashlib` knows them, or ``adler32``.
+    :param rate: at most so many bytes per second.
+    """
+    import hashlib
+    import zlib
+
+    daemon = os.getppid()
+    os.nice(10)
+    adler = zlib.adler32(b"")
+    hashes = {n: hashlib.new(n, usedforsecurity=False) for n in names if n != "adler32"}
+    with open(at.committed(key), "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while data := file.read(_PIECE):
+            for running in hashes.values():
+                running.update(data)
+            if "adler32" in names:
+                adler = zlib.adler32(data, adler)
+            if rate:
+                time.sleep(len(data) / rate)
+            if os.getppid() != daemon:
+                os._exit(1)  # nobody waits for the answer any more
+    found = {name: running.hexdigest() for name, running in hashes.items()}
+    return found | ({"adler32": f"{adler:08x}"} if "adler32" in names else {})
+
+
+def _sync_directory(path: str) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    operation.__name__: operation
+    for operation in (
+        prepare, create, flush, commit, delete, quarantine, size, fetch, arriving, committed, digest
+    )
+}  # fmt: skip
+_OF_OPEN_FILES = (flush, commit)
+_LAST_OF_A_FILE = (commit, delete, quarantine)
+
+
+class Server:
+    """Takes requests and has each worked on in a fork."""
+
+    def __init__(self, root: str) -> None:
+        self._at = Layout(root)
+        self._files: dict[str, int] = {}
+        self._forks: dict[int, tuple[int, Callable[[int | None, Any], None]]] = {}
+        self._poll = select.poll()
+        self._tail = b""
+
+    def run(self) -> None:
+        """Serve until standard input ends."""
+        burials = socket.socket(fileno=BURIALS)
+        self._poll.register(0, select.POLLIN)
+        self._poll.register(BURIALS, select.POLLIN)
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == 0:
+                    if not self._take_requests():
+                        return
+                elif fd == BURIALS:
+                    self._bury(burials)
+                else:
+                    self._harvest(fd)
+
+    def _take_requests(self) -> bool:
+        data = os.read(0, 65536)
+        *lines, self._tail = (self._tail + data).split(b"\n")
+        for line in lines:
+            number, name, *arguments = json.loads(line)
+            self._begin(number, _OPERATIONS[name], arguments)
+        return bool(data)
+
+    def _begin(self, number: int, operation: Callable[..., Any], arguments: list[Any]) -> None:
+        key = arguments[0] if arguments else ""
+        file = self._files.get(key, -1)
+        if operation in _OF_OPEN_FILES and file < 0:
+            self._say(number, errno.EBADF, "not open, or broken before")
+            return
+
+        def ended(failed: int | None, result: Any) -> None:
+            if operation is create and failed is None:
+                failed = self._open(key)
+            elif operation is flush and failed is not None:
+                self._close(key)
+            self._say(number, failed, result)
+
+        try:
+            self._fork(lambda: operation(self._at, file, *arguments), [file], ended)
+        except OSError as error:
+            self._say(number, error.errno, error.strerror)
+        if operation in _LAST_OF_A_FILE:
+            self._close(key)
+
+    def _bury(self, burials: socket.socket) -> None:
+        data, dead, _, _ = socket.recv_fds(burials, 1, 16)
+        if data:
+            self._fork(lambda: None, dead, lambda failed, result: None)
+        else:
+            self._poll.unregister(BURIALS)
+        for fd in dead:
+            os.close(fd)
+
+    def _fork(
+        self,
+        work: Callable[[], Any],
+        files: list[int],
+        ended: Callable[[int | None, Any], None],
+    ) -> None:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _close_all_but(writing, *files)
+            _work(writing, work)
+        os.close(writing)
+        self._forks[reading] = (pid, ended)
+        self._poll.register(reading, select.POLLIN)
+
+    def _harvest(self, reading: int) -> None:
+        self._poll.unregister(reading)
+        with open(reading, "rb") as pipe:
+            reply = pipe.read()
+        pid, ended = self._forks.pop(reading)
+        os.waitpid(pid, 0)
+        failed, result = json.loads(reply) if reply else (errno.EINTR, "its fork died")
+        ended(failed, result)
+
+    def _open(self, key: str) -> int | None:
+        try:
+            self._files[key] = os.open(self._at.arriving(key), os.O_WRONLY)
+        except OSError as error:  # deleted already, or too many files are open
+            return error.errno
+        return None
+
+    def _close(self, key: str) -> None:
+        file = self._files.pop(key, -1)
+        if file >= 0:
+            os.close(file)
+
+    def _say(self, number: int, failed: int | None, result: Any) -> None:
+        os.write(1, json.dumps([number, failed, result]).encode() + b"\n")
+
+
+def _work(writing: int, operation: Callable[[], Any]) -> None:
+    try:
+        reply = [None, operation()]
+    except OSError as error:
+        reply = [error.errno or errno.EIO, error.strerror]
+    except BaseException as error:
+        reply = [errno.EINVAL, repr(error)]
+    with open(writing, "wb") as pipe:
+        pipe.write(json.dumps(reply).encode())
+    os._exit(0)
+
+
+def _close_all_but(*kept: int) -> None:
+    # A fork that lives long must not keep others' deleted files or pipes open.
+    low = 0
+    for fd in sorted(fd for fd in kept if fd >= 0):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, 1 << 16)
+
+
+def main() -> None:
+    """Serve the root named by the only argument."""
+    os.umask(0o077)
+    # Asked to stop, the daemon first lets its transfers end: it needs us.
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    Server(sys.argv[1]).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""A blob on its way into a directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from repoman.errors import NoRoom, RepomanError, StoreUnavailable
+from repoman.storage.flusher import Flusher
+
+GATHERED = 256 * 1024
+"""Bytes gathered for one write: TLS brings them 16 KiB at a time."""
+
+_PIECES = 512  # writev takes at most IOV_MAX of them, 1024
+_log = Logger()
+
+
+def cannot_write(error: OSError) -> RepomanError:
+    """What the filesystem's error means to who uploads."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NoRoom("The store is full.")
+    _log.error("blob store: {error}", error=error)
+    return StoreUnavailable("The blob store cannot write; try again later.")
+
+
+class Unflushed:
+    """How many bytes may be written but not yet durable, shared among the writers.
+
+    Beyond what the kernel lets be dirty, a write would block.
+
+    :param together: of all writers, in bytes.
+    :param each: of one, in bytes, however few there are.
+    :ivar writers: how many there are.
+    """
+
+    def __init__(self, together: int, each: int) -> None:
+        self.writers = 0
+        self._together = together
+        self._each = each
+
+    @property
+    def share(self) -> int:
+        """What one writer may have now, in bytes."""
+        return min(self._each, self._together // max(1, self.writers))
+
+
+@implementer(IConsumer)
+class DirectoryWriter:
+    """See :class:`repoman.interfaces.IBlobWriter`.
+
+    Has its bytes flushed at each quarter of its share of :class:`Unflushed`,
+    and pauses its producer at the whole.
+
+    :param file: a descriptor of the incoming file; the writer closes it.
+    :param check: raises NoRoom; called now and then.
+    :ivar key: of the blob.
+    """
+
+    def __init__(
+        self, flusher: Flusher, key: str, file: int, unflushed: Unflushed, check: Callable[[], None]
+    ) -> None:
+        self.key = key
+        self._flusher = flusher
+        self._file = file
+        self._shared = unflushed
+        self._check = check
+        self._gathered: list[bytes] = []
+        self._gathering = self._written = self._durable = 0
+        self._flushing: Deferred[None] | None = None
+        self._producer: Any = None
+        self._paused = self._committed = False
+        self._broken: RepomanError | None = None
+        unflushed.writers += 1
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause and resume ``producer``, which must push (IPushProducer)."""
+        if not streaming:
+            raise ValueError("a blob is written by push producers only")
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        """No more bytes come from the producer."""
+        self._producer = None
+        self._paused = False
+
+    def write(self, data: bytes) -> None:
+        """Take some bytes; see :class:`repoman.interfaces.IBlobWriter`."""
+        if self._broken is not None:
+            raise self._broken
+        self._gathered.append(data)
+        self._gathering += len(data)
+        if self._gathering >= GATHERED or len(self._gathered) >= _PIECES:
+            self._spill()
+            self._pace()
+
+    async def commit(self) -> None:
+        """Make bytes and name durable; see :class:`repoman.interfaces.IBlobWriter`."""
+        try:
+            if self._broken is None:
+                self._spill()
+            # After the flush, never beside it: an error is reported once, and
+            # must not go to the one while the other succeeds.
+            while self._flushing is not None:
+                await self._flushing
+            if self._broken is not None:
+                raise self._broken
+            await self._flusher.ask("commit", self.key, self._written)
+            self._committed = True
+        except OSError as error:
+            raise self._break(cannot_write(error)) from None
+        finally:
+            self._end()
+
+    async def discard(self) -> None:
+        """Forget the bytes; without effect on a committed blob."""
+        self._end()
+        if not self._committed:
+            try:
+                await self._flusher.ask("delete", self.key)
+            except (OSError, StoreUnavailable) as error:
+                _log.warn("blob {key} left to the sweeper: {error}", key=self.key, error=error)
+
+    def _spill(self) -> None:
+        pieces, self._gathered, self._gathering = self._gathered, [], 0
+        try:
+            while pieces:
+                # At an offset, not at the end: a resumed writer begins at one.
+                count = os.pwritev(self._file, pieces, self._written)
+                self._written += count
+                pieces = _rest(pieces, count)
+        except OSError as error:
+            raise self._break(cannot_write(error)) from None
+
+    def _pace(self) -> None:
+        unflushed, share = self._written - self._durable, self._shared.share
+        if unflushed >= share // 4 and self._flushing is None and self._broken is None:
+            self._flush()
+        if unflushed >= share and self._broken is None:
+            self._pause()
+        else:
+            self._resume()
+
+    def _flush(self) -> None:
+        try:
+            self._check()
+        except RepomanError as error:
+            self._break(error)
+            return
+        asked = self._flusher.ask("flush", self.key)
+        self._flushing = asked
+        asked.addCallbacks(self._flushed, self._not_flushed, callbackArgs=(self._written,))
+
+    def _flushed(self, _: None, durable: int) -> None:
+        self._flushing = None
+        self._durable = durable
+        self._pace()
+
+    def _not_flushed(self, failure: Failure) -> None:
+        self._flushing = None
+        error = failure.value
+        self._break(cannot_write(error) if isinstance(error, OSError) else _lost())
+
+    def _break(self, error: RepomanError) -> RepomanError:
+        if self._broken is None:
+            self._broken = error
+        self._resume()  # so that the flow runs into the error
+        return self._broken
+
+    def _pause(self) -> None:
+        if not self._paused and self._producer is not None:
+            self._paused = True
+            self._producer.pauseProducing()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._producer.resumeProducing()
+
+    def _end(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            self._shared.writers -= 1
+            self._gathered.clear()
+            self._break(_lost())
+
+
+def _lost() -> StoreUnavailable:
+    return StoreUnavailable("The blob store lost the upload; try again.")
+
+
+def _rest(pieces: list[bytes], count: int) -> list[bytes]:
+    if count == sum(map(len, pieces)):
+        return []
+    return [b"".join(pieces)[count:]]
