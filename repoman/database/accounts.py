@@ -1,0 +1,58 @@
+"""Who logs in as whom."""
+
+from __future__ import annotations
+
+from repoman.database.constraints import translated
+from repoman.database.pool import Pool, Transaction
+from repoman.database.users import COLUMNS, insert, user_from_row
+from repoman.model import ADMINS, Identity, User
+from repoman.records import NewUser
+
+
+class AccountRecords:
+    """The :class:`~repoman.records.IAccountRecords` of PostgreSQL."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def by_identity(self, identity: Identity) -> User | None:
+        """The user with this DN from this issuer; binds the issuer at the first login."""
+        rows = await self._pool.query(
+            f"SELECT {COLUMNS}, login.issuer FROM account a JOIN login USING (account_id)"  # noqa: S608 a constant
+            " WHERE login.subject = %s",
+            (identity.subject,),
+        )
+        if not rows:
+            return None
+        *row, issuer = rows[0]
+        if issuer is None:
+            issuer = await self._bind(identity)
+        return user_from_row(row) if issuer == identity.issuer else None
+
+    async def _bind(self, identity: Identity) -> str | None:
+        # Two first logins at once: the database decides whose issuer it is.
+        bound = await self._pool.interact(
+            lambda transaction: transaction.run_one(
+                "UPDATE login SET issuer = coalesce(issuer, %s) WHERE subject = %s"
+                " RETURNING issuer",
+                (identity.issuer, identity.subject),
+            )
+        )
+        return bound[0] if bound else None
+
+    async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> bool:
+        """Create an administrator if there is no user of that name; answer whether it did.
+
+        :raises AlreadyExists: the DN or the address is another user's.
+        """
+
+        async def work(transaction: Transaction) -> bool:
+            if await transaction.run_one(
+                "SELECT 1 FROM account WHERE user_name = %s", (user_name,)
+            ):
+                return False
+            await insert(transaction, NewUser(user_name, (dn,), email=email, groups=(ADMINS,)))
+            return True
+
+        with translated(name=user_name):
+            return await self._pool.interact(work)

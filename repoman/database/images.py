@@ -1,0 +1,354 @@
+"""Images: their rows, and who they are shared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from types import MappingProxyType
+from typing import Any
+
+from repoman.database.constraints import translated
+from repoman.database.listings import NAMES, image_query
+from repoman.database.pool import Pool, Transaction
+from repoman.errors import Invalid, Missing, QuotaExceeded
+from repoman.model import Digests, Image, ImageFile
+from repoman.records import Listing, NewImage
+
+SELECT = """
+SELECT i.image_id, i.uuid, i.name, i.owner_id, o.user_name, i.modified, i.uploaded, i.expires,
+       i.description, i.os_variant, i.os_type, i.os_arch, i.read_only,
+       i.unauthenticated_access, i.version,
+       ARRAY(SELECT hypervisor FROM image_hypervisor h
+              WHERE h.image_id = i.image_id ORDER BY position),
+       (SELECT json_agg(json_build_array(
+                   f.hypervisor, b.blob, b.size, b.sha256, b.sha512, b.md5, b.adler32,
+                   extract(epoch FROM f.uploaded), f.version))
+          FROM image_file f JOIN blob b USING (blob) WHERE f.image_id = i.image_id),
+       ARRAY(SELECT user_name FROM image_shared_with_user s JOIN account USING (account_id)
+              WHERE s.image_id = i.image_id ORDER BY 1),
+       ARRAY(SELECT g.name FROM image_shared_with_group s JOIN user_group g USING (group_id)
+              WHERE s.image_id = i.image_id ORDER BY 1),
+       ARRAY(SELECT g.name FROM membership m JOIN user_group g USING (group_id)
+              WHERE m.account_id = i.owner_id ORDER BY 1)
+  FROM image i JOIN account o ON o.account_id = i.owner_id
+"""
+
+EITHER = """
+ WHERE i.name = %(name)s
+   AND o.user_name = (SELECT CASE kind WHEN 'user' THEN word WHEN 'hypervisor' THEN %(caller)s END
+                        FROM word WHERE word = %(word)s)
+"""
+
+EXPIRED = """
+SELECT image_id FROM image i
+ WHERE expires < now() - %(kept)s * interval '1 s' AND NOT read_only
+   AND uploaded < now() - %(kept)s * interval '1 s'
+   AND EXISTS (SELECT FROM image_file f WHERE f.image_id = i.image_id)
+   AND NOT EXISTS (SELECT FROM blob b WHERE b.image_id = i.image_id AND b.state = 'receiving')
+ ORDER BY image_id LIMIT 100 FOR UPDATE SKIP LOCKED
+"""
+
+COLUMNS = frozenset(
+    {
+        "name", "description", "os_variant", "os_type", "os_arch", "expires",
+        "read_only", "unauthenticated_access",
+    }
+)  # fmt: skip
+"""The columns that a change may set as they are."""
+
+
+def image_from_row(row: Sequence[Any]) -> Image:
+    """The image that a row of SELECT stands for."""
+    return Image(
+        id=row[0], uuid=row[1], name=row[2], owner_id=row[3], owner=row[4], modified=row[5],
+        uploaded=row[6], expires=row[7], description=row[8], os_variant=row[9], os_type=row[10],
+        os_arch=row[11], read_only=row[12], unauthenticated_access=row[13], version=row[14],
+        hypervisors=tuple(row[15]), files=_files(row[16] or ()), shared_users=tuple(row[17]),
+        shared_groups=tuple(row[18]), owner_groups=tuple(row[19]),
+    )  # fmt: skip
+
+
+def _files(rows: Sequence[Sequence[Any]]) -> Mapping[str, ImageFile]:
+    return MappingProxyType(
+        {
+            hypervisor: ImageFile(
+                hypervisor, blob, size, Digests(*digests),
+                datetime.fromtimestamp(uploaded, timezone.utc), version,
+            )
+            for hypervisor, blob, size, *digests, uploaded, version in rows
+        }
+    )  # fmt: skip
+
+
+async def load(transaction: Transaction, image_id: int) -> Image:
+    """An image by its key, within a transaction."""
+    row = await transaction.run_one(SELECT + " WHERE i.image_id = %s", (image_id,))
+    if row is None:
+        raise Missing("The image was deleted meanwhile.")
+    return image_from_row(row)
+
+
+async def _set_hypervisors(
+    transaction: Transaction, image_id: int, hypervisors: Sequence[str]
+) -> None:
+    # The images' files hang on these rows: drop only what is no longer listed.
+    await transaction.run(
+        """
+        INSERT INTO word SELECT unnest(%s::text[]), 'hypervisor' ON CONFLICT DO NOTHING
+        """,
+        (list(hypervisors),),
+    )
+    await transaction.run(
+        "DELETE FROM image_hypervisor WHERE image_id = %s AND NOT hypervisor = ANY(%s)",
+        (image_id, list(hypervisors)),
+    )
+    await transaction.run(
+        """
+        INSERT INTO image_hypervisor (image_id, position, hypervisor)
+        SELECT %s, place, name FROM unnest(%s::text[]) WITH ORDINALITY AS listed(name, place)
+        ON CONFLICT (image_id, hypervisor) DO UPDATE SET position = excluded.position
+        """,
+        (image_id, list(hypervisors)),
+    )
+
+
+async def drop_files(transaction: Transaction, image_id: int, kept: Sequence[str] = ()) -> None:
+    """Let go of an image's files but those of the hypervisors ``kept``.
+
+    The image's row must be locked, so that no upload to it ends meanwhile.
+    Their bytes no longer count on the owner's quota and are the sweeper's;
+    uploads on their way to them are fenced off.
+    """
+    await transaction.run(
+        """
+        WITH dropped AS (
+            DELETE FROM image_file
+             WHERE image_id = %(image)s AND NOT hypervisor = ANY(%(kept)s) RETURNING blob),
+        freed AS (
+            UPDATE blob SET state = 'deleting' WHERE blob IN (SELECT blob FROM dropped)
+            RETURNING size)
+        UPDATE account SET used = used - (SELECT coalesce(sum(size), 0) FROM freed)
+         WHERE account_id = (SELECT owner_id FROM image WHERE image_id = %(image)s)
+        """,
+        {"image": image_id, "kept": list(kept)},
+    )
+    await transaction.run(
+        """
+        WITH fenced AS (
+            SELECT blob, payer_id, reserved FROM blob
+             WHERE image_id = %(image)s AND state = 'receiving'
+               AND NOT hypervisor = ANY(%(kept)s) FOR UPDATE),
+        ended AS (
+            UPDATE blob SET state = 'deleting', reserved = 0
+             WHERE blob IN (SELECT blob FROM fenced)),
+        owed AS (SELECT payer_id, sum(reserved) AS total FROM fenced GROUP BY payer_id)
+        UPDATE account SET reserved = account.reserved - owed.total
+          FROM owed WHERE account_id = owed.payer_id
+        """,
+        {"image": image_id, "kept": list(kept)},
+    )
+
+
+async def _give_away(transaction: Transaction, image_id: int, owner: str, quota: int) -> None:
+    size_sql = """
+        SELECT coalesce(sum(b.size), 0) FROM image_file f JOIN blob b USING (blob)
+         WHERE f.image_id = %s
+        """
+    row = await transaction.run_one(size_sql, (image_id,))
+    size = int(row[0]) if row else 0
+    known = await transaction.run_one(
+        "SELECT account_id FROM account WHERE user_name = %s", (owner,)
+    )
+    if known is None:
+        raise Invalid(f"There is no user {owner}.", field="owner")
+    taken = await transaction.run_one(
+        """
+        UPDATE account SET used = used + %(size)s
+         WHERE account_id = %(owner)s
+           AND (%(size)s = 0 OR used + reserved + %(size)s <= coalesce(quota, %(quota)s))
+        RETURNING account_id
+        """,
+        {"owner": known[0], "size": size, "quota": quota},
+    )
+    if taken is None:
+        raise QuotaExceeded(f"The quota of user {owner} has no room for the image's {size} bytes.")
+    await transaction.run(
+        """
+        UPDATE account SET used = used - %s
+         WHERE account_id = (SELECT owner_id FROM image WHERE image_id = %s)
+        """,
+        (size, image_id),
+    )
+    await transaction.run(
+        "UPDATE image SET owner_id = %s WHERE image_id = %s", (known[0], image_id)
+    )
+    await transaction.run(
+        "UPDATE blob SET payer_id = %s WHERE image_id = %s AND state = 'present'",
+        (known[0], image_id),
+    )
+
+
+class ImageRecords:
+    """The :class:`~repoman.interfaces.IImageRecords` of PostgreSQL."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def find(self, owner: str, name: str) -> Image | None:
+        """An image by its owner's and its own name."""
+        rows = await self._pool.query(
+            SELECT + " WHERE o.user_name = %s AND i.name = %s", (owner, name)
+        )
+        return image_from_row(rows[0]) if rows else None
+
+    async def find_either(self, word: str, caller: str | None, name: str) -> Image | None:
+        """The image of user ``word``; or the caller's own, if ``word`` is a hypervisor."""
+        rows = await self._pool.query(
+            SELECT + EITHER, {"word": word, "caller": caller, "name": name}
+        )
+        return image_from_row(rows[0]) if rows else None
+
+    async def create(self, new: NewImage) -> Image:
+        """Make an image.
+
+        :raises AlreadyExists: the owner has one of that name.
+        :raises Invalid: there is no such owner.
+        :raises Conflict: a hypervisor's name is a user's.
+        """
+
+        async def work(transaction: Transaction) -> Image:
+            row = await transaction.run_one(
+                """
+                INSERT INTO image (owner_id, name, description, os_variant, os_type, os_arch,
+                                   expires, read_only, unauthenticated_access)
+                SELECT account_id, %s, %s, %s, %s, %s, %s, %s, %s
+                  FROM account WHERE user_name = %s
+                RETURNING image_id
+                """,
+                (
+                    new.name, new.description, new.os_variant, new.os_type, new.os_arch,
+                    new.expires, new.read_only, new.unauthenticated_access, new.owner,
+                ),
+            )  # fmt: skip
+            if row is None:
+                raise Invalid(f"There is no user {new.owner}.", field="user_name")
+            await _set_hypervisors(transaction, row[0], new.hypervisors)
+            return await load(transaction, row[0])
+
+        with translated(name=f"{new.owner}/{new.name}"):
+            return await self._pool.interact(work)
+
+    async def change(self, image: Image, changes: Mapping[str, Any], quota: int) -> Image:
+        """Set fields: columns, ``owner`` and ``hypervisors``.
+
+        :param quota: of the new owner, in bytes, unless they have their own.
+        :raises Missing: it is gone meanwhile.
+        """
+        columns = {name: value for name, value in changes.items() if name in COLUMNS}
+
+        async def work(transaction: Transaction) -> Image:
+            assignments = "".join(f", {name} = %({name})s" for name in columns)
+            row = await transaction.run_one(
+                f"UPDATE image SET modified = now(){assignments}"  # noqa: S608 names from COLUMNS
+                " WHERE image_id = %(image_id)s RETURNING image_id",
+                {**columns, "image_id": image.id},
+            )
+            if row is None:
+                raise Missing("The image was deleted meanwhile.")
+            if "hypervisors" in changes:
+                await drop_files(transaction, image.id, changes["hypervisors"])
+                await _set_hypervisors(transaction, image.id, changes["hypervisors"])
+            if changes.get("owner", image.owner) != image.owner:
+                await _give_away(transaction, image.id, changes["owner"], quota)
+            return await load(transaction, image.id)
+
+        name = f"{changes.get('owner', image.owner)}/{changes.get('name', image.name)}"
+        with translated(name=name):
+            return await self._pool.interact(work)
+
+    async def delete(self, image: Image) -> None:
+        """Remove an image; its blobs are marked for the sweeper."""
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.run("SELECT FROM image WHERE image_id = %s FOR UPDATE", (image.id,))
+            await drop_files(transaction, image.id)
+            await transaction.run("DELETE FROM image WHERE image_id = %s", (image.id,))
+
+        await self._pool.interact(work)
+
+    async def share(self, image: Image, *, user: str = "", group: str = "") -> None:
+        """Share with a user or a group.  Harmless twice.
+
+        :raises Invalid: no such user or group.
+        """
+        await self._sharing(
+            image,
+            user,
+            group,
+            "INSERT INTO image_shared_with_user VALUES (%s, %s) ON CONFLICT DO NOTHING",
+            "INSERT INTO image_shared_with_group VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        )
+
+    async def unshare(self, image: Image, *, user: str = "", group: str = "") -> None:
+        """End the sharing.  Harmless twice.
+
+        :raises Invalid: no such user or group.
+        """
+        await self._sharing(
+            image,
+            user,
+            group,
+            "DELETE FROM image_shared_with_user WHERE image_id = %s AND account_id = %s",
+            "DELETE FROM image_shared_with_group WHERE image_id = %s AND group_id = %s",
+        )
+
+    async def _sharing(
+        self, image: Image, user: str, group: str, with_user: str, with_group: str
+    ) -> None:
+        find, name, statement = (
+            ("SELECT account_id FROM account WHERE user_name = %s", user, with_user)
+            if user
+            else ("SELECT group_id FROM user_group WHERE name = %s", group, with_group)
+        )
+
+        async def work(transaction: Transaction) -> None:
+            row = await transaction.run_one(find, (name,))
+            if row is None:
+                kind = "user" if user else "group"
+                raise Invalid(f"There is no {kind} {name}.", field=kind)
+            await transaction.run(statement, (image.id, row[0]))
+
+        with translated(name=image.name):
+            await self._pool.interact(work)
+
+    async def require_group(self, name: str) -> None:
+        """Do nothing, if there is such a group.
+
+        :raises Invalid: there is none.
+        """
+        if not await self._pool.query("SELECT 1 FROM user_group WHERE name = %s", (name,)):
+            raise Invalid(f"There is no group {name}.", field="group")
+
+    async def listing(self, wanted: Listing) -> list[Image]:
+        """The images wanted, in order; one query."""
+        condition, params = image_query(wanted)
+        return [image_from_row(r) for r in await self._pool.query(SELECT + condition, params)]
+
+    async def names(self, wanted: Listing) -> list[tuple[str, str]]:
+        """Their ``(owner, name)`` pairs only."""
+        condition, params = image_query(wanted)
+        return [(r[0], r[1]) for r in await self._pool.query(NAMES + condition, params)]
+
+    async def expire_images(self, kept: float) -> int:
+        """Let go of the files of images that expired ``kept`` seconds ago; answer how many images.
+
+        Read-only images keep theirs, and so do those that got one since.
+        """
+
+        async def work(transaction: Transaction) -> int:
+            expired = await transaction.run(EXPIRED, {"kept": kept})
+            for (image_id,) in expired:
+                await drop_files(transaction, image_id)
+            return len(expired)
+
+        return await self._pool.interact(work)
