@@ -1,0 +1,96 @@
+"""A line for each answered request."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from repoman.interfaces import Clock
+
+FIELDS = (
+    "time", "request_id", "peer", "dn", "user", "limited", "method", "path", "range", "status",
+    "bytes", "milliseconds", "digest",
+)  # fmt: skip
+"""What a line tells, in order."""
+
+
+def entry(request: Any, moment: datetime, milliseconds: float) -> dict[str, Any]:
+    """The facts of an answered request; ``None`` for what there is none of."""
+    caller = getattr(request, "caller", None)
+    identity = caller.identity if caller else None
+    sent = request.responseHeaders.getRawHeaders("repr-digest") or [None]
+    return {
+        "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "request_id": request.request_id,
+        "peer": getattr(request.client, "host", None),
+        "dn": identity.subject if identity else None,
+        "user": caller.user.user_name if caller and caller.user else None,
+        "limited": identity.limited if identity else None,
+        "method": request.method.decode("latin-1"),
+        "path": request.uri.decode("latin-1"),
+        "range": request.getHeader("range"),
+        "status": request.code,
+        "bytes": request.sentLength,
+        "milliseconds": round(milliseconds, 1),
+        "digest": sent[0],
+    }
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """``key=value`` pairs; values with blanks or quotes, and all odd characters, as JSON."""
+    return " ".join(f"{name}={_word(facts[name])}" for name in FIELDS)
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = value if isinstance(value, str) else json.dumps(value)
+    plain = text.isascii() and text.isprintable() and not set(text) & set(' "\\=') and text
+    return text if plain else json.dumps(text)
+
+
+class AccessLog:
+    """Appends to a file that only its owner can read.
+
+    :param path: ``None`` for standard output.
+    :param form: ``text`` or ``json``.
+    :param seconds: a clock that only goes forward.
+    """
+
+    def __init__(
+        self, path: Path | None, form: str, clock: Clock, seconds: Callable[[], float]
+    ) -> None:
+        self._path = path
+        self._format = json.dumps if form == "json" else as_text
+        self._clock = clock
+        self._seconds = seconds
+        self._file: TextIO = sys.stdout
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open the file anew, after it was moved away."""
+        if self._path is None:
+            return
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        old, self._file = (
+            self._file,
+            open(  # noqa: SIM115 it stays open
+                self._path, "a", encoding="ascii", buffering=1, opener=_private
+            ),
+        )
+        if old is not sys.stdout:
+            old.close()
+
+    def log(self, request: Any) -> None:
+        """Note an answered request."""
+        milliseconds = (self._seconds() - request.begun) * 1000
+        self._file.write(self._format(entry(request, self._clock(), milliseconds)) + "\n")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,324 @@
+"""HTTP connections that know who is at the other end and let bodies flow.
+
+twisted.web receives a whole body, in a temporary file, before it looks the
+resource up.  Here a request is dispatched as soon as its headers are in: not
+one byte of the body is read from the peer until somebody asks for it through
+:class:`~repoman.body.Body`, so that a refusal costs nothing and an upload runs at the pace
+of the disk.
+
+With :mod:`repoman.request` this is the one place that knows private names of
+twisted.web; the tests pin what they rely on.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from twisted.web import http
+from zope.interface import implementer
+
+from repoman.errors import Invalid
+from repoman.request import IPeer, ITrust, Request
+
+HEADER_DEADLINE = 20.0
+"""Seconds for the handshake and the first request's headers."""
+
+IDLE_DEADLINE = 60.0
+"""Seconds from the end of an answer to the end of the next request's headers."""
+
+LINGER_SECONDS = 5.0
+"""How long what a refused peer still sends is read and dropped."""
+
+LINGER_BYTES = 64 * 2**20
+"""How much of it."""
+
+RATE_WINDOW = 60.0
+"""Seconds over which a peer must keep the minimum rate."""
+
+CLOSE_SECONDS = 60.0
+"""How long a peer may take to fetch the end of an answer and close."""
+
+
+_CLOSED = Failure(ConnectionDone())
+
+REASONS = {431: b"Request Header Fields Too Large"}
+"""Reason phrases that Twisted does not know (RFC 6585 section 5)."""
+
+
+class ISite(Protocol):
+    """What a channel asks of the endpoint that it belongs to."""
+
+    reactor: Any
+    trust: ITrust | None
+    draining: bool
+
+    def opened(self, channel: Channel) -> None:
+        """A connection was made."""
+
+    def closed(self, channel: Channel) -> None:
+        """A connection has ended."""
+
+    def cut_slow(self, channel: Channel) -> None:
+        """A connection's peer is too slow."""
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@implementer(IHandshakeListener)
+class Channel(http.HTTPChannel):
+    """One connection.  HTTP/1.1 only: HTTP/2 has none of the hooks that bodies need."""
+
+    site: ISite
+    transport: Any
+    requestFactory = Request
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peer: Any = None
+        self._body_paused = False
+        self._dropping = False
+        self._dropped = 0
+        self._closing: Any = None
+        self._waited = 0.0
+        self._moved = 0
+
+    def connectionMade(self) -> None:
+        """Begin to read, against the clock."""
+        super().connectionMade()
+        self.setTimeout(HEADER_DEADLINE)
+        self.site.opened(self)
+
+    def handshakeCompleted(self) -> None:
+        """Find out, once, who is at the other end."""
+        if self.site.trust is not None:
+            self.peer = self.site.trust.peer(self.transport.getHandle())
+
+    def current_peer(self) -> IPeer | None:
+        """Who is at the other end now; ``None`` without TLS."""
+        if self.site.trust is None or self.peer is None:
+            return None
+        peer = self.site.trust.current(self.peer)
+        if peer.refusal and getattr(self.peer, "identity", None) is not None:
+            # It was somebody when it connected: let it begin anew.
+            self.persistent = False
+        return peer
+
+    def dataReceived(self, data: bytes) -> None:
+        """Parse, or drop what a refused peer still sends."""
+        # Not the inherited method: it lets one byte a minute hold a connection for ever.
+        if self._dropping:
+            self._drop(data)
+        else:
+            LineReceiver.dataReceived(self, data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """Parse a line of the headers."""
+        if self._dropping:
+            return
+        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            self.refuse(431, "The request's headers are too large.")
+            return
+        super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """No header of ours is that long."""
+        self.refuse(431, "A line of the request's headers is too long.")
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Parse a header; refuse lengths that no number can hold."""
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length" and len(value.strip()) > 18:
+            self.refuse(400, "Content-Length is not a length.")
+            return False
+        if not _is_text(value):
+            self.refuse(400, "A header is not text.")
+            return False
+        return bool(super().headerReceived(line))
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Decode the body, or keep a pipelined request for later."""
+        if not self._dropping:
+            super().rawDataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        """Dispatch the request: at once without a body, else before its first byte."""
+        if self._dropping:
+            return
+        request: Request = self.requests[-1]
+        self.persistent = self.checkPersistence(request, self._version)
+        request.begin(self._command, self._path, self._version, self.length)
+        hosts = request.requestHeaders.getRawHeaders("host") or []
+        if len(hosts) > 1 or (not hosts and self._version == b"HTTP/1.1"):
+            # RFC 9112 section 3.2.
+            self.refuse(400, "The request needs one Host header.")
+        elif self.length != 0:
+            self.setTimeout(None)
+            self.pause_body()
+            # Not at once: an answer from within the parser would be lost.
+            self.site.reactor.callLater(0, request.dispatch)
+
+    def allContentReceived(self) -> None:
+        """The body has ended; the timer comes back with the next request."""
+        if self._dropping:
+            return
+        super().allContentReceived()
+        self._savedTimeOut = IDLE_DEADLINE
+
+    def checkPersistence(self, request: http.Request, version: bytes) -> bool:
+        """Keep the connection, unless the daemon is about to stop."""
+        return bool(super().checkPersistence(request, version)) and not self.site.draining
+
+    def pause_body(self) -> None:
+        """Read no more of the body."""
+        if not self._body_paused and not self._dropping:
+            self._body_paused = True
+            self._networkProducer.pauseProducing()
+
+    def resume_body(self, send_continue: bool) -> None:
+        """Read on; first tell a peer that waits for leave (RFC 9110 section 10.1.1)."""
+        if send_continue:
+            self._send100Continue()
+        if self._body_paused:
+            self._body_paused = False
+            self._networkProducer.resumeProducing()
+
+    def resumeProducing(self) -> None:
+        """The peer took what we had for it; that is no leave to read a paused body."""
+        self._waitingForTransport = False
+        if self._requestProducer is not None:
+            self._requestProducer.resumeProducing()
+        if not self._handlingRequest and not self._body_paused:
+            self._networkProducer.resumeProducing()
+
+    def moved(self, count: int) -> None:
+        """Bytes of a body or an answer have passed."""
+        self._moved += count
+
+    def watch(self, seconds: float, min_rate: int) -> None:
+        """Cut a transfer that the peer lets starve.
+
+        Only time in which we wait for the peer counts, not our own pauses.
+
+        :param seconds: since the last look.
+        :param min_rate: bytes per second, over RATE_WINDOW.
+        """
+        if not self._waits_for_peer():
+            return
+        self._waited += seconds
+        if self._waited >= RATE_WINDOW:
+            if self._moved < min_rate * self._waited:
+                self.site.cut_slow(self)
+            self._waited, self._moved = 0.0, 0
+
+    def _waits_for_peer(self) -> bool:
+        if not self.requests:
+            return False
+        uploading = not self.requests[-1].body.complete and not self._body_paused
+        return uploading or self._waitingForTransport
+
+    def about_to_answer(self, request: Request) -> None:
+        """Announce the end of the connection where the answer leaves it unusable."""
+        if not request.body.complete:
+            self.persistent = False
+        if not self.persistent:
+            request.setHeader("Connection", "close")
+
+    def requestDone(self, request: Request) -> None:
+        """Go on to the next request, or drop the rest of a body that nobody wanted."""
+        if request.body.complete:
+            self._body_paused = False
+            super().requestDone(request)
+        else:
+            self.requests.remove(request)
+            self._linger()
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answer what cannot be parsed with one line, and close."""
+        if self._dropping:
+            return
+        if self.requests and self.requests[-1].dispatched:
+            # Its own answer will say so.
+            self.requests[-1].body.fail(Invalid(message))
+            return
+        text = message.encode() + b"\n"
+        reason = REASONS.get(status) or http.RESPONSES[status]
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\nX-Request-Id: %s\r\n\r\n%s"
+            % (status, reason, len(text), secrets.token_hex(8).encode(), text)
+        )
+        for request in self.requests:
+            request.dispatched = True
+        self.requests.clear()
+        self._linger()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.refuse(400, "That is not an HTTP request we can read.")
+
+    def _linger(self) -> None:
+        """Close, but read on for a while.
+
+        Closing at once would reset the connection under a client that is
+        still sending, and it would never see the answer (RFC 9112 section 9.6).
+        """
+        self._dropping = True
+        self.persistent = False
+        self.setTimeout(None)
+        self._networkProducer.resumeProducing()
+        self.transport.unregisterProducer()
+        if self.isSecure():
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+        self._close_within(LINGER_SECONDS)
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped += len(data)
+        if self._dropped > LINGER_BYTES:
+            self.transport.abortConnection()
+
+    def loseConnection(self) -> None:
+        """Close when the peer has fetched everything; not later than CLOSE_SECONDS."""
+        super().loseConnection()
+        if self.isSecure():
+            # Our close_notify is out.  Waiting for the peer's, as Twisted does, would let an
+            # idle client hold the connection (RFC 8446 section 6.1 asks for no such wait).
+            self.transport.transport.loseConnection()
+        self._close_within(CLOSE_SECONDS)
+
+    def _close_within(self, seconds: float) -> None:
+        if self._closing is None:
+            self._closing = self.site.reactor.callLater(seconds, self._abort)
+
+    def _abort(self) -> None:
+        self._closing = None
+        self.transport.abortConnection()
+
+    def drain(self) -> None:
+        """Close now if idle, else at the end of the running request."""
+        self.persistent = False
+        if not self.requests:
+            self.loseConnection()
+
+    def connectionLost(self, reason: Failure = _CLOSED) -> None:
+        """Tell everyone who waits for this connection."""
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        super().connectionLost(reason)
+        self.site.closed(self)
+
+    def isSecure(self) -> bool:
+        """The connection runs over TLS."""
+        return ISSLTransport(self.transport, None) is not None

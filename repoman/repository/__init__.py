@@ -1,0 +1,25 @@
+"""What happens on each request: the application, on top of the seams.
+
+Nothing here knows of HTTP, SQL or files.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from repoman.repository.accounts import Accounts
+from repoman.repository.files import Files
+from repoman.repository.groups import Groups
+from repoman.repository.images import Images
+from repoman.repository.users import Users
+
+
+@frozen
+class Repository:
+    """The whole application, for the edges."""
+
+    accounts: Accounts
+    users: Users
+    groups: Groups
+    images: Images
+    files: Files

@@ -1,0 +1,153 @@
+"""Images as records: create, describe, list, change, share, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve, frozen
+
+from repoman.errors import Invalid
+from repoman.model import (
+    DEFAULT_FILE_WORDS,
+    RESERVED_WORDS,
+    Caller,
+    Group,
+    Image,
+    ImageRef,
+    check_image_name,
+    check_name,
+)
+from repoman.policy import (
+    authorize,
+    authorize_image,
+    forbid_changes_to_read_only,
+    identified,
+    missing_image,
+)
+from repoman.records import IImageRecords, Listing, NewImage
+
+
+@frozen
+class FileRef:
+    """How a raw URL names bytes.
+
+    :ivar word: a user or a hypervisor, in the two-part form; else ``None``.
+    :ivar owner: in the three-part form; else ``None``.
+    :ivar hypervisor: in the three-part form; else ``None``.
+    """
+
+    name: str
+    word: str | None = None
+    owner: str | None = None
+    hypervisor: str | None = None
+
+
+def check_hypervisors(words: tuple[str, ...]) -> tuple[str, ...]:
+    """A list of hypervisors that is one, without doubles.
+
+    :raises Invalid: a word that cannot be a hypervisor's name.
+    """
+    for word in words:
+        check_name("hypervisor", word)
+        if word in RESERVED_WORDS:
+            raise Invalid(f"{word} is a reserved word, not a hypervisor.", field="hypervisor")
+    if not words:
+        raise Invalid("An image needs a hypervisor at least.", field="hypervisor")
+    return tuple(dict.fromkeys(words))
+
+
+class Images:
+    """The records of images, under the policy.
+
+    :param quota: of a user without one of their own, in bytes.
+    """
+
+    def __init__(self, records: IImageRecords, quota: int) -> None:
+        self._records = records
+        self._quota = quota
+
+    async def find(self, caller: Caller, ref: ImageRef, action: str = "image.see") -> Image:
+        """The image, if the caller may do ``action`` to it.
+
+        :raises Missing: it does not exist, or not for this caller.
+        """
+        user = identified(caller)
+        owner = ref.owner or user.user_name
+        image = await self._records.find(owner, ref.name)
+        if image is None:
+            raise missing_image(owner, ref.name)
+        authorize_image(action, caller, image)
+        return image
+
+    async def find_file(self, caller: Caller, ref: FileRef) -> tuple[Image, str | None]:
+        """The image that a raw URL means, and the hypervisor it names; not yet authorized.
+
+        :raises Missing: there is none.
+        """
+        own = caller.user.user_name if caller.user else None
+        word, hypervisor = ref.word, ref.hypervisor
+        if word is not None and word not in DEFAULT_FILE_WORDS:
+            image = await self._records.find_either(word, own, ref.name)
+            if image is not None and image.owner != word:
+                hypervisor = word
+        else:
+            owner = ref.owner or own
+            image = await self._records.find(owner, ref.name) if owner else None
+        if image is None:
+            identified(caller)
+            raise missing_image(ref.owner or word or own or "", ref.name)
+        return image, None if hypervisor in DEFAULT_FILE_WORDS else hypervisor
+
+    async def create(self, caller: Caller, new: NewImage) -> Image:
+        """Make an image of the caller's; or of another user's, where that is permitted."""
+        user = authorize("image.create", caller)
+        if new.owner and new.owner != user.user_name:
+            authorize("image.create_for_another", caller)
+        check_image_name(new.name)
+        check_hypervisors(new.hypervisors)
+        return await self._records.create(evolve(new, owner=new.owner or user.user_name))
+
+    async def change(self, caller: Caller, ref: ImageRef, changes: Mapping[str, Any]) -> Image:
+        """Set fields of the record; rename and give away touch no bytes."""
+        image = await self.find(caller, ref, "image.modify")
+        if changes.get("read_only", True) is not False:
+            forbid_changes_to_read_only(image)
+        if "name" in changes:
+            check_image_name(changes["name"])
+        if "hypervisors" in changes:
+            check_hypervisors(changes["hypervisors"])
+        return await self._records.change(image, changes, self._quota)
+
+    async def delete(self, caller: Caller, ref: ImageRef) -> None:
+        """Remove the image; its bytes follow soon after."""
+        image = await self.find(caller, ref, "image.delete")
+        forbid_changes_to_read_only(image)
+        await self._records.delete(image)
+
+    async def share(
+        self, caller: Caller, ref: ImageRef, *, user: str = "", group: str = ""
+    ) -> None:
+        """Share with a user, or with a group that the owner is in."""
+        image = await self.find(caller, ref, "image.share")
+        if group:
+            await self._records.require_group(group)
+            authorize("image.share_with_group", caller, Group(0, group))
+        await self._records.share(image, user=user, group=group)
+
+    async def unshare(
+        self, caller: Caller, ref: ImageRef, *, user: str = "", group: str = ""
+    ) -> None:
+        """End the sharing with a user or a group."""
+        image = await self.find(caller, ref, "image.share")
+        await self._records.unshare(image, user=user, group=group)
+
+    async def listing(self, caller: Caller, wanted: Listing) -> list[Image]:
+        """The images wanted that the caller may see."""
+        user = authorize("repository.read", caller)
+        return await self._records.listing(evolve(wanted, viewer=user))
+
+    async def names(self, caller: Caller, wanted: Listing) -> list[tuple[str, str]]:
+        """Their ``(owner, name)`` pairs only."""
+        user = authorize("repository.read", caller)
+        return await self._records.names(evolve(wanted, viewer=user))

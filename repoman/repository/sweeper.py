@@ -1,0 +1,92 @@
+"""Removes the bytes that no record needs any more, in the order that loses nothing."""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+
+from repoman.errors import RepomanError
+from repoman.interfaces import IBlobRecords, IBlobStore
+
+BATCH = 100
+"""Blobs looked at in one go."""
+
+ORPHAN_LIMIT = 100
+"""So many files without a record look like the wrong database, not like accidents."""
+
+
+@frozen
+class Inventory:
+    """What a comparison of store and records found.
+
+    :ivar quarantined: files without a record, put away.
+    :ivar damaged: records whose bytes are not there.
+    :ivar suspicious: there were so many orphans that nothing was touched.
+    """
+
+    quarantined: int = 0
+    damaged: int = 0
+    suspicious: int = 0
+
+
+class Sweeper:
+    """Bytes go only after a committed record says that nobody may get them."""
+
+    def __init__(self, records: IBlobRecords, store: IBlobStore) -> None:
+        self._records = records
+        self._store = store
+        self._sweeping = False
+        self._again = False
+
+    async def sweep(self) -> int:
+        """Give up dead uploads, remove what is marked; answer how many blobs went.
+
+        Two calls at once become one that looks twice.
+        """
+        self._again = True
+        if self._sweeping:
+            return 0
+        self._sweeping = True
+        removed = 0
+        try:
+            while self._again:
+                self._again = False
+                removed += await self._sweep_once()
+        finally:
+            self._sweeping = False
+        return removed
+
+    async def _sweep_once(self) -> int:
+        await self._records.expire_leases()
+        removed = 0
+        while True:
+            marked = await self._records.to_delete(BATCH)
+            gone = [key for key in marked if await self._remove(key)]
+            removed += len(gone)
+            if len(marked) < BATCH or not gone:
+                return removed
+
+    async def _remove(self, key: str) -> bool:
+        try:
+            await self._store.delete(key)
+        except RepomanError:
+            return False  # the record stays, so the next sweep tries again
+        await self._records.forget(key)
+        return True
+
+    async def take_stock(self) -> Inventory:
+        """Compare the store with the records.
+
+        Files that no record knows are put into quarantine, never deleted:
+        after a restored backup of the database the newest images look like
+        that.  When they are many, nothing is touched at all.
+        """
+        # The order matters: a file comes after its record, and goes before it.
+        present = await self._records.present()
+        stored = {key async for key, _ in self._store.keys()}
+        orphans = await self._records.unknown(sorted(stored))
+        found = Inventory(damaged=await self._records.mark_damaged(sorted(present - stored)))
+        if len(orphans) > ORPHAN_LIMIT:
+            return evolve(found, suspicious=len(orphans))
+        for key in orphans:
+            await self._store.quarantine(key)
+        return evolve(found, quarantined=len(orphans))

@@ -1,0 +1,111 @@
+"""Users as records: create, describe, list, change, remove."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from repoman.errors import Invalid, Missing
+from repoman.model import Caller, Profile, User, check_name
+from repoman.policy import authorize, protected
+from repoman.records import IUserRecords, NewUser
+
+OWN_FIELDS = frozenset({"full_name", "email"})
+"""What users may change of themselves with ``user_modify_self``."""
+
+
+def missing_user(name: str) -> Missing:
+    """The answer for a user that does not exist."""
+    return Missing(f"There is no user {name}.")
+
+
+class Users:
+    """The records of users, under the policy."""
+
+    def __init__(self, records: IUserRecords) -> None:
+        self._records = records
+
+    async def names(self, caller: Caller) -> list[str]:
+        """All users' names."""
+        authorize("repository.read", caller)
+        return await self._records.names()
+
+    async def profiles(self, caller: Caller, *, group: str | None = None) -> list[Profile]:
+        """All users, or a group's, with those of their images that the caller may see."""
+        viewer = authorize("repository.read", caller)
+        return await self._records.profiles(viewer, group=group)
+
+    async def profile(self, caller: Caller, name: str) -> Profile:
+        """A user with those of their images that the caller may see.
+
+        :raises Missing: there is no such user.
+        """
+        viewer = authorize("repository.read", caller)
+        for profile in await self._records.profiles(viewer, user_name=name):
+            return profile
+        raise missing_user(name)
+
+    async def find(self, caller: Caller, name: str) -> User:
+        """A user by name.
+
+        :raises Missing: there is no such user.
+        """
+        authorize("repository.read", caller)
+        user = await self._records.find(name)
+        if user is None:
+            raise missing_user(name)
+        return user
+
+    async def create(self, caller: Caller, new: NewUser) -> Profile:
+        """Make a user."""
+        authorize("user.create", caller)
+        check_name("user", new.user_name, named="user_name")
+        for group in new.groups:
+            check_name("group", group, named="groups")
+        await self._records.create(new)
+        return await self.profile(caller, new.user_name)
+
+    async def authorize_change(
+        self, caller: Caller, name: str, fields: frozenset[str] = frozenset()
+    ) -> User:
+        """The user whose ``fields`` the caller may set.
+
+        :raises Missing: there is no such user.
+        """
+        user = await self.find(caller, name)
+        authorize("user.modify_self", caller, user)
+        if fields - OWN_FIELDS:
+            authorize("user.modify", caller)
+        return user
+
+    async def change(self, caller: Caller, name: str, changes: Mapping[str, Any]) -> Profile:
+        """Set fields: those of NewUser but for ``groups``, and ``cert_dn``, the first DN."""
+        user = await self.authorize_change(caller, name, frozenset(changes))
+        changes = dict(changes)
+        if "user_name" in changes:
+            check_name("user", changes["user_name"], named="user_name")
+        if "cert_dn" in changes:
+            first = changes.pop("cert_dn")
+            others = changes.get("client_dns", user.client_dns[1:])
+            changes["client_dns"] = tuple(dict.fromkeys((first, *others)))
+        if "client_dns" in changes and not changes["client_dns"]:
+            raise Invalid("A user needs a DN at least.", field="client_dns")
+        await self._records.change(user, changes)
+        return await self.profile(caller, changes.get("user_name", user.user_name))
+
+    async def delete(self, caller: Caller, name: str) -> None:
+        """Remove a user with all images."""
+        authorize("user.delete", caller)
+        user = await self.find(caller, name)
+        if caller.user is not None and user.id == caller.user.id:
+            raise protected("user.delete_self")
+        await self._records.delete(user)
+
+    async def authorize_shares(self, caller: Caller, name: str) -> User:
+        """The user whose shares the caller may see.
+
+        :raises Missing: there is no such user.
+        """
+        user = await self.find(caller, name)
+        authorize("user.see_shares", caller, user)
+        return user

@@ -1,0 +1,142 @@
+"""A request that is rendered at the end of its headers, its body still at the peer.
+
+With :mod:`repoman.channel` the one place that knows private names of
+twisted.web; the tests pin what they rely on.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote_to_bytes
+
+from twisted.python.failure import Failure
+from twisted.web import server
+from twisted.web.http import datetimeToString
+
+from repoman.body import Body
+from repoman.errors import ClientGone
+from repoman.model import Identity
+
+
+class IPeer(Protocol):
+    """What the trust layer found out about the other end."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who it is; ``None`` for nobody in particular."""
+
+    @property
+    def refusal(self) -> str:
+        """Why it is nobody; empty for somebody."""
+
+
+class ITrust(Protocol):
+    """Who is at the other end of a TLS connection."""
+
+    def peer(self, connection: Any) -> Any:
+        """Judge an OpenSSL connection whose handshake is complete.  Never raises."""
+
+    def current(self, peer: Any) -> IPeer:
+        """Judge again at a request: expiry, revocation.  Never raises."""
+
+
+class Request(server.Request):
+    """A request that is rendered at the end of its headers.
+
+    :ivar body: its body, still at the peer.
+    :ivar request_id: names this request in the reply and in the logs.
+    :ivar begun: when its headers were complete, in the reactor's seconds.
+    """
+
+    channel: Any
+    body: Body
+    defaultContentType = None
+
+    def __init__(self, channel: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(channel, *args, **kwargs)
+        self.request_id = secrets.token_hex(8)
+        self.dispatched = False
+        self._abandoned = False
+        self.peer: IPeer | None = None
+
+    def begin(self, command: bytes, target: bytes, version: bytes, length: int | None) -> None:
+        """The headers are complete; the body, if any, is not."""
+        self.begun = self.channel.site.reactor.seconds()
+        self.method, self.uri, self.clientproto = command, target, version
+        self.path, _, query = origin_form(target).partition(b"?")
+        self.args = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+        announced = self.requestHeaders.hasHeader("content-length") or length is None
+        self.body = Body(self.channel, length, announced)
+        # RFC 9110 section 10.1.1: an expectation in an HTTP/1.0 request is ignored.
+        self.body.expects_continue = (
+            version == b"HTTP/1.1" and (self.getHeader("expect") or "").lower() == "100-continue"
+        )
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Some of the body is here."""
+        self.channel.moved(len(data))
+        self.body.received(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """The whole body is in; a request without one begins only now."""
+        self.body.finished()
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Render the resource, once."""
+        if self.dispatched or self._disconnected:
+            return
+        self.dispatched = True
+        self.site = self.channel.site
+        self.peer = self.channel.current_peer()
+        self.setHeader("Server", "Repoman")
+        self.setHeader("Date", datetimeToString())
+        self.setHeader("X-Request-Id", self.request_id)
+        self.prepath = []
+        self.postpath = [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
+        try:
+            self.render(self.site.resource)
+        except Exception:  # a broken resource costs one request, never the connection's state
+            self.processingFailed(Failure())
+
+    def write(self, data: bytes) -> None:
+        """Send some of the answer; an answer before the body's end closes the connection."""
+        if not self.startedWriting and not self._disconnected:
+            self.channel.about_to_answer(self)
+        if not self._disconnected:
+            self.channel.moved(len(data))
+        super().write(data)
+
+    def finish(self) -> None:
+        """End the answer, unless it was abandoned."""
+        if not (self._abandoned or self._disconnected):
+            super().finish()
+
+    def abandon(self) -> None:
+        """Cut the connection: the answer has begun and cannot be completed.
+
+        That is the one way to tell the peer; an orderly end would make a
+        whole of a part.
+        """
+        if not (self._abandoned or self._disconnected):
+            self._abandoned = True
+            if self.producer is not None:
+                self.unregisterProducer()
+            self.channel.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The peer is gone: so is the rest of the body."""
+        if not self.body.complete:
+            self.body.fail(ClientGone("The client went away before the end of its body."))
+        super().connectionLost(reason)
+
+
+def origin_form(target: bytes) -> bytes:
+    """The path and query of a request target, also of an absolute one (RFC 9112 section 3.2.2)."""
+    if target.startswith(b"/"):
+        return target
+    scheme, mark, rest = target.partition(b"://")
+    if mark and scheme.lower() in (b"http", b"https"):
+        return b"/" + rest.partition(b"/")[2]
+    return b"/" + target

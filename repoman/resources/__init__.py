@@ -1,0 +1,90 @@
+"""The REST API: thin Klein resources that decode, call the repository, and encode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from klein import Klein
+from twisted.web.resource import Resource
+
+from repoman.errors import NoSuchRoute, NotIdentified, RepomanError, Unavailable
+from repoman.repository import Repository
+from repoman.resources import files, groups, images, users, whoami
+from repoman.resources.asking import Routes
+from repoman.resources.replies import refuse
+from repoman.wire import Urls
+
+PLAIN_ENDPOINT = "This is the plain HTTP endpoint: it serves public images only; use https."
+"""Why the plain endpoint knows nobody."""
+
+
+class Root(Resource):
+    """Everything below ``/``; refuses paths with more than one reading before routing."""
+
+    isLeaf = True
+
+    def __init__(self, repository: Repository, urls: Urls) -> None:
+        super().__init__()
+        app = Klein()
+        # A doubled or final slash is another path: no redirects, no second spelling.
+        app.url_map.strict_slashes = False
+        app.url_map.merge_slashes = False
+        routes = Routes(app, repository.accounts, urls)
+        for noun in (whoami, users, groups, images, files):
+            noun.add_routes(routes, repository)
+        self.app = app
+        self._api = app.resource()
+
+    def render(self, request: Any) -> Any:
+        """Answer a request."""
+        try:
+            _check_path(request)
+        except RepomanError as error:
+            refuse(request, error)
+            return b""
+        return self._api.render(request)
+
+
+def _check_path(request: Any) -> None:
+    segments = request.postpath
+    if not request.isSecure() and not _is_public_path(request):
+        raise NotIdentified(PLAIN_ENDPOINT)
+    for segment in segments:
+        if not _is_plain(segment):
+            raise NoSuchRoute("There is nothing at this address.")
+    if not (request.method.isalpha() and (request.getRequestHostname() or b"-").isascii()):
+        raise NoSuchRoute("There is nothing at this address.")
+
+
+def _is_plain(segment: bytes) -> bool:
+    # An escaped slash would become a new segment, and so another user's image.
+    try:
+        text = segment.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return "/" not in text and text.isprintable() and text not in (".", "..")
+
+
+def _is_public_path(request: Any) -> bool:
+    return request.method in (b"GET", b"HEAD") and request.postpath[:3] == [
+        b"api",
+        b"images",
+        b"raw",
+    ]
+
+
+class Gate(Resource):
+    """Stands where the API will be, and says "not yet" until it is there."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.behind: Resource | None = None
+
+    def render(self, request: Any) -> Any:
+        """Pass a request on, or refuse it for now."""
+        if self.behind is None:
+            refuse(request, Unavailable("The server waits for its database; try again soon."))
+            return b""
+        return self.behind.render(request)

@@ -1,0 +1,133 @@
+"""What every route has in common: who asks, and how they get their answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from attrs import frozen
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WrongMethod
+
+from repoman.errors import (
+    ClientGone,
+    Invalid,
+    MethodNotAllowed,
+    NoSuchRoute,
+    RepomanError,
+)
+from repoman.model import Caller
+from repoman.repository.accounts import Accounts
+from repoman.resources.replies import Reply, refuse, send
+from repoman.wire import Urls
+
+log = Logger()
+
+
+@frozen
+class Ask:
+    """A request, and who makes it."""
+
+    request: Any
+    caller: Caller
+    urls: Urls
+
+    def query(self, name: str) -> str | None:
+        """A parameter of the query; the last one, if it is given twice.
+
+        :raises Invalid: it is not text.
+        """
+        values = self.request.args.get(name)
+        return check_text(name, values[-1]) if values else None
+
+
+def check_text(name: str, value: str) -> str:
+    """Return text that a database can hold.
+
+    :raises Invalid: it has NULs or is no Unicode.
+    """
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise Invalid(f"{name} has characters that are not text.", field=name)
+    return value
+
+
+Route = Callable[..., Awaitable[Reply | None]]
+"""Takes an Ask and the names in the path; ``None`` means that it has answered itself."""
+
+
+class Routes:
+    """Adds routes to a Klein application."""
+
+    def __init__(self, app: Klein, accounts: Accounts, urls: Urls) -> None:
+        self._app = app
+        self._accounts = accounts
+        self._urls = urls
+        app.handle_errors(HTTPException)(_unroutable)
+
+    def add(self, method: str, *paths: str) -> Callable[[Route], Route]:
+        """Answer ``method`` on each of ``paths`` by the decorated coroutine function.
+
+        GET answers HEAD too.
+        """
+
+        def decorate(route: Route) -> Route:
+            for path in paths:
+                self._add(method, path, route)
+            return route
+
+        return decorate
+
+    def _add(self, method: str, path: str, route: Route) -> None:
+        def endpoint(request: Any, **names: str) -> Deferred[None]:
+            return detached(self._answer(request, route, names))
+
+        self._app.route(path, methods=[method], endpoint=f"{method} {path}")(endpoint)
+
+    async def _answer(self, request: Any, route: Route, names: dict[str, str]) -> None:
+        try:
+            caller = await self._caller(request)
+            request.caller = caller
+            reply = await route(Ask(request, caller, self._urls), **names)
+            if reply is not None:
+                send(request, reply)
+        except ClientGone:
+            request.abandon()
+        except RepomanError as error:
+            refuse(request, error)
+        except Exception:
+            log.failure("Request {id} failed", id=request.request_id)
+            refuse(request, RepomanError(f"A fault of ours; it is logged as {request.request_id}."))
+
+    async def _caller(self, request: Any) -> Caller:
+        peer = request.peer
+        if peer is None:
+            return Caller(None, reason="This endpoint knows nobody; use https.")
+        return await self._accounts.caller(peer.identity, peer.refusal)
+
+
+def detached(work: Coroutine[Any, Any, None]) -> Deferred[None]:
+    """Run ``work`` to its end, whatever becomes of the Deferred.
+
+    Klein cancels it when the client goes.  The flow of bytes ends by itself
+    then; a cancellation would also hit what must not be stopped half-way,
+    such as a commit or a query.
+    """
+    outer: Deferred[None] = Deferred()
+    Deferred.fromCoroutine(work).addCallbacks(outer.callback, outer.errback)
+    return outer
+
+
+def _unroutable(request: Any, failure: Failure) -> None:
+    error = failure.value
+    if isinstance(error, WrongMethod):
+        allowed = sorted(error.valid_methods or ())
+        refuse(
+            request,
+            MethodNotAllowed(f"Only {', '.join(allowed)} can be done here.", allowed=allowed),
+        )
+    else:
+        refuse(request, NoSuchRoute("There is nothing at this address."))

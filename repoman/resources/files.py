@@ -1,0 +1,113 @@
+"""The bytes of images: the raw URLs of both generations of clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import asdict
+
+from repoman.errors import BlobDamaged, Invalid, PreconditionFailed
+from repoman.interfaces import IBlobReader
+from repoman.model import Image, ImageFile
+from repoman.repository import Repository
+from repoman.repository.images import FileRef
+from repoman.resources import headers
+from repoman.resources.asking import Ask, Routes
+from repoman.resources.replies import Reply
+from repoman.wire import image_json
+
+DIGEST_FIELDS = ("Repr-Digest", "Content-Digest", "Digest", "Content-MD5")
+"""Where an upload may carry the digest of its bytes."""
+
+PATHS = (
+    "/api/images/raw/<name>",
+    "/api/images/raw/<word>/<name>",
+    "/api/images/raw/<owner>/<hypervisor>/<name>",
+)
+"""The raw URLs, by the number of names in them."""
+
+
+def add_routes(routes: Routes, repository: Repository) -> None:
+    """``/api/images/raw``."""
+    files = repository.files
+
+    @routes.add("GET", *PATHS)
+    async def fetch(ask: Ask, **names: str) -> None:
+        image, stored = await files.find(ask.caller, FileRef(**names))
+        span = _describe(ask.request, image, stored)
+        if ask.request.method == b"HEAD" or span is None:
+            ask.request.write(b"")
+            return
+        reader = await _open_current(ask, FileRef(**names), stored)
+        try:
+            await reader.write_to(ask.request, *span)
+        finally:
+            reader.close()
+
+    async def _open_current(ask: Ask, ref: FileRef, stored: ImageFile) -> IBlobReader:
+        try:
+            return await files.open(stored)
+        except BlobDamaged:
+            # Replaced between the look and the opening?  The same bytes, then, may lie elsewhere.
+            _, current = await files.find(ask.caller, ref)
+            if current.blob == stored.blob or current.digests.sha256 != stored.digests.sha256:
+                raise
+            return await files.open(current)
+
+    @routes.add("PUT", *PATHS)
+    async def store(ask: Ask, **names: str) -> Reply:
+        request = ask.request
+        if request.getHeader("content-range") is not None:
+            raise Invalid(
+                "A part of a file cannot be put; use a resumable upload.", field="Content-Range"
+            )
+        expected = headers.announced_digests({n: request.getHeader(n) for n in DIGEST_FIELDS})
+        image = await files.store(
+            ask.caller, FileRef(**names), request.body, request.body.announced, expected
+        )
+        return Reply(image_json(image, ask.urls))
+
+
+def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] | None:
+    """Set status and headers; answer which bytes to send, ``None`` for none."""
+    tag = headers.etag(stored.digests.sha256)
+    known = {k: v for k, v in asdict(stored.digests).items() if v is not None}
+    request.setHeader("ETag", tag)
+    request.setHeader("Last-Modified", headers.http_date(stored.uploaded))
+    request.setHeader("Accept-Ranges", "bytes")
+    request.setHeader("Repr-Digest", headers.repr_digest(known))
+    wanted = request.getHeader("want-digest")
+    if wanted and (digest := headers.old_digest(wanted, known)):
+        request.setHeader("Digest", digest)
+    if _unmodified(request, stored, tag):
+        request.setResponseCode(304)
+        return None
+    request.setHeader("Content-Type", "application/octet-stream")
+    request.setHeader("Content-Disposition", f'attachment; filename="{image.name}"')
+    span = None
+    if headers.range_applies(request.getHeader("if-range"), tag, stored.uploaded):
+        span = headers.byte_range(request.getHeader("range"), stored.size)
+    start, length = span or (0, stored.size)
+    if span is not None:
+        request.setResponseCode(206)
+        last = start + length - 1
+        request.setHeader("Content-Range", f"bytes {start}-{last}/{stored.size}")
+    request.setHeader("Content-Length", str(length))
+    return start, length
+
+
+def _unmodified(request: Any, stored: ImageFile, tag: str) -> bool:
+    """The preconditions of RFC 9110 section 13.2.2, in its order.
+
+    :raises PreconditionFailed: If-Match or If-Unmodified-Since do not hold.
+    """
+    match, unless = request.getHeader("if-match"), request.getHeader("if-unmodified-since")
+    if match is not None:
+        if not headers.tag_matches(match, tag, weak=False):
+            raise PreconditionFailed("The image is not the one that If-Match names.")
+    elif unless is not None and headers.not_after(unless, stored.uploaded) is False:
+        raise PreconditionFailed("The image was changed since the date given.")
+    none_match, since = request.getHeader("if-none-match"), request.getHeader("if-modified-since")
+    if none_match is not None:
+        return headers.tag_matches(none_match, tag, weak=True)
+    return since is not None and headers.not_after(since, stored.uploaded) is True

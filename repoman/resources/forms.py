@@ -1,0 +1,211 @@
+"""Small bodies in: forms and JSON, validated, every mistake with the field's name."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from attrs import fields, frozen
+from cattrs import Converter
+from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+
+from repoman.errors import Invalid, UnsupportedMedia
+from repoman.interfaces import IBody
+from repoman.resources.asking import check_text
+
+LIMIT = 2**20
+"""The largest form, in bytes."""
+
+TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+
+T = TypeVar("T")
+
+ABSENT: Any = object()
+"""Stands for a field that the client did not send."""
+
+
+@frozen
+class Words:
+    """A list of words, sent as a list or separated by commas."""
+
+    words: tuple[str, ...]
+
+
+@frozen
+class Lines:
+    """A list of texts that may hold commas, sent as a list or one per line."""
+
+    lines: tuple[str, ...]
+
+
+@frozen
+class Moment:
+    """A point in time, or none."""
+
+    time: datetime | None
+
+
+NO_WORDS, NO_LINES, NEVER = Words(()), Lines(()), Moment(None)
+"""What a field is that the client left out."""
+
+YEARS = range(1970, 9999)
+"""Years that every time zone of a database can hold."""
+
+
+def read_moment(text: str) -> datetime | None:
+    """A time as people write it: ISO 8601, a date, or as we print it; UTC unless it says.
+
+    :raises ValueError: it is none of these.
+    """
+    text = text.strip()
+    if not text or text == "None":
+        return None
+    try:
+        moment = datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
+    except ValueError:
+        moment = datetime(*time.strptime(text)[:6], tzinfo=timezone.utc)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    if moment.year not in YEARS:
+        raise ValueError("a year that nobody means")
+    return moment.astimezone(timezone.utc)
+
+
+def _text(value: Any, _: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    return value
+
+
+def _flag(value: Any, _: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).lower()
+    if word not in TRUE | FALSE:
+        raise ValueError("must be true or false")
+    return word in TRUE
+
+
+def _number(value: Any, _: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be a whole number")
+    try:
+        number = int(value)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+    if not 0 <= number < 2**63:
+        raise ValueError("must be between 0 and 2^63 - 1")
+    return number
+
+
+def _words(value: Any, _: Any) -> Words:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not (isinstance(parts, list) and all(isinstance(p, str) for p in parts)):
+        raise ValueError("must be words separated by commas")
+    return Words(tuple(p.strip() for p in parts if p.strip()))
+
+
+def _lines(value: Any, _: Any) -> Lines:
+    parts = value.splitlines() if isinstance(value, str) else value
+    if not (isinstance(parts, list) and all(isinstance(p, str) for p in parts)):
+        raise ValueError("must be a list, or one in a line")
+    return Lines(tuple(p.strip() for p in parts if p.strip()))
+
+
+def _maybe_number(value: Any, _: Any) -> int | None:
+    return None if value is None or value == "" else _number(value, int)
+
+
+def _moment(value: Any, _: Any) -> Moment:
+    if value is None:
+        return Moment(None)
+    try:
+        return Moment(read_moment(value if isinstance(value, str) else ""))
+    except (ValueError, OverflowError):
+        raise ValueError("must be a time such as 2026-12-31 or 2026-12-31T23:59:59Z") from None
+
+
+_converter = Converter(forbid_extra_keys=True)
+for _kind, _hook in (
+    (str, _text), (bool, _flag), (int, _number), (Words, _words), (Lines, _lines),
+    (Moment, _moment), (int | None, _maybe_number),
+):  # fmt: skip
+    _converter.register_structure_hook(_kind, _hook)
+
+
+async def read_form(request: Any, kind: type[T], *, unknown: str = "There is no field {}.") -> T:
+    """The body of ``request`` as a ``kind``, an attrs class.
+
+    :param unknown: what to say of a field that ``kind`` does not have.
+    :raises Invalid: with the field's name.
+    :raises TooLarge: more than a form can be.
+    :raises UnsupportedMedia: neither a form nor JSON.
+    """
+    body: IBody = request.body
+    values = decode(await body.read(LIMIT), request.getHeader("content-type") or "")
+    for name, value in values.items():
+        for text in (name, value) if isinstance(value, str) else (name,):
+            check_text(name, text)
+    try:
+        return _converter.structure(values, kind)
+    except ClassValidationError as error:
+        raise _first_mistake(error, unknown) from None
+
+
+def decode(data: bytes, content_type: str) -> Mapping[str, Any]:
+    """The fields of a body.
+
+    :raises Invalid: it is broken.
+    :raises UnsupportedMedia: it is neither a form nor JSON.
+    """
+    media = content_type.partition(";")[0].strip().lower()
+    try:
+        text = data.decode("utf-8")
+        if media == "application/json":
+            fields_in = json.loads(text or "{}")
+            if not isinstance(fields_in, dict):
+                raise Invalid("The JSON body must be an object.")
+            return fields_in
+        if media in ("", "application/x-www-form-urlencoded"):
+            return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=1000))
+    except (ValueError, RecursionError):
+        raise Invalid("The body is not what its Content-Type says.") from None
+    raise UnsupportedMedia(
+        f"A body of {media} is not read here; send application/x-www-form-urlencoded or "
+        "application/json."
+    )
+
+
+def _first_mistake(error: ClassValidationError, unknown: str) -> Invalid:
+    for mistake in error.exceptions:
+        if isinstance(mistake, ForbiddenExtraKeysError):
+            name = sorted(map(str, mistake.extra_fields))[0]
+            return Invalid(unknown.format(name), field=name)
+    grouped, _ = error.group_exceptions()
+    if not grouped:
+        return Invalid("Something required is missing.")
+    mistake, note = grouped[0]
+    name = str(note.name)
+    while isinstance(mistake, ClassValidationError | IterableValidationError):
+        mistake = mistake.exceptions[0]
+    if isinstance(mistake, KeyError):
+        return Invalid(f"{name} is missing.", field=name)
+    return Invalid(f"{name}: {mistake}.", field=name)
+
+
+def given(form: Any) -> dict[str, Any]:
+    """The fields of ``form`` that the client sent, lists and Moments unpacked."""
+    values = {f.name: getattr(form, f.name) for f in fields(type(form))}
+    return {name: _plain(v) for name, v in values.items() if v is not ABSENT}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Words):
+        return value.words
+    if isinstance(value, Lines):
+        return value.lines
+    return value.time if isinstance(value, Moment) else value

@@ -1,0 +1,164 @@
+"""HTTP header fields about bytes: ranges, conditions, digests.  Pure functions."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import format_datetime, parsedate_to_datetime
+
+from repoman.errors import Invalid, UnsatisfiableRange
+
+ALGORITHMS: Mapping[str, str] = {
+    "sha-256": "sha256", "sha-512": "sha512", "md5": "md5", "adler32": "adler32",
+    "sha256": "sha256", "sha512": "sha512", "adler": "adler32",
+}  # fmt: skip
+"""Digest names in header fields (RFC 9530, RFC 3230 and their users) to ours."""
+
+LENGTHS = {"sha256": 32, "sha512": 64, "md5": 16, "adler32": 4}
+"""How long a digest is, in bytes."""
+
+_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII | re.IGNORECASE)
+_MEMBER = re.compile(r"\s*([A-Za-z0-9_*.-]+)\s*=\s*(:[A-Za-z0-9+/=]*:|[^,]*)\s*(?:,|$)", re.ASCII)
+
+
+def etag(sha256: str) -> str:
+    """The strong entity tag of bytes with this digest (RFC 9110 section 8.8.3)."""
+    return f'"{sha256}"'
+
+
+def http_date(moment: datetime) -> str:
+    """``moment`` as HTTP writes it (RFC 9110 section 5.6.7)."""
+    return format_datetime(moment.astimezone(timezone.utc).replace(microsecond=0), usegmt=True)
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """The first byte and the number of bytes that a Range asks for; ``None`` for all.
+
+    What we do not understand, and several ranges at once, count as no range
+    (RFC 9110 section 14.2 lets us).
+
+    :raises UnsatisfiableRange: no byte of it is in the file.
+    """
+    match = _RANGE.fullmatch(header) if header else None
+    if match is None or match.group(1) == match.group(2) == "":
+        return None
+    first, last = match.groups()
+    if first and last and int(last) < int(first):
+        return None
+    start = int(first) if first else max(size - int(last), 0)
+    end = min(int(last), size - 1) if first and last else size - 1
+    if start > end:
+        raise UnsatisfiableRange(f"The file has {size} bytes; none is in the range.", size=size)
+    return start, end - start + 1
+
+
+def tag_matches(header: str, tag: str, *, weak: bool) -> bool:
+    """``tag`` is in an If-Match (strong) or If-None-Match (``weak``) list."""
+    if header.strip() == "*":
+        return True
+    listed = (part.strip() for part in header.split(","))
+    return tag in ((part.removeprefix("W/") if weak else part) for part in listed)
+
+
+def not_after(header: str, moment: datetime) -> bool | None:
+    """``moment`` is not later than the date in the header; ``None`` if that is no date."""
+    try:
+        limit = parsedate_to_datetime(header)
+    except (ValueError, TypeError):
+        return None
+    if limit.tzinfo is None:
+        limit = limit.replace(tzinfo=timezone.utc)
+    return moment.replace(microsecond=0) <= limit
+
+
+def range_applies(if_range: str | None, tag: str, modified: datetime) -> bool:
+    """A Range is to be heeded under this If-Range (RFC 9110 section 13.1.5)."""
+    if if_range is None:
+        return True
+    if if_range.strip().startswith(('"', "W/")):
+        return if_range.strip() == tag
+    return if_range.strip() == http_date(modified)
+
+
+def repr_digest(digests: Mapping[str, str]) -> str:
+    """A Repr-Digest (RFC 9530 section 3) of what is known; names are ours, values hex."""
+    return ", ".join(f"{_dashed(n)}=:{_base64(v)}:" for n, v in digests.items())
+
+
+def old_digest(wanted: str, digests: Mapping[str, str]) -> str | None:
+    """A Digest (RFC 3230) with what a Want-Digest asks for and is known, the best first."""
+    chosen = [
+        f"{_dashed(name)}={digests[name] if name == 'adler32' else _base64(digests[name])}"
+        for name in _preferences(wanted)
+        if name in digests
+    ]
+    return ",".join(chosen) or None
+
+
+def _preferences(wanted: str) -> list[str]:
+    weighted = []
+    for part in wanted.split(","):
+        name, _, parameters = part.strip().partition(";")
+        quality = re.search(r"q=([0-9.]+)", parameters)
+        try:
+            weight = float(quality.group(1)) if quality else 1.0
+        except ValueError:
+            weight = 0.0
+        known = ALGORITHMS.get(name.strip().lower())
+        if known and weight > 0:
+            weighted.append((-weight, known))
+    return [name for _, name in sorted(weighted, key=lambda pair: pair[0])]
+
+
+def _dashed(name: str) -> str:
+    return {"sha256": "sha-256", "sha512": "sha-512"}.get(name, name)
+
+
+def _base64(digest: str) -> str:
+    return base64.b64encode(bytes.fromhex(digest)).decode()
+
+
+def announced_digests(fields: Mapping[str, str | None]) -> dict[str, str]:
+    """What a client says that its bytes hash to: our names, values in hex.
+
+    :param fields: of Repr-Digest, Content-Digest, Digest and Content-MD5.
+    :raises Invalid: a digest that cannot be one.  Unknown algorithms are no mistake.
+    """
+    found: dict[str, str] = {}
+    for field, value in fields.items():
+        if value is None:
+            continue
+        members = [("md5", value)] if field == "Content-MD5" else _members(field, value)
+        for name, digest in members:
+            known = ALGORITHMS.get(name.lower())
+            if known is None:
+                continue
+            decoded = _decode(field, known, digest)
+            if found.setdefault(known, decoded) != decoded:
+                raise Invalid(f"{field}: two different {known} digests.", field=field)
+    return found
+
+
+def _members(field: str, value: str) -> list[tuple[str, str]]:
+    members = [(m.group(1), m.group(2)) for m in _MEMBER.finditer(value)]
+    if not members:
+        raise Invalid(f"{field}: must be algorithm=digest, ….", field=field)
+    return members
+
+
+def _decode(field: str, name: str, text: str) -> str:
+    text = text.strip().strip(":")
+    try:
+        raw = bytes.fromhex(text) if _is_hex(name, text) else base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        raw = b""
+    if len(raw) != LENGTHS[name]:
+        raise Invalid(f"{field}: that is not a {name} digest.", field=field)
+    return raw.hex()
+
+
+def _is_hex(name: str, text: str) -> bool:
+    return len(text) == 2 * LENGTHS[name] and re.fullmatch("[0-9A-Fa-f]+", text) is not None

@@ -1,0 +1,117 @@
+"""Lists of images: filters, order, and one page after the other."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from attrs import evolve
+
+from repoman.errors import Invalid
+from repoman.model import Image
+from repoman.records import Listing
+from repoman.repository import Repository
+from repoman.resources.asking import Ask, check_text
+from repoman.resources.replies import Reply
+from repoman.wire import image_json
+
+FULL_PAGE = 1000
+"""How many images a page has at most, where paging is asked for."""
+
+SORTS = ("name", "modified", "size")
+"""What a listing can be sorted by."""
+
+EXACT = ("os_type", "os_arch", "os_variant")
+"""Fields that a listing can be narrowed to one value of."""
+
+
+def wants_full(ask: Ask) -> bool:
+    """The client asked for objects rather than URLs."""
+    return ask.query("view") == "full"
+
+
+async def list_images(ask: Ask, repository: Repository, scope: Listing) -> Reply:
+    """The images within ``scope`` that the query asks for and the caller may see."""
+    wanted = _refined(ask, scope)
+    if wanted.limit is None and not wants_full(ask):
+        names = await repository.images.names(ask.caller, wanted)
+        return Reply([ask.urls.image(owner, name) for owner, name in names])
+    # One more than asked for shows whether there is a next page.
+    more = None if wanted.limit is None else wanted.limit + 1
+    found = await repository.images.listing(ask.caller, evolve(wanted, limit=more))
+    page, headers = found[: wanted.limit], {}
+    if len(found) > len(page):
+        headers["Link"] = f'<{_next_page(ask, wanted, page[-1])}>; rel="next"'
+    if wants_full(ask):
+        return Reply([image_json(i, ask.urls, full=True) for i in page], headers=headers)
+    return Reply([ask.urls.image(i.owner, i.name) for i in page], headers=headers)
+
+
+def _refined(ask: Ask, scope: Listing) -> Listing:
+    sort = ask.query("sort") or "name"
+    column = sort.removeprefix("-")
+    if column not in SORTS:
+        raise Invalid("sort: must be name, modified or size, with - for descending.", field="sort")
+    return Listing(
+        owner=scope.owner or ask.query("owner"),
+        shared_with_user=scope.shared_with_user or ask.query("shared_with"),
+        shared_with_group=scope.shared_with_group,
+        shared_out=scope.shared_out,
+        text=ask.query("q"),
+        exact={name: value for name in EXACT if (value := ask.query(name)) is not None},
+        hypervisor=ask.query("hypervisor"),
+        sort=column,
+        descending=sort.startswith("-"),
+        limit=_limit(ask.query("limit")),
+        after=_after(ask.query("after"), column),
+    )
+
+
+def _limit(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= FULL_PAGE):
+        raise Invalid(f"limit: must be a number from 1 to {FULL_PAGE}.", field="limit")
+    return int(text[:9])
+
+
+def _after(token: str | None, column: str) -> tuple[Any, int] | None:
+    if token is None:
+        return None
+    try:
+        value, key = json.loads(base64.urlsafe_b64decode(token.encode()))
+        if type(key) is int and 0 <= key < 2**63:
+            return _place(value, column), key
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise Invalid("after: must be what an earlier page's Link had.", field="after")
+
+
+def _place(value: Any, column: str) -> Any:
+    """What a token says of the last image.
+
+    :raises ValueError: nothing that ``column`` could be.
+    :raises TypeError: the same.
+    """
+    if column == "modified":
+        return datetime.fromisoformat(value)
+    if column == "size" and type(value) is int:
+        return min(max(value, -1), 2**63 - 1)
+    if column == "name" and isinstance(value, str):
+        return check_text("after", value)
+    raise TypeError
+
+
+def _next_page(ask: Ask, wanted: Listing, last: Image) -> str:
+    value: Any = {
+        "name": last.name,
+        "modified": last.modified.isoformat(),
+        "size": last.default_file.size if last.default_file else -1,
+    }[wanted.sort]
+    token = base64.urlsafe_b64encode(json.dumps([value, last.id]).encode()).decode()
+    query = {name: values[-1] for name, values in ask.request.args.items() if name != "after"}
+    path = ask.request.path.decode("ascii")
+    return f"{ask.urls.https}{path}?{urlencode({**query, 'after': token})}"

@@ -1,0 +1,74 @@
+"""Answers: JSON, and refusals as one line of text or as an RFC 9457 problem."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from repoman.errors import MethodNotAllowed, RepomanError, UnsatisfiableRange, WrongOffset
+from repoman.wire import PROBLEM_JSON, REASONS, problem, status_of
+
+RETRY_AFTER = "2"
+"""Seconds after which a client may try again when we are unavailable."""
+
+
+@frozen
+class Reply:
+    """An answer with a small body.
+
+    :ivar body: encoded as JSON; ``None`` for no body.
+    """
+
+    body: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(factory=dict)
+
+
+def send(request: Any, reply: Reply) -> None:
+    """Write ``reply``, but do not finish the request."""
+    data = b"" if reply.body is None else json.dumps(reply.body).encode()
+    if data:
+        request.setHeader("Content-Type", "application/json")
+    for name, value in reply.headers.items():
+        request.setHeader(name, value)
+    request.setHeader("Content-Length", str(len(data)))
+    request.setResponseCode(reply.status)
+    request.write(data)
+
+
+def refuse(request: Any, error: RepomanError) -> None:
+    """Write a refusal, but do not finish the request.
+
+    Nothing, if an answer has begun: then the only honest end is a cut.
+    """
+    if request.startedWriting:
+        request.abandon()
+        return
+    status = status_of(error)
+    if "json" in (request.getHeader("accept") or "").lower():
+        request.setHeader("Content-Type", PROBLEM_JSON)
+        data = json.dumps(problem(error)).encode()
+    else:
+        request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        data = " ".join(error.message.split()).encode() + b"\n"
+    for name, value in _special_headers(error).items():
+        request.setHeader(name, value)
+    if status == 503:
+        request.setHeader("Retry-After", RETRY_AFTER)
+    request.setHeader("Content-Length", str(len(data)))
+    reason = REASONS.get(status)
+    request.setResponseCode(status, reason.encode() if reason else None)
+    request.write(data)
+
+
+def _special_headers(error: RepomanError) -> dict[str, str]:
+    if isinstance(error, UnsatisfiableRange) and error.size is not None:
+        return {"Content-Range": f"bytes */{error.size}"}
+    if isinstance(error, WrongOffset) and error.offset is not None:
+        return {"Upload-Offset": str(error.offset)}
+    if isinstance(error, MethodNotAllowed) and error.allowed:
+        return {"Allow": ", ".join(error.allowed)}
+    return {}

@@ -1,0 +1,308 @@
+"""Puts everything together: the one place that knows everyone."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString, wrapServerTLS
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from repoman.accesslog import AccessLog
+from repoman.admins import read_admins
+from repoman.config import Config
+from repoman.database.accounts import AccountRecords
+from repoman.database.blobs import BlobRecords
+from repoman.database.embedded import EmbeddedPostgres
+from repoman.database.groups import GroupRecords
+from repoman.database.images import ImageRecords
+from repoman.database.migrate import migrate
+from repoman.database.pool import Pool
+from repoman.database.users import UserRecords
+from repoman.errors import DatabaseUnavailable, Misconfigured, RepomanError
+from repoman.repository import Repository
+from repoman.repository.accounts import Accounts
+from repoman.repository.files import Files, UploadLimits
+from repoman.repository.groups import Groups
+from repoman.repository.images import Images
+from repoman.repository.sweeper import Sweeper
+from repoman.repository.users import Users
+from repoman.resources import Gate, Root
+from repoman.settings import Share
+from repoman.site import RepositorySite
+from repoman.storage.directory import DirectoryStore
+from repoman.streams import Digesting
+from repoman.tls import ServerTLS, TlsSettings
+from repoman.wire import Urls
+
+DRAIN_SECONDS = 600.0
+"""How long a stop waits for running transfers."""
+
+SWEEP_SECONDS = 60.0
+"""Seconds between two looks of the sweeper."""
+
+STOCK_SECONDS = 6 * 3600.0
+"""Seconds between two comparisons of the store with the records."""
+
+RENEWAL_SECONDS = 60.0
+"""Seconds between two signs of life of running uploads."""
+
+WATCH_SECONDS = 5.0
+"""Seconds between two looks at the running transfers."""
+
+RETRY_SECONDS = 1.0
+"""Seconds between two attempts to reach an absent database."""
+
+log = Logger()
+
+
+def now() -> datetime:
+    """The time."""
+    return datetime.now(timezone.utc)
+
+
+def make_service(reactor: Any, config: Config) -> RepomanService:
+    """A service that is not started yet.
+
+    :raises Misconfigured: files that the configuration names are unusable.
+    :raises TrustUnreadable: so are certificates or keys.
+    """
+    tls = ServerTLS(
+        TlsSettings(
+            certificate=config.tls.certificate,
+            key=config.tls.key,
+            ca_directory=config.tls.ca_directory,
+            crl=config.tls.crl,
+            signing_policy=config.tls.signing_policy,
+            legacy_proxies=config.tls.legacy_proxies,
+        ),
+        now,
+    )
+    _warn(tls.load())
+    return RepomanService(reactor, config, tls)
+
+
+class RepomanService(Service):
+    """The daemon.
+
+    :ivar started: fires when requests are served; fails with what keeps the
+        service from starting.  An absent database of somebody else's does
+        not: requests get 503 until it is there.
+    """
+
+    def __init__(self, reactor: Any, config: Config, tls: ServerTLS) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._tls = tls
+        self._admins = read_admins(config.accounts.admins)
+        self._running = AsyncExitStack()
+        self._gate = Gate()
+        self._sites: list[RepositorySite] = []
+        self._starting: Deferred[None] | None = None
+        self.started: Deferred[None] = Deferred()
+        self.ports: list[Any] = []
+
+    def startService(self) -> None:
+        """Begin to start; :attr:`started` tells the end of it."""
+        super().startService()
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addCallbacks(self.started.callback, self.started.errback)
+
+    def stopService(self) -> Deferred[None]:
+        """Let running transfers end, then stop everything in the reverse order."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._starting is not None and not self._starting.called:
+            self._starting.cancel()
+        for port in self.ports:
+            await port.stopListening()
+        for site in self._sites:
+            await site.drain(DRAIN_SECONDS)
+        await self._running.aclose()
+
+    async def _start(self) -> None:
+        dsn = self._config.database.dsn or await self._start_postgres()
+        pool = Pool(self._reactor, dsn)
+        await pool.start()
+        self._running.push_async_callback(pool.stop)
+        urls = await self._listen()
+        self._keep_trust_fresh()
+        await self._open_when_possible(pool, urls)
+
+    async def _start_postgres(self) -> str:
+        embedded = EmbeddedPostgres(self._reactor, self._config.server.state)
+        dsn = await embedded.start()
+        self._running.push_async_callback(embedded.stop)
+        return dsn
+
+    async def _listen(self) -> Urls:
+        """Open the endpoints, behind a closed gate; answer how clients reach them."""
+        server = self._config.server
+        access = AccessLog(
+            self._config.log.access, self._config.log.format, now, self._reactor.seconds
+        )
+        tls_port = await self._open_port(server.https, self._tls, access)
+        plain_port = await self._open_port(server.http, None, access) if server.http else None
+        host = next(iter(self._tls.host_names), "localhost")
+        plain = server.http_url or (_origin("http", host, plain_port, 80) if plain_port else "")
+        return Urls(server.url or _origin("https", host, tls_port, 443), plain)
+
+    async def _open_port(self, endpoint: str, tls: ServerTLS | None, access: AccessLog) -> Any:
+        site = RepositorySite(
+            self._reactor,
+            self._gate,
+            tls,
+            connections=self._config.limits.connections,
+            min_rate=self._config.limits.min_rate,
+            log_request=access.log,
+        )
+        listening = serverFromString(self._reactor, endpoint)
+        if tls is not None:
+            listening = wrapServerTLS(tls, listening, self._reactor)
+        try:
+            port = await listening.listen(site)
+        except CannotListenError as error:
+            raise Misconfigured(
+                [f"[server] cannot listen on {endpoint}: {error.socketError}"]
+            ) from None
+        self.ports.append(port)
+        self._sites.append(site)
+        self._repeat(WATCH_SECONDS, "watch", partial(site.watch, WATCH_SECONDS))
+        return port
+
+    async def _open(self, pool: Pool, urls: Urls) -> None:
+        """Make the repository ready, and open the gate to it."""
+        await migrate(pool)
+        config, blobs, accounts = self._config, BlobRecords(pool), AccountRecords(pool)
+        reserve = config.limits.disk_reserve
+        store = DirectoryStore(
+            self._reactor,
+            config.storage.directory,
+            repository_id=await blobs.repository_id(),
+            reserve=reserve.percent / 100 if isinstance(reserve, Share) else reserve.size,
+            may_create=not await blobs.any_present(),
+        )
+        await store.start()
+        self._running.push_async_callback(store.stop)
+        if config.database.dsn is None:
+            # Nobody else uses this database: whatever was on its way in, is not any more.
+            await blobs.expire_leases(all_of_them=True)
+        repository = self._repository(pool, blobs, accounts, store)
+        for name in await repository.accounts.ensure_admins(self._admins):
+            log.info("Administrator {name} created", name=name)
+        self._gate.behind = Root(repository, urls)
+
+    def _repository(
+        self, pool: Pool, blobs: BlobRecords, accounts: AccountRecords, store: DirectoryStore
+    ) -> Repository:
+        limits = self._config.limits
+        images = Images(ImageRecords(pool), limits.quota)
+        sweeper = Sweeper(blobs, store)
+        files = Files(
+            images,
+            blobs,
+            store,
+            lambda consumer, limit, names: Digesting(consumer, limit=limit, algorithms=names),
+            UploadLimits(limits.max_upload, limits.quota, limits.uploads),
+            now,
+            partial(self._in_background, "sweep", sweeper.sweep),
+        )
+        self._repeat(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
+        self._repeat(STOCK_SECONDS, "take stock", partial(_take_stock, sweeper))
+        self._repeat(RENEWAL_SECONDS, "renew leases", files.renew_leases)
+        users = UserRecords(pool)
+        return Repository(
+            Accounts(accounts, self._config.tls.limited_proxies),
+            Users(users),
+            Groups(GroupRecords(pool), users),
+            images,
+            files,
+        )
+
+    async def _open_when_possible(self, pool: Pool, urls: Urls) -> None:
+        waiting = False
+        while True:
+            try:
+                await self._open(pool, urls)
+            except DatabaseUnavailable as error:
+                if not waiting:
+                    log.warn("Waiting for the database: {reason}", reason=error.message)
+                waiting = True
+                await deferLater(self._reactor, RETRY_SECONDS)
+            else:
+                return
+
+    def _keep_trust_fresh(self) -> None:
+        self._repeat(self._config.tls.reload, "reload trust", self._reload)
+        signal.signal(
+            signal.SIGHUP,
+            lambda *_: self._reactor.callFromThread(
+                self._in_background, "reload trust", self._reload
+            ),
+        )
+
+    async def _reload(self) -> None:
+        _warn(self._tls.load())
+
+    def _repeat(
+        self,
+        seconds: float,
+        name: str,
+        work: Callable[[], Awaitable[Any]],
+        *,
+        at_once: bool = False,
+    ) -> None:
+        loop = LoopingCall(self._in_background, name, work)
+        loop.clock = self._reactor
+        loop.start(seconds, now=at_once)
+        self._running.callback(loop.stop)
+
+    def _in_background(self, name: str, work: Callable[[], Awaitable[Any]]) -> Deferred[Any]:
+        """Run ``work``; its failure is one line in the log and costs nothing else."""
+        running = Deferred.fromCoroutine(_run(work))
+
+        def failed(failure: Any) -> None:
+            if failure.check(RepomanError):
+                log.warn("{name}: {reason}", name=name, reason=failure.value.message)
+            else:
+                log.failure("{name} failed", failure, name=name)
+
+        return running.addErrback(failed)
+
+
+async def _take_stock(sweeper: Sweeper) -> None:
+    found = await sweeper.take_stock()
+    if found.suspicious:
+        log.critical(
+            "{count} files in the store have no record: is this the right database? "
+            "Nothing was touched.",
+            count=found.suspicious,
+        )
+    if found.quarantined:
+        log.warn("{count} files without a record: see quarantine/", count=found.quarantined)
+    if found.damaged:
+        log.critical("{count} files are missing from the store", count=found.damaged)
+
+
+async def _run(work: Callable[[], Awaitable[Any]]) -> Any:
+    return await work()
+
+
+def _origin(scheme: str, host: str, port: Any, usual: int) -> str:
+    number = getattr(port.getHost(), "port", usual)
+    return f"{scheme}://{host}" + ("" if number == usual else f":{number}")
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        log.warn("{warning}", warning=warning)

@@ -1,0 +1,101 @@
+"""An endpoint's connections: made, watched and seen off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web import server
+
+from repoman.channel import IDLE_DEADLINE, Channel
+from repoman.request import ITrust, Request
+
+
+class RepositorySite(server.Site):
+    """Makes the channels of one endpoint and sees them off.
+
+    :ivar trust: judges peers; ``None`` on the plain endpoint.
+    :ivar draining: the daemon is about to stop.
+    """
+
+    # Not Twisted's own, which would negotiate HTTP/2: it has none of the channel's hooks.
+    protocol = Channel  # type: ignore[assignment]
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        resource: Any,
+        trust: ITrust | None,
+        *,
+        connections: int,
+        min_rate: int,
+        log_request: Callable[[Any], None],
+    ) -> None:
+        super().__init__(
+            resource,
+            requestFactory=Request,
+            reactor=reactor,
+            timeout=IDLE_DEADLINE,
+            parsePOSTFormSubmission=False,
+        )
+        self.trust = trust
+        self.reactor = reactor
+        self.draining = False
+        self._limit = connections
+        self._min_rate = min_rate
+        self._log_request = log_request
+        self._channels: set[Channel] = set()
+        self._drained: Deferred[None] | None = None
+
+    def log(self, request: Any) -> None:
+        """Note an answered request."""
+        self._log_request(request)
+
+    def opened(self, channel: Channel) -> None:
+        """A connection was made; one too many is cut."""
+        self._channels.add(channel)
+        if len(self._channels) > self._limit:
+            channel.transport.abortConnection()
+
+    def closed(self, channel: Channel) -> None:
+        """A connection has ended."""
+        self._channels.discard(channel)
+        if self._drained is not None and not self._channels:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    async def watch(self, seconds: float) -> None:
+        """Look after every connection; to be called every ``seconds``."""
+        for channel in tuple(self._channels):
+            channel.watch(seconds, self._min_rate)
+
+    def cut_slow(self, channel: Channel) -> None:
+        """Cut a connection whose peer is too slow."""
+        self._log.info("Transfer too slow, cut: {peer}", peer=channel.transport.getPeer())
+        channel.transport.abortConnection()
+
+    async def drain(self, deadline: float) -> None:
+        """Let running requests end, cut what still runs after ``deadline`` seconds.
+
+        Waits for the connections themselves: the end of a request comes
+        before its last bytes have left.
+        """
+        self.draining = True
+        for channel in tuple(self._channels):
+            channel.drain()
+        if not self._channels:
+            return
+        self._drained = Deferred()
+        cut = self.reactor.callLater(deadline, self._cut)
+        await self._drained
+        if cut.active():
+            cut.cancel()
+
+    def _cut(self) -> None:
+        self._log.warn("{count} transfers cut at the deadline", count=len(self._channels))
+        for channel in tuple(self._channels):
+            channel.transport.abortConnection()
+            self.closed(channel)

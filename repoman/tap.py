@@ -1,0 +1,105 @@
+"""``twistd repoman``: options in, the service out, or a reason why not."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.usage import Options as UsageOptions
+
+from repoman import __version__
+from repoman.config import DEFAULT_PATH, load
+from repoman.errors import Misconfigured, RepomanError
+
+log = Logger()
+
+
+class Options(UsageOptions):
+    """What can be said after ``twistd repoman``."""
+
+    optParameters = [  # noqa: RUF012 # how usage.Options is told
+        ["config", "c", None, f"The configuration file (default {DEFAULT_PATH})", Path],
+    ]
+
+    def opt_print_config(self) -> None:
+        """Print a configuration file that shows every setting, and exit."""
+        sys.stdout.write(files("repoman").joinpath("repoman.conf").read_text("utf-8"))
+        sys.exit(0)
+
+    def opt_version(self) -> None:
+        """Print Repoman's version, and exit."""
+        sys.stdout.write(f"repoman {__version__}\n")
+        sys.exit(0)
+
+
+def makeService(options: Options) -> IService:
+    """Make the service that twistd will start.
+
+    Ends the process with status 1 when that cannot be, with the reasons on standard
+    error: at once for what can be judged now (configuration, certificates), after a
+    clean stop for what only starting shows (a port in use, no database).
+    """
+    # Imported late: the choice of the reactor is twistd's, and its --help shall be quick.
+    from twisted.internet import reactor
+
+    from repoman.service import make_service
+
+    use_monotonic_clock(reactor)
+    try:
+        service = make_service(reactor, load(options["config"]))
+    except RepomanError as error:
+        sys.exit("\n".join(_lines(error)))
+    service.started.addErrback(_stop_with_reason, reactor)
+    return service
+
+
+def use_monotonic_clock(reactor: Any) -> None:
+    """Let all timers run on a clock that nobody sets.
+
+    Twisted's own is the wall clock: a step forwards would close every connection,
+    a step back would stop every timer for as long.
+    """
+    reactor.seconds = time.monotonic
+
+
+def _lines(error: RepomanError) -> list[str]:
+    """Tell an error on standard error: a mistake per line, each naming its file."""
+    if isinstance(error, Misconfigured):
+        return list(error.mistakes)
+    return [f"repoman: {error.message}"]
+
+
+def _stop_with_reason(failure: Failure, reactor: Any) -> None:
+    """Say why the service did not start, stop what did, and exit with status 1."""
+    error = failure.value
+    if isinstance(error, CancelledError):
+        return  # stopped before it had started
+    if isinstance(error, RepomanError):
+        lines = _lines(error)
+        log.critical("Not started: {reason}", reason="; ".join(lines))
+    else:
+        lines = ["repoman: not started because of a fault of its own; the log has it"]
+        log.failure("Not started", failure)
+    # sys.stderr is the log by now.
+    print(*lines, sep="\n", file=sys.__stderr__, flush=True)
+    atexit.register(_exit_with_failure)
+    reactor.callWhenRunning(reactor.stop)
+
+
+def _exit_with_failure() -> None:
+    """Leave with status 1, after twistd has cleaned up.
+
+    However the reactor came to stop, twistd exits with 0, or by the signal that
+    stopped it, which a supervisor takes for a wanted end.
+    """
+    sys.stdout.flush()
+    os._exit(1)
