@@ -1,0 +1,104 @@
+"""Which server a command talks to, and as whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from repoman.cli.command import Command, Options, Session
+from repoman.cli.exits import Usage
+from repoman.cli.output import Output
+from repoman.client.credentials import (
+    CredentialFiles,
+    Named,
+    find_ca_directory,
+    find_credential,
+    no_credential,
+)
+from repoman.client.settings import Settings, read_port, user_file
+
+
+@frozen
+class Access:
+    """A server, and what to show it.
+
+    :ivar credential: ``None``: nothing, as anybody.
+    """
+
+    host: str
+    port: int
+    credential: CredentialFiles | None
+    ca_directory: Path
+
+    def __str__(self) -> str:
+        whom = f"credential {self.credential}" if self.credential else "no credential"
+        return f"Server {self.host}:{self.port}, {whom}."
+
+    async def work(self, reactor: Any, command: Command, options: Options, out: Output) -> None:
+        """Connect, and let the command do its work.
+
+        :raises CredentialProblem: the credential is not fit to be shown.
+        """
+        # Imported here: Twisted costs more than all the rest of a command that does not need it.
+        from repoman.client.repository import RepositoryClient
+
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        url = f"https://{host}:{self.port}"
+        client = RepositoryClient.with_files(reactor, url, self.credential, self.ca_directory)
+        try:
+            assert command.work is not None  # noqa: S101 -- a command is local or has work
+            await command.work(Session(client, options, out))
+        finally:
+            await client.close()
+
+
+def find_access(
+    command: Command, options: Options, settings: Settings, environ: Mapping[str, str], uid: int
+) -> Access:
+    """What the command line, the environment and the configuration add up to.
+
+    :raises Usage: no server is named, or not in a way that we understand.
+    :raises CredentialProblem: there is no credential, or not where it should be.
+    :raises TrustUnreadable: there is no CA directory.
+    """
+    host, port = read_host(options.host or settings.repository)
+    named = Named(
+        proxy=options.proxy or "",
+        certificate=options.cert or "",
+        key=options.key or "",
+        configured_proxy=settings.proxy_cert,
+        ca_directory=options.ca_dir or "",
+    )
+    credential = find_credential(named, environ, uid)
+    if credential is None and not command.anonymous:
+        raise no_credential()
+    try:
+        number = read_port(options.port) if options.port else port or settings.port
+    except ValueError as error:
+        raise Usage(f"--port: {error}") from None
+    if not host:
+        raise Usage(
+            "No repository is named: say -H HOST, or put it into your configuration with "
+            f"repoman -H HOST make-config ({user_file(environ)})."
+        )
+    return Access(host, number, credential, find_ca_directory(named, environ))
+
+
+def read_host(text: str) -> tuple[str, int | None]:
+    """Host and port of ``HOST``, ``HOST:PORT`` or ``https://HOST:PORT/``.
+
+    :raises Usage: it is something else.
+    """
+    parts = urlsplit(text if "//" in text else f"//{text}")
+    try:
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    strange = parts.scheme not in ("", "https") or parts.path.strip("/") or "@" in parts.netloc
+    if text and (strange or not host):
+        raise Usage(f"{text!r} is no server: say HOST, HOST:PORT or https://HOST:PORT.")
+    return host, port

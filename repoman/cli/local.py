@@ -1,0 +1,100 @@
+"""Commands that need no server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from attrs import evolve
+
+from repoman import __version__
+from repoman.cli.command import Arguments, Command, Options
+from repoman.cli.output import Output, aligned
+from repoman.client.settings import Settings, file_text, read_port, user_file
+
+
+def version(options: Options, settings: Settings, out: Output) -> None:
+    """``version``."""
+    out.show(__version__, f"repoman {__version__}")
+
+
+def about(options: Options, settings: Settings, out: Output) -> None:
+    """``about``: what this client is and works with."""
+    facts = (
+        ("client version", __version__),
+        ("config files in use", ", ".join(map(str, settings.sources)) or "none"),
+        ("repository_host", settings.repository),
+        ("repository_port", settings.port),
+        ("user_proxy_cert", settings.proxy_cert),
+        ("snapshot", settings.snapshot),
+        ("mountpoint", settings.mountpoint),
+        ("lockfile", settings.lockfile),
+        ("system_excludes", settings.system_excludes),
+        ("user_excludes", settings.user_excludes),
+        ("logging", "on" if settings.logging else "off"),
+    )
+    out.show(dict(facts), aligned(facts))
+
+
+def _help_arguments(parser: Arguments) -> None:
+    parser.add_argument("topic", nargs="?", metavar="SUBCOMMAND")
+
+
+def help_(options: Options, settings: Settings, out: Output) -> None:
+    """``help``."""
+    # Imported here, because the manual is made from all commands, this one included.
+    from repoman.cli import manual
+
+    print(manual.page(options.topic) if options.topic else manual.overview(everything=True))
+
+
+def _make_config_arguments(parser: Arguments) -> None:
+    parser.add_argument("--stdout", action="store_true", help="print it instead of writing it")
+
+
+def make_config(options: Options, settings: Settings, out: Output) -> None:
+    """``make-config``: what is configured now, and what the command line adds."""
+    stated = {
+        "repository": options.host,
+        "port": read_port(options.port) if options.port else None,
+        "proxy_cert": options.proxy,
+    }
+    text = file_text(evolve(settings, **{k: v for k, v in stated.items() if v is not None}))
+    if options.stdout:
+        print(text, end="")
+        return
+    path = user_file(os.environ)
+    _write(path, text)
+    out.show({"path": str(path)}, f"New repoman configuration file written to {path}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file; the one that is there goes to ``.bak``."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists():
+        path.replace(path.with_name(path.name + ".bak"))
+    path.write_text(text, encoding="utf-8")
+
+
+COMMANDS = (
+    Command(
+        "make-config",
+        "write your configuration file",
+        "Writing configuration.",
+        local=make_config,
+        arguments=_make_config_arguments,
+        aliases=("mc",),
+        examples=("repoman -H vmrepo.example.org make-config", "repoman make-config --stdout"),
+    ),
+    Command("about", "print what this client works with", "Looking around.", local=about),
+    Command("version", "print the version", "Looking around.", local=version),
+    Command(
+        "help",
+        "print all commands, or all about one",
+        "Looking around.",
+        local=help_,
+        arguments=_help_arguments,
+        examples=("repoman help get",),
+    ),
+)
+"""The commands of this module."""

@@ -1,0 +1,131 @@
+"""The ``repoman`` program: the only place on the user's side that names the reactor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from repoman import __version__
+
+if TYPE_CHECKING:
+    from repoman.client.settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and answer its exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words == ["--version"]:
+        print(f"repoman {__version__}")
+        return 0
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Who reads our output has seen enough; Python's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def _run(words: Sequence[str]) -> int:
+    # Imported here: "repoman --version" costs no more than Python itself.
+    from repoman.cli.access import find_access
+    from repoman.cli.exits import report
+    from repoman.cli.options import parse
+    from repoman.cli.output import Output
+    from repoman.client.settings import read_settings
+    from repoman.errors import RepomanError
+
+    doing, access = "Reading the command line.", None
+    try:
+        command, options = parse(words)
+        if command is None or options.help:
+            return _help(command.name if command else "", options)
+        doing = command.doing
+        command.first(options)
+        settings, out = read_settings(os.environ), Output(options.json)
+        if command.local:
+            command.local(options, settings, out)
+            return 0
+        access = place = find_access(command, options, settings, os.environ, os.getuid())
+        finished = _with_reactor(
+            lambda reactor: place.work(reactor, command, options, out), command.name, settings
+        )
+        return 0 if finished else _interrupted()
+    except BrokenPipeError:
+        raise
+    except (RepomanError, OSError) as error:
+        return report(error, doing, str(access or ""), sys.stderr, as_json="--json" in words)
+
+
+def _help(topic: str, options: Any) -> int:
+    """Print what was asked for; nothing asked for is a usage error."""
+    from repoman.cli import manual
+    from repoman.cli.exits import USAGE
+
+    if topic:
+        print(manual.page(topic))
+    elif options.version:
+        print(f"repoman {__version__}")
+    elif options.help or options.help_all:
+        print(manual.overview(everything=options.help_all))
+    else:
+        print(manual.overview(), file=sys.stderr)
+        return USAGE
+    return 0
+
+
+def _interrupted() -> int:
+    from repoman.cli.exits import INTERRUPTED
+
+    print("Interrupted.", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _with_reactor(
+    work: Callable[[Any], Coroutine[Any, Any, None]], name: str, settings: Settings
+) -> bool:
+    """Run the reactor until the work is done; answer whether it came to its end.
+
+    A signal stops the reactor, which cancels the work, which puts its things
+    in order.  Whatever the work raises is raised here.
+    """
+    from twisted.internet import reactor as installed
+    from twisted.internet.defer import Deferred
+    from twisted.logger import Logger, globalLogBeginner
+    from twisted.python.failure import Failure
+
+    from repoman.cli.log import observers
+
+    # Not to stderr: a client's troubles are told in its own words.
+    log, sinks = Logger("repoman.cli"), observers(settings)
+    globalLogBeginner.beginLoggingTo(sinks, redirectStandardIO=False, discardBuffer=True)
+    reactor: Any = installed
+    outcome: list[Any] = []
+    interrupted: list[bool] = []
+
+    def begin() -> None:
+        log.info("{name} begins", name=name)
+        working = Deferred.fromCoroutine(work(reactor))
+        working.addBoth(outcome.append)
+        reactor.addSystemEventTrigger("before", "shutdown", interrupt, working)
+        working.addCallback(lambda _: interrupted or reactor.stop())
+
+    def interrupt(working: Deferred[Any]) -> Deferred[Any] | None:
+        if outcome:
+            return None
+        interrupted.append(True)
+        working.cancel()
+        return working
+
+    reactor.callWhenRunning(begin)
+    reactor.run()
+    failure = outcome[0] if outcome and isinstance(outcome[0], Failure) else None
+    log.info("{name} ends: {how}", name=name, how=failure.value if failure else "done")
+    if failure and not interrupted:
+        failure.raiseException()
+    return not interrupted

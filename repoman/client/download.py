@@ -1,0 +1,180 @@
+"""Fetching an image's file: resumed, counted, verified, and only then named."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from attrs import field, frozen
+from twisted.internet.task import deferLater
+from twisted.web.iweb import IResponse
+
+from repoman.client.exchange import Exchange
+from repoman.client.partfile import PartFile
+from repoman.client.problems import is_passing
+from repoman.client.progress import Progress
+from repoman.client.replies import header, known_length
+from repoman.errors import BadReply, DigestMismatch, RepomanError, UnsatisfiableRange
+
+
+@frozen
+class RemoteFile:
+    """What a reply's headers say about the whole file.
+
+    :ivar size: in bytes.
+    :ivar sha256: lower-case hex.
+    :ivar etag: as it stands in the header.
+    :ivar modified: seconds since 1970; 0 if unknown.
+    """
+
+    size: int
+    sha256: str
+    etag: str
+    modified: float = 0.0
+
+
+@frozen
+class Download:
+    """One image's file on its way to ``target``.
+
+    :ivar path: of the raw URL.
+    :ivar target: the file's final name; ``target.part`` until it is verified.
+    """
+
+    exchange: Exchange
+    path: str
+    target: Path
+    progress: Progress = field(factory=Progress)
+
+    async def run(self) -> RemoteFile:
+        """Fetch the file, going on where an earlier run stopped.
+
+        :raises DigestMismatch: the bytes are not those of the image.
+        :raises RepomanError: whatever else was in the way; what came stays in
+            ``target.part``.
+        :raises OSError: the file cannot be written.
+        """
+        part = PartFile(self.target)
+        try:
+            resumed = part.size > 0
+            try:
+                return await self._fetch(part)
+            except DigestMismatch:
+                if not resumed:
+                    raise
+                # The image was replaced since the earlier run: once more, from its start.
+            return await self._fetch(part)
+        finally:
+            part.close()
+            self.progress.end()
+
+    async def _fetch(self, part: PartFile) -> RemoteFile:
+        for _ in part.hash_what_is_there():
+            await deferLater(self.exchange.reactor, 0)
+        remote = await self._go_on(part)
+        part.finish(remote.sha256)
+        part.close()
+        return remote
+
+    async def _go_on(self, part: PartFile) -> RemoteFile:
+        """Fetch what is missing; each time that some of it comes, be patient anew."""
+        delays = [*self.exchange.transfer_delays]
+        while True:
+            before = part.size
+            try:
+                return await self._attempt(part)
+            except RepomanError as error:
+                if part.size > before:
+                    delays = [*self.exchange.transfer_delays]
+                if not delays or not is_passing(error):
+                    raise
+                self.progress.waiting(error, delays[0])
+            await deferLater(self.exchange.reactor, delays.pop(0))
+
+    async def _attempt(self, part: PartFile) -> RemoteFile:
+        headers: dict[str, str] = {}
+        if part.size:
+            remote = describe(await self._ask("HEAD", {}))
+            if remote.size == part.size:
+                return remote
+            if remote.size < part.size or remote.modified > part.modified():
+                part.restart()
+            else:
+                headers = {"Range": f"bytes={part.size}-", "If-Range": remote.etag}
+        reply = await self._ask("GET", headers)
+        try:
+            remote, coming = describe(reply), known_length(reply)
+            if reply.code == 200:
+                part.restart()
+            if part.size + coming != remote.size:
+                raise BadReply(f"The server sends {coming} bytes; others are missing.")
+        except RepomanError:
+            self.exchange.abandon(reply)
+            raise
+        self.progress.begin(remote.size, part.size)
+        await self.exchange.receive(reply, lambda data: self._take(part, data), coming)
+        return remote
+
+    def _take(self, part: PartFile, data: bytes) -> None:
+        part.write(data)
+        self.progress.advance(len(data))
+
+    async def _ask(self, method: str, headers: dict[str, str]) -> IResponse:
+        reply = await self.exchange.request(method, self.path, headers=headers)
+        if reply.code not in (200, 206) or (reply.code == 206 and "Range" not in headers):
+            if method == "HEAD":
+                # Its reply has no body that says why: ask again in a way that has one.
+                first = {"Range": "bytes=0-0"}
+                reply = await self.exchange.request("GET", self.path, headers=first)
+            if reply.code in (200, 206):
+                raise BadReply("The server answers HEAD and GET of the same URL differently.")
+            await self.exchange.refuse(reply)
+        return reply
+
+
+def describe(reply: IResponse) -> RemoteFile:
+    """What the headers of a 200 or 206 say about the whole file.
+
+    :raises BadReply: they do not say how long it is, or not its SHA-256.
+    """
+    etag = header(reply, "ETag")
+    sha256 = repr_digest(header(reply, "Repr-Digest")) or _hex64(etag)
+    if not sha256:
+        raise BadReply("The server does not say which SHA-256 the file has.")
+    return RemoteFile(_whole_size(reply), sha256, etag, _seconds(header(reply, "Last-Modified")))
+
+
+def _whole_size(reply: IResponse) -> int:
+    if reply.code == 206:
+        span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", header(reply, "Content-Range"))
+        if not span or int(span[2]) + 1 != int(span[3]):
+            raise UnsatisfiableRange("The server sends another part of the file than we asked for.")
+        return int(span[3])
+    # The length of a reply to HEAD is a header, not a body's length.
+    stated = header(reply, "Content-Length")
+    return int(stated) if stated.isdigit() else known_length(reply)
+
+
+def repr_digest(text: str) -> str:
+    """The SHA-256 in a ``Repr-Digest`` header (RFC 9530 section 3), as hex; or empty."""
+    found = re.search(r"(?:^|[\s,])sha-256=:([A-Za-z0-9+/=]+):", text)
+    try:
+        digest = base64.b64decode(found[1], validate=True) if found else b""
+    except binascii.Error:
+        return ""
+    return digest.hex() if len(digest) == 32 else ""
+
+
+def _hex64(etag: str) -> str:
+    found = re.fullmatch(r'"([0-9a-f]{64})"', etag)
+    return found[1] if found else ""
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError):
+        return 0.0

@@ -1,0 +1,113 @@
+"""A file on its way in: ``NAME.part`` until every byte is there and verified."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from repoman.errors import Conflict, DigestMismatch
+
+SLICE = 2**20
+"""How many bytes are hashed in one go when a partial file is taken up again."""
+
+_ZEROS = bytes(2**18)
+
+
+class PartFile:
+    """The bytes that have come, with their running SHA-256.
+
+    Runs of zeros become holes.  Whatever happens, :meth:`close` leaves a file
+    from which the next run can go on.
+
+    :ivar size: how many bytes are there.
+    """
+
+    def __init__(self, target: Path) -> None:
+        """Open or create ``target`` with ``.part`` behind its name.
+
+        :raises Conflict: another process is writing it.
+        :raises OSError: there is no way to write there.
+        """
+        self.target = target
+        self.path = target.with_name(target.name + ".part")
+        # O_NOFOLLOW: in /tmp, somebody else may have put a link of this name there.
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._file)
+            raise Conflict(f"Another download to {self.path} is running.") from error
+        self.size = os.fstat(self._file).st_size
+        self._hash = hashlib.sha256()
+        self._hashed = 0
+        self._named = False
+
+    def modified(self) -> float:
+        """When the last byte was written, in seconds since 1970."""
+        return os.fstat(self._file).st_mtime
+
+    def hash_what_is_there(self) -> Iterator[None]:
+        """Take the bytes of an earlier run into the digest, a slice per step."""
+        while self._hashed < self.size:
+            data = os.pread(self._file, min(SLICE, self.size - self._hashed), self._hashed)
+            if not data:
+                self.size = self._hashed
+                return
+            self._hash.update(data)
+            self._hashed += len(data)
+            yield
+
+    def restart(self) -> None:
+        """Forget all bytes."""
+        os.ftruncate(self._file, 0)
+        self.size = self._hashed = 0
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        """Append some bytes."""
+        self._hash.update(data)
+        if data != _ZEROS[: len(data)]:
+            view, at = memoryview(data), self.size
+            while view:
+                written = os.pwrite(self._file, view, at)
+                view, at = view[written:], at + written
+        self.size += len(data)
+        self._hashed = self.size
+
+    def finish(self, sha256: str) -> None:
+        """Give the file its name, if its digest is ``sha256`` (hex).
+
+        It survives a power cut once this returns.
+
+        :raises DigestMismatch: it is not; the bytes are thrown away.
+        """
+        found = self._hash.hexdigest()
+        if found != sha256:
+            self.restart()
+            raise DigestMismatch(
+                f"The bytes that came have the SHA-256 {found}, the image has {sha256}; "
+                "they are thrown away."
+            )
+        os.ftruncate(self._file, self.size)
+        os.fsync(self._file)
+        os.replace(self.path, self.target)
+        self._named = True
+        directory = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        """Let go of the file; what came, if anything, stays for the next run."""
+        if self._file < 0:
+            return
+        # A hole at the end has not made the file longer yet.
+        os.ftruncate(self._file, self.size)
+        if self.size == 0 and not self._named:
+            self.path.unlink(missing_ok=True)
+        os.close(self._file)
+        self._file = -1

@@ -1,0 +1,98 @@
+"""What went wrong on the line, in words for a person: what, with which server, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.internet import error as net
+from twisted.internet.defer import CancelledError
+
+from repoman.errors import (
+    BadReply,
+    ConnectionProblem,
+    CredentialRefused,
+    RepomanError,
+    Unavailable,
+)
+from repoman.gsi.advice import explain_alert
+
+_ABOUT_OUR_CERTIFICATE = ("certificate", "unknown ca", "access denied", "decrypt error")
+
+
+@contextmanager
+def in_words(server: str) -> Iterator[None]:
+    """Around talk on the line: what Twisted or OpenSSL raise becomes an error of the tree.
+
+    :param server: ``host:port``, for the message.
+    """
+    try:
+        yield
+    except RepomanError:
+        raise
+    except Exception as error:
+        for cause in _causes(error):
+            if isinstance(cause, RepomanError | CancelledError):
+                raise cause from error
+        raise connection_problem(server, error) from error
+
+
+def connection_problem(server: str, error: Exception) -> RepomanError:
+    """The error that stands for what Twisted or OpenSSL raised."""
+    causes = list(_causes(error))
+    if words := explain_alert(error):
+        # An alert about a certificate is the server's word on ours.
+        ours = _is_about_our_certificate(causes)
+        text = f"No TLS connection with {server}: {words}."
+        return CredentialRefused(text) if ours else ConnectionProblem(text)
+    for cause in causes:
+        for kind, words in _WORDS:
+            if isinstance(cause, kind):
+                return ConnectionProblem(words.format(server=server))
+    return BadReply(f"{server} does not speak HTTP as we know it; is the port right (-p)?")
+
+
+def is_passing(error: RepomanError) -> bool:
+    """The same request may well succeed in a moment."""
+    if isinstance(error, Unavailable):
+        return True
+    return isinstance(error, ConnectionProblem) and not explain_alert(error)
+
+
+def _causes(error: Any) -> Iterator[BaseException]:
+    """``error`` and what it wraps: Twisted's HTTP client wraps lists of Failures."""
+    yield error
+    for reason in getattr(error, "reasons", ()):
+        yield from _causes(getattr(reason, "value", reason))
+
+
+def _is_about_our_certificate(causes: list[BaseException]) -> bool:
+    reasons = [
+        str(entry[-1])
+        for cause in causes
+        for argument in cause.args
+        if isinstance(argument, list)
+        for entry in argument
+        if isinstance(entry, tuple)
+    ]
+    return any(
+        " alert " in reason and any(about in reason for about in _ABOUT_OUR_CERTIFICATE)
+        for reason in reasons
+    )
+
+
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (net.DNSLookupError, "There is no host of the name in {server}; name the server with -r."),
+    (
+        net.ConnectionRefusedError,
+        "Nothing listens at {server}; is the server up, and the port right (-p)?",
+    ),
+    (net.NoRouteError, "There is no network route to {server}."),
+    (net.TimeoutError, "{server} does not answer; is the server up, and the port right (-p)?"),
+    (net.UserError, "{server} cannot be connected to; are host and port right?"),
+    (net.ConnectError, "{server} cannot be connected to."),
+    (net.ConnectionLost, "{server} broke the connection before its answer was complete."),
+    (net.ConnectionDone, "{server} closed the connection before its answer was complete."),
+    (net.ConnectionAborted, "The connection with {server} was given up."),
+)

@@ -1,0 +1,23 @@
+"""How a transfer tells somebody how far it is."""
+
+from __future__ import annotations
+
+
+class Progress:
+    """Nobody watches; subclasses show it."""
+
+    def begin(self, total: int, done: int) -> None:
+        """A transfer begins, or begins again after a broken line.
+
+        :param total: the whole file, in bytes.
+        :param done: of them, those that were there before.
+        """
+
+    def advance(self, count: int) -> None:
+        """``count`` more bytes have moved."""
+
+    def waiting(self, error: Exception, seconds: float) -> None:
+        """The line or the server failed; the transfer goes on after a while."""
+
+    def end(self) -> None:
+        """The transfer is over, well or not."""

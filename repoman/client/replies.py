@@ -1,0 +1,69 @@
+"""What a reply says: its value, its error, its length, the page that follows it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+
+from repoman.errors import BadReply, RepomanError
+from repoman.wire import error_from_reply
+
+
+def header(reply: IResponse, name: str) -> str:
+    """The last value of a reply's header, or an empty string."""
+    values: list[str] = reply.headers.getRawHeaders(name) or [""]
+    return values[-1]
+
+
+def reply_error(status: int, content_type: str, body: bytes, location: str = "") -> RepomanError:
+    """The error that a reply other than 2xx stands for."""
+    if 300 <= status < 400:
+        return BadReply(
+            f"The server sends us elsewhere ({status}, {location[:200] or 'nowhere'}), where "
+            "Repoman does not follow with your certificate; is the server's name right?"
+        )
+    return error_from_reply(status, content_type, body)
+
+
+def content_type(reply: IResponse) -> str:
+    """The media type of a reply's body."""
+    return header(reply, "Content-Type")
+
+
+def decoded(reply: IResponse, body: bytes) -> Any:
+    """The value of a JSON reply; ``None`` without a body.
+
+    :raises RepomanError: the error that it reports.
+    """
+    if reply.code not in (200, 201):
+        raise reply_error(reply.code, content_type(reply), body, header(reply, "Location"))
+    if not body:
+        return None
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise BadReply("The server answered with something else than JSON.") from error
+
+
+def next_page(reply: IResponse) -> str:
+    """Path and query of the ``rel="next"`` link (RFC 8288), wherever its host is."""
+    for link in header(reply, "Link").split(","):
+        target, _, rest = link.partition(">")
+        if 'rel="next"' in rest:
+            parts = urlsplit(target.strip().lstrip("<"))
+            return f"{parts.path}?{parts.query}"
+    return ""
+
+
+def known_length(reply: IResponse) -> int:
+    """A reply's announced length in bytes.
+
+    :raises BadReply: there is none, so that nobody could tell a whole body
+        from a torn one.
+    """
+    if reply.length is UNKNOWN_LENGTH:
+        raise BadReply("The server does not say how long the file is.")
+    return int(reply.length)

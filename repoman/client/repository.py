@@ -1,0 +1,273 @@
+"""A repository as seen from afar: one method per route of its REST interface.
+
+Records come as the JSON objects of the interface.  Whatever the server
+refuses is raised as the class of :mod:`repoman.errors` that the server
+raised; ConnectionProblem, CredentialRefused and BadReply tell of the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+from twisted.web.iweb import IPolicyForHTTPS
+
+from repoman.client.credentials import CredentialFiles
+from repoman.client.download import Download, RemoteFile
+from repoman.client.exchange import Exchange
+from repoman.client.progress import Progress
+from repoman.client.records import Fields, Record
+from repoman.client.upload import Upload
+from repoman.gsi.credential import ClientCredential
+from repoman.model import ImageRef
+from repoman.tls import ClientTLS
+
+
+class RepositoryClient:
+    """Talks to one repository as one user."""
+
+    def __init__(
+        self, reactor: Any, base_url: str, tls: IPolicyForHTTPS, **tuning: Any
+    ) -> None:
+        """Nothing is connected yet.
+
+        :param base_url: ``https://host:port``.
+        :param tls: the user's credential and the CAs to believe.
+        :param tuning: ``retry_delays``, ``transfer_delays`` and ``stall_seconds``
+            of :class:`~repoman.client.exchange.Exchange`, in seconds.
+        """
+        self._exchange = Exchange(reactor, base_url, tls, **tuning)
+
+    @classmethod
+    def with_files(
+        cls,
+        reactor: Any,
+        base_url: str,
+        credential: CredentialFiles | None,
+        ca_directory: Path,
+        **tuning: Any,
+    ) -> RepositoryClient:
+        """A client that shows a credential read from files.
+
+        :param credential: ``None``: nothing, as anybody.
+        :raises CredentialProblem: missing, expired, or open to others.
+        :raises TrustUnreadable: the CA directory is of no use.
+        """
+        shown = None
+        if credential:
+            now = datetime.now(timezone.utc)
+            shown = ClientCredential.read(credential.certificate, credential.key, now=now)
+        return cls(reactor, base_url, ClientTLS(shown, ca_directory), **tuning)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._exchange.close()
+
+    # Users
+
+    async def whoami(self) -> Record:
+        """The caller's own record."""
+        return await self._record("GET", "/api/whoami")
+
+    async def users(self, **filters: Any) -> list[Any]:
+        """All users: URLs, or records with ``view="full"``."""
+        return await self._listing("/api/users", filters)
+
+    async def create_user(self, fields: Fields) -> Record:
+        """A new user; ``user_name`` and ``cert_dn`` are required."""
+        return await self._record("POST", "/api/users", json=fields)
+
+    async def user(self, name: str) -> Record:
+        """One user."""
+        return await self._record("GET", _user(name))
+
+    async def modify_user(self, name: str, fields: Fields) -> Record:
+        """Change a user."""
+        return await self._record("POST", _user(name), json=fields)
+
+    async def delete_user(self, name: str) -> None:
+        """Remove a user with all images."""
+        await self._call("DELETE", _user(name))
+
+    async def user_images(self, name: str, **filters: Any) -> list[Any]:
+        """Images that a user owns, of those that the caller may read."""
+        return await self._listing(_user(name) + "/images", filters)
+
+    async def user_groups(self, name: str) -> list[str]:
+        """URLs of a user's groups."""
+        return await self._listing(_user(name) + "/groups", {})
+
+    async def user_permissions(self, name: str) -> list[str]:
+        """What a user's groups permit."""
+        return await self._listing(_user(name) + "/permissions", {})
+
+    async def shared_with_user(self, name: str, **filters: Any) -> list[Any]:
+        """Images that others share with a user, directly or through a group."""
+        return await self._listing(_user(name) + "/shared", filters)
+
+    async def shared_by_user(self, name: str, **filters: Any) -> list[Any]:
+        """Images of a user that are shared with anybody."""
+        return await self._listing(_user(name) + "/sharing", filters)
+
+    # Groups
+
+    async def groups(self, **filters: Any) -> list[Any]:
+        """All groups: URLs, or records with ``view="full"``."""
+        return await self._listing("/api/groups", filters)
+
+    async def create_group(self, fields: Fields) -> Record:
+        """A new group; ``name`` is required."""
+        return await self._record("POST", "/api/groups", json=fields)
+
+    async def group(self, name: str) -> Record:
+        """One group."""
+        return await self._record("GET", _group(name))
+
+    async def modify_group(self, name: str, fields: Fields) -> Record:
+        """Rename a group."""
+        return await self._record("POST", _group(name), json=fields)
+
+    async def delete_group(self, name: str) -> None:
+        """Remove a group."""
+        await self._call("DELETE", _group(name))
+
+    async def group_users(self, name: str, **filters: Any) -> list[Any]:
+        """A group's members."""
+        return await self._listing(_group(name) + "/users", filters)
+
+    async def group_permissions(self, name: str) -> list[str]:
+        """What a group permits."""
+        return await self._listing(_group(name) + "/permissions", {})
+
+    async def shared_with_group(self, name: str, **filters: Any) -> list[Any]:
+        """Images shared with a group, of those that the caller may read."""
+        return await self._listing(_group(name) + "/shared", filters)
+
+    async def add_member(self, group: str, user: str) -> None:
+        """Put a user into a group."""
+        await self._call("POST", f"{_group(group)}/users/{_segment(user)}")
+
+    async def remove_member(self, group: str, user: str) -> None:
+        """Take a user out of a group."""
+        await self._call("DELETE", f"{_group(group)}/users/{_segment(user)}")
+
+    async def add_permission(self, group: str, permission: str) -> None:
+        """Let a group's members do something more."""
+        await self._call("POST", f"{_group(group)}/permissions/{_segment(permission)}")
+
+    async def remove_permission(self, group: str, permission: str) -> None:
+        """Let a group's members do something less."""
+        await self._call("DELETE", f"{_group(group)}/permissions/{_segment(permission)}")
+
+    # Images
+
+    async def images(self, **filters: Any) -> list[Any]:
+        """Images that the caller may read: URLs, or records with ``view="full"``."""
+        return await self._listing("/api/images", filters)
+
+    async def create_image(self, fields: Fields) -> Record:
+        """A new image without a file; ``name`` is required."""
+        return await self._record("POST", "/api/images", json=fields)
+
+    async def image(self, ref: ImageRef, **options: Any) -> Record:
+        """One image; with ``view="full"`` also its file for each hypervisor."""
+        return await self._record("GET", _image(ref), params=options)
+
+    async def modify_image(self, ref: ImageRef, fields: Fields) -> Record:
+        """Change what is said about an image."""
+        return await self._record("POST", _image(ref), json=fields)
+
+    async def delete_image(self, ref: ImageRef) -> None:
+        """Remove an image and its files."""
+        await self._call("DELETE", _image(ref))
+
+    async def share_with_user(self, ref: ImageRef, user: str) -> None:
+        """Let a user read an image."""
+        await self._call("POST", f"{_image(ref)}/share/user/{_segment(user)}")
+
+    async def unshare_with_user(self, ref: ImageRef, user: str) -> None:
+        """Take that back."""
+        await self._call("DELETE", f"{_image(ref)}/share/user/{_segment(user)}")
+
+    async def share_with_group(self, ref: ImageRef, group: str) -> None:
+        """Let a group's members read an image."""
+        await self._call("POST", f"{_image(ref)}/share/group/{_segment(group)}")
+
+    async def unshare_with_group(self, ref: ImageRef, group: str) -> None:
+        """Take that back."""
+        await self._call("DELETE", f"{_image(ref)}/share/group/{_segment(group)}")
+
+    # Files
+
+    async def get_file(
+        self,
+        ref: ImageRef,
+        target: Path,
+        hypervisor: str | None = None,
+        progress: Progress | None = None,
+    ) -> RemoteFile:
+        """Fetch an image's file; ``target`` appears only when all of it is there and verified.
+
+        :raises DigestMismatch: the bytes are not those of the image.
+        """
+        path = await self._file_path(ref, hypervisor)
+        return await Download(self._exchange, path, target, progress or Progress()).run()
+
+    async def put_file(
+        self,
+        ref: ImageRef,
+        source: Path,
+        hypervisor: str | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Send an image's file and answer its SHA-256 (hex); a refusal comes before the first byte.
+
+        What the server has stored is to be compared by the caller: see
+        :func:`~repoman.client.records.stored_sha256`.
+        """
+        path = await self._file_path(ref, hypervisor)
+        return await Upload(self._exchange, path, source, progress or Progress()).run()
+
+    async def _file_path(self, ref: ImageRef, hypervisor: str | None) -> str:
+        owner = ref.owner
+        if hypervisor and owner is None:
+            # Only a path of three segments names both, and it begins with the owner.
+            owner = (await self.whoami())["user_name"]
+        segments = (owner, hypervisor, ref.name)
+        return "/api/images/raw/" + "/".join(_segment(s) for s in segments if s)
+
+    # How
+
+    async def _call(self, method: str, path: str, **options: Any) -> Any:
+        return await self._exchange.json(method, path, **options)
+
+    async def _record(self, method: str, path: str, **options: Any) -> Record:
+        return cast(Record, await self._call(method, path, **options))
+
+    async def _listing(self, path: str, filters: Mapping[str, Any]) -> list[Any]:
+        """All pages of a listing."""
+        rows, following = await self._exchange.json_and_next("GET", path, params=filters)
+        while following:
+            more, following = await self._exchange.json_and_next("GET", following)
+            rows.extend(more)
+        return cast(list[Any], rows)
+
+
+def _segment(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _user(name: str) -> str:
+    return f"/api/users/{_segment(name)}"
+
+
+def _group(name: str) -> str:
+    return f"/api/groups/{_segment(name)}"
+
+
+def _image(ref: ImageRef) -> str:
+    owner = f"{_segment(ref.owner)}/" if ref.owner else ""
+    return f"/api/images/{owner}{_segment(ref.name)}"

@@ -1,0 +1,180 @@
+"""The client's configuration: the files of both generations, merged.
+
+Read in this order, later files win: ``/etc/repoman/repoman.conf``, the file
+that ``$REPOMAN_CLIENT_CONFIG`` names, ``~/.repoman/repoman.conf``.
+"""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, fields_dict, frozen
+
+from repoman.errors import Misconfigured
+
+SYSTEM_FILE = Path("/etc/repoman/repoman.conf")
+"""The configuration of everybody on this machine."""
+
+CONFIG_VARIABLE = "REPOMAN_CLIENT_CONFIG"
+"""The environment variable that names one more configuration file."""
+
+DEFAULT_PORT = 8443
+"""The port of a server whose port nobody named."""
+
+_SNAPSHOTS = "/var/tmp/repoman"  # noqa: S108 -- a path that "save" makes with mode 0700
+
+KEYS: Mapping[str, tuple[str, str]] = {
+    "repository": ("Repository", "repository"),
+    "port": ("Repository", "port"),
+    "proxy_cert": ("User", "proxy_cert"),
+    "logging": ("Logger", "enabled"),
+    "log_directory": ("Logger", "dir"),
+    "log_level": ("Logger", "level"),
+    "snapshot_directory": ("ThisImage", "snapshot_dir"),
+    "lockfile": ("ThisImage", "lockfile"),
+    "snapshot": ("ThisImage", "snapshot"),
+    "mountpoint": ("ThisImage", "mountpoint"),
+    "system_excludes": ("ThisImage", "system_excludes"),
+    "user_excludes": ("ThisImage", "user_excludes"),
+}
+"""Each setting with its section and key of 2012."""
+
+KEYS_OF_2011: Mapping[str, str] = {
+    "repository_host": "repository",
+    "repository_port": "port",
+    "user_proxy_cert": "proxy_cert",
+    "exclude_dirs": "user_excludes",
+    "logging_enabled": "logging",
+    "logging_dir": "log_directory",
+}
+"""Each key of 2011, in whatever section it stands, with its setting."""
+
+
+@frozen
+class Settings:
+    """What the configuration files say.
+
+    :ivar repository: the server's host name; empty if no file names one.
+    :ivar proxy_cert: the proxy's file; empty: look in the usual places.
+    :ivar sources: the files that were read, in the order of reading.
+    """
+
+    repository: str = ""
+    port: int = DEFAULT_PORT
+    proxy_cert: str = ""
+    logging: bool = False
+    log_directory: str = "~/.repoman/logs"
+    log_level: str = "INFO"
+    snapshot_directory: str = _SNAPSHOTS
+    lockfile: str = f"{_SNAPSHOTS}/save.lock"
+    snapshot: str = f"{_SNAPSHOTS}/snapshot.img"
+    mountpoint: str = f"{_SNAPSHOTS}/mnt"
+    system_excludes: str = "/dev/* /media/* /mnt/* /proc/* /run/* /sys/* /tmp/*"
+    user_excludes: str = ""
+    sources: tuple[Path, ...] = ()
+
+
+def home_of(environ: Mapping[str, str]) -> Path:
+    """The home of the person at the keyboard: under sudo, of who called it."""
+    user = environ.get("SUDO_USER")
+    if user and user != "root":
+        import pwd
+
+        try:
+            return Path(pwd.getpwnam(user).pw_dir)
+        except KeyError:
+            pass
+    return Path(environ.get("HOME") or "/")
+
+
+def user_file(environ: Mapping[str, str]) -> Path:
+    """The user's own configuration file."""
+    return home_of(environ) / ".repoman" / "repoman.conf"
+
+
+def read_settings(environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Settings:
+    """Merge the configuration files that exist.
+
+    :raises Misconfigured: the file that the environment names is missing, or
+        a file holds something that cannot be read; all mistakes at once.
+    """
+    settings, mistakes = Settings(), list[str]()
+    named = environ.get(CONFIG_VARIABLE)
+    for path in (system_file, Path(named) if named else None, user_file(environ)):
+        if path is None or not (path.exists() or str(path) == named):
+            continue
+        try:
+            settings = _merged(settings, path)
+        except Misconfigured as problem:
+            mistakes.extend(problem.mistakes)
+    if mistakes:
+        raise Misconfigured(mistakes)
+    return settings
+
+
+def _merged(settings: Settings, path: Path) -> Settings:
+    """``settings``, overridden by what the file says."""
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            parser.read_file(lines)
+    except OSError as error:
+        raise Misconfigured([f"{path}: cannot be read: {error.strerror}."]) from error
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise Misconfigured([f"{path}: {' '.join(str(error).split())}."]) from error
+    changes, mistakes = dict[str, Any](), list[str]()
+    for name, text in _stated(parser).items():
+        try:
+            changes[name] = _value(name, text)
+        except ValueError as error:
+            mistakes.append(f"{path}: {name}: {error}")
+    if mistakes:
+        raise Misconfigured(mistakes)
+    return evolve(settings, **changes, sources=(*settings.sources, path))
+
+
+def _stated(parser: configparser.ConfigParser) -> dict[str, str]:
+    """The settings that a file states, as text; the keys of 2012 win."""
+    stated = {
+        setting: section[key]
+        for section in parser.values()
+        for key, setting in KEYS_OF_2011.items()
+        if key in section
+    }
+    for setting, (section_name, key) in KEYS.items():
+        if parser.has_option(section_name, key):
+            stated[setting] = parser.get(section_name, key)
+    return {name: text.strip() for name, text in stated.items() if text.strip()}
+
+
+def _value(name: str, text: str) -> object:
+    """One setting's text as its value; ValueError if it is none."""
+    default = fields_dict(Settings)[name].default
+    if isinstance(default, bool):
+        states = configparser.ConfigParser.BOOLEAN_STATES
+        if text.lower() not in states:
+            raise ValueError(f"say true or false, not {text!r}.")
+        return states[text.lower()]
+    return read_port(text) if isinstance(default, int) else text
+
+
+def read_port(text: str) -> int:
+    """A port number; ValueError if it is none."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise ValueError(f"a port is a number from 1 to 65535, not {text!r}.")
+    return int(text)
+
+
+def file_text(settings: Settings) -> str:
+    """A configuration file that says what ``settings`` say, in the form of 2012."""
+    sections: dict[str, list[str]] = {}
+    for name, (section, key) in KEYS.items():
+        value = getattr(settings, name)
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        sections.setdefault(section, []).append(f"{key}: {text}".rstrip())
+    return "\n\n".join(
+        "\n".join([f"[{section}]", *lines]) for section, lines in sections.items()
+    ) + "\n"

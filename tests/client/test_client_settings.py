@@ -1,0 +1,103 @@
+"""The configuration files of both generations, merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from repoman.client.settings import Settings, file_text, read_settings, user_file
+from repoman.errors import Misconfigured
+
+NOWHERE = Path("/nowhere/repoman.conf")
+
+
+def write_user_file(home: Path, text: str) -> dict[str, str]:
+    path = home / ".repoman" / "repoman.conf"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return {"HOME": str(home)}
+
+
+def test_no_file_is_no_trouble(tmp_path: Path) -> None:
+    assert read_settings({"HOME": str(tmp_path)}, NOWHERE) == Settings()
+
+
+def test_the_keys_of_2012(tmp_path: Path) -> None:
+    environ = write_user_file(
+        tmp_path,
+        "[Repository]\nrepository: vmrepo.example.org\nport: 443\n[User]\nproxy_cert: /p%x\n"
+        "[Logger]\nenabled: true\ndir: /logs\nlevel: DEBUG\n"
+        "[ThisImage]\nlockfile: /l\nsnapshot: /s\nmountpoint: /m\nsystem_excludes: /a /b\n"
+        "user_excludes: /c\n",
+    )
+    settings = read_settings(environ, NOWHERE)
+    assert (settings.repository, settings.port, settings.proxy_cert) == (
+        "vmrepo.example.org", 443, "/p%x",
+    )  # fmt: skip
+    assert (settings.logging, settings.log_directory, settings.log_level) == (
+        True, "/logs", "DEBUG",
+    )  # fmt: skip
+    assert (settings.lockfile, settings.snapshot, settings.mountpoint) == ("/l", "/s", "/m")
+    assert (settings.system_excludes, settings.user_excludes) == ("/a /b", "/c")
+
+
+@pytest.mark.parametrize("section", ["Repository", "repoman", "DEFAULT"])
+def test_the_keys_of_2011_in_any_section(tmp_path: Path, section: str) -> None:
+    environ = write_user_file(
+        tmp_path,
+        f"[{section}]\nrepository_host = old.example.org\nrepository_port = 8444\n"
+        "user_proxy_cert = /p\nexclude_dirs = /x\nlogging_enabled = yes\nlogging_dir = /l\n",
+    )
+    settings = read_settings(environ, NOWHERE)
+    assert (settings.repository, settings.port, settings.proxy_cert) == (
+        "old.example.org", 8444, "/p",
+    )  # fmt: skip
+    assert (settings.user_excludes, settings.logging, settings.log_directory) == ("/x", True, "/l")
+
+
+def test_later_files_win_key_by_key(tmp_path: Path) -> None:
+    system, named = tmp_path / "system.conf", tmp_path / "named.conf"
+    system.write_text("[Repository]\nrepository: a\nport: 1\n[User]\nproxy_cert: /a\n")
+    named.write_text("[Repository]\nrepository: b\nport: 2\n")
+    environ = write_user_file(tmp_path, "[Repository]\nrepository: c\nport:\n")
+    settings = read_settings({**environ, "REPOMAN_CLIENT_CONFIG": str(named)}, system)
+    assert (settings.repository, settings.port, settings.proxy_cert) == ("c", 2, "/a")
+    assert settings.sources == (system, named, tmp_path / ".repoman" / "repoman.conf")
+
+
+def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "REPOMAN_CLIENT_CONFIG": "/gone.conf"}
+    with pytest.raises(Misconfigured, match=r"/gone\.conf: cannot be read"):
+        read_settings(environ, NOWHERE)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.conf"
+    broken.write_text("no section\n")
+    environ = write_user_file(
+        tmp_path, "[Repository]\nport: many\n[Logger]\nenabled: perhaps\n"
+    )
+    with pytest.raises(Misconfigured) as raised:
+        read_settings({**environ, "REPOMAN_CLIENT_CONFIG": str(broken)}, NOWHERE)
+    mistakes = "\n".join(raised.value.mistakes)
+    assert len(raised.value.mistakes) == 3
+    for words in ("broken.conf", "port: a port is a number", "'perhaps'"):
+        assert words in mistakes
+
+
+def test_under_sudo_the_callers_file_counts() -> None:
+    assert user_file({"SUDO_USER": "root", "HOME": "/h"}) == Path("/h/.repoman/repoman.conf")
+    assert user_file({"SUDO_USER": "daemon", "HOME": "/h"}) == Path(
+        "/usr/sbin/.repoman/repoman.conf"
+    )
+
+
+def test_a_written_file_reads_back(tmp_path: Path) -> None:
+    settings = Settings(
+        repository="vmrepo.example.org", port=443, proxy_cert="/p", logging=True, log_level="DEBUG"
+    )
+    environ = write_user_file(tmp_path, file_text(settings))
+    read = read_settings(environ, NOWHERE)
+    assert file_text(read) == file_text(settings)
+    assert (read.repository, read.port, read.logging) == ("vmrepo.example.org", 443, True)
