@@ -1,0 +1,100 @@
+# make demo     a throw-away grid, server and session; nothing stays
+# make run      the same server, kept in the foreground
+# make test     everything the tests need, and the tests
+# make lint     ruff, mypy and the news
+# make wheel    the wheel, in dist/
+# make check    all of it, as .ci/run does
+# make clean    remove what these made
+#
+# On a Debian with nothing but Python 3.10 or newer.  As root, missing system
+# packages are installed; otherwise what is missing is said.
+# PYTHON names another interpreter, VENV another place for the environment,
+# TESTS what to test:  make test TESTS=tests/test_config.py
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(PATH):/usr/sbin:/sbin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PYTHON ?= python3
+VENV ?= .venv
+TESTS ?=
+BIN := $(abspath $(VENV))/bin
+
+# What the tests run, and the Debian package that brings it.
+TOOLS := grid-proxy-init:globus-proxy-utils voms-proxy-fake:voms-clients \
+         arcproxy:nordugrid-arc-client davix-get:davix qemu-img:qemu-utils \
+         curl:curl strace:strace mkfs.ext4:e2fsprogs
+
+.PHONY: help demo run test tools lint wheel check clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/.installed
+	@$(BIN)/python demo/demo.py
+
+run: $(VENV)/.installed
+	@$(BIN)/python demo/demo.py --keep
+
+test: $(VENV)/.installed-test tools
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/.installed-test $(VENV)/.installed-lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/towncrier build --draft --version next > /dev/null
+
+wheel: $(VENV)/.installed
+	@rm -rf build dist
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+check:
+	@.ci/run
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+
+# Installed once, and again when the metadata changes.
+$(VENV)/.installed: $(VENV)/.made setup.cfg pyproject.toml
+	@echo "Installing Repoman and what it needs into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --use-pep517 --editable .
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed
+	@echo "Installing what '$*' needs into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --use-pep517 --editable '.[$*]'
+	@touch $@
+
+# Debian keeps what venv needs in a package of its own.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Repoman needs Python 3.10 or newer; name one with: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || $(call install,python3-venv)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Without root the tests that need a missing tool say so and are skipped.
+tools:
+	@missing=; \
+	for tool in $(TOOLS); do \
+	    command -v $${tool%%:*} > /dev/null || missing="$$missing $${tool##*:}"; \
+	done; \
+	[ -z "$$missing" ] || [ "$$(id -u)" != 0 ] || $(call install,$$missing); \
+	[ -z "$$missing" ] || [ "$$(id -u)" = 0 ] || \
+	    echo "Not installed, so some tests will be skipped:$$missing" >&2
+
+# $(call install,PACKAGES): as root, by apt; else say what to do and fail.
+define install
+{ if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+    echo "Installing $(1) ..."; \
+    apt-get update -qq && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1) \
+        < /dev/null > /dev/null; \
+else \
+    echo "Please install $(1) first: sudo apt install $(1)" >&2; exit 1; \
+fi; }
+endef

@@ -1,0 +1,153 @@
+"""Images in the database: metadata that is enforced, and what quotas count."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import pytest_twisted
+
+from repoman.errors import AlreadyExists, Conflict, Invalid, QuotaExceeded
+from tests.records import QUOTA, Records, at_once
+
+DAY = 86400.0
+
+
+def days_ago(days: float) -> datetime:
+    return datetime.now(timezone.utc) - timedelta(days=days)
+
+
+@pytest_twisted.ensureDeferred
+async def test_rename_and_new_owner_touch_no_bytes_and_move_the_quota(records: Records) -> None:
+    alice, _ = await records.user("alice"), await records.user("bob")
+    before = await records.store(await records.image("alice", "one"), alice, 5)
+    after = await records.images.change(before, {"name": "two", "owner": "bob"}, QUOTA)
+    assert (after.owner, after.name, after.files) == ("bob", "two", before.files)
+    assert await records.images.find("alice", "one") is None
+    assert [(await records.read(name)).used for name in ("alice", "bob")] == [0, 5]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_or_owner_that_is_taken_is_a_conflict(records: Records) -> None:
+    for owner in ("alice", "bob"):
+        await records.user(owner)
+        for name in ("one", "two"):
+            await records.image(owner, name)
+    image = await records.images.find("alice", "one")
+    assert image is not None
+    for changes in ({"name": "two"}, {"owner": "bob"}):
+        with pytest.raises(AlreadyExists):
+            await records.images.change(image, {"description": "new", **changes}, QUOTA)
+    with pytest.raises(Invalid):
+        await records.images.change(image, {"owner": "nobody"}, QUOTA)
+    assert await records.images.find("alice", "one") == image
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_takes_an_image_needs_room_for_it(records: Records) -> None:
+    alice, _ = await records.user("alice"), await records.user("bob", quota=4)
+    image = await records.store(await records.image("alice", "one"), alice, 5)
+    with pytest.raises(QuotaExceeded):
+        await records.images.change(image, {"owner": "bob"}, QUOTA)
+    assert [(await records.read(name)).used for name in ("alice", "bob")] == [5, 0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_removing_a_hypervisor_removes_its_file(records: Records) -> None:
+    alice = await records.user("alice")
+    image = await records.store(await records.image("alice", "one", "xen", "kvm"), alice, 5)
+    image = await records.store(image, alice, 7, "kvm")
+    after = await records.images.change(image, {"hypervisors": ("kvm", "bare")}, QUOTA)
+    assert after.hypervisors == ("kvm", "bare")
+    assert set(after.files) == {"kvm"}
+    assert await records.blobs.to_delete(10) == [image.files["xen"].blob]
+    assert (await records.read("alice")).used == 7
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_order_of_hypervisors_decides_the_default_file(records: Records) -> None:
+    alice = await records.user("alice")
+    image = await records.store(await records.image("alice", "one", "xen", "kvm"), alice, 5)
+    image = await records.store(image, alice, 7, "kvm")
+    assert image.default_file is not None
+    assert image.default_file.size == 5
+    turned = await records.images.change(image, {"hypervisors": ("kvm", "xen")}, QUOTA)
+    assert turned.default_file is not None
+    assert turned.default_file.size == 7
+    assert turned.files == image.files
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_hypervisor_cannot_have_a_users_name(records: Records) -> None:
+    await records.user("alice")
+    image = await records.image("alice", "one", "newkind")
+    for taken in ("alice", "raw"):
+        with pytest.raises(Conflict):
+            await records.images.change(image, {"hypervisors": (taken,)}, QUOTA)
+    with pytest.raises(AlreadyExists):
+        await records.user("newkind")
+
+
+@pytest_twisted.ensureDeferred
+async def test_bytes_go_some_time_after_the_image_expired(records: Records) -> None:
+    alice = await records.user("alice")
+    long_ago, lately = days_ago(40), days_ago(20)
+    for name, expires, read_only in (
+        ("over", long_ago, False), ("kept", lately, False), ("locked", long_ago, True),
+        ("endless", None, False), ("again", long_ago, False),
+    ):  # fmt: skip
+        image = await records.image("alice", name, expires=expires, read_only=read_only)
+        await records.store(image, alice, 5)
+    # "again" got its bytes after it had expired, and that lately
+    await records.run("UPDATE image SET uploaded = %s WHERE name <> 'again'", days_ago(50))
+    assert await records.images.expire_images(30 * DAY) == 1
+    over = await records.images.find("alice", "over")
+    assert over is not None
+    assert over.files == {}
+    assert len(await records.blobs.to_delete(10)) == 1
+    assert (await records.read("alice")).used == 20
+    assert await records.images.expire_images(30 * DAY) == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_keeps_what_expired_from_being_swept(records: Records) -> None:
+    alice = await records.user("alice")
+    image = await records.image("alice", "one", expires=days_ago(40))
+    await records.store(image, alice, 5)
+    await records.run("UPDATE image SET uploaded = %s", days_ago(50))
+    blob = await records.begin(image, alice, 6)
+    assert await records.images.expire_images(30 * DAY) == 0
+    await records.finish(blob, 6)
+    assert await records.images.expire_images(30 * DAY) == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_quota_is_exact_when_many_reserve_at_once(records: Records) -> None:
+    alice = await records.user("alice", quota=100)
+    images = [await records.image("alice", f"i{n}") for n in range(12)]
+    results = await at_once(*(records.begin(image, alice, 30) for image in images))
+    assert [type(r) for r in results if not isinstance(r, str)] == [QuotaExceeded] * 9
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_of_many_who_create_an_image_of_a_name_does(records: Records) -> None:
+    await records.user("alice")
+    results = await at_once(*(records.image("alice", "one") for _ in range(8)))
+    assert [type(r) for r in results if isinstance(r, Exception)] == [AlreadyExists] * 7
+
+
+@pytest_twisted.ensureDeferred
+async def test_deleting_an_image_while_its_owner_is_deleted_harms_nothing(
+    records: Records,
+) -> None:
+    for attempt in range(5):
+        alice = await records.user(f"alice{attempt}")
+        image = await records.store(await records.image(alice.user_name, "one"), alice, 5)
+        blob = await records.begin(image, alice, 7)
+        results = await at_once(
+            records.images.delete(image), records.users.delete(alice), records.finish(blob, 7)
+        )
+        assert {type(r) for r in results if isinstance(r, Exception)} <= {Conflict}
+        assert await records.users.find(alice.user_name) is None
+        left = await records.run("SELECT state FROM blob WHERE state <> 'deleting'")
+        assert left == []
