@@ -134,6 +134,10 @@ class Body:
 
     def stopProducing(self) -> None:
         """The consumer wants no more."""
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """End the flow: the client has come back on another connection."""
         self.fail(ClientGone("The transfer was stopped."))
 
 

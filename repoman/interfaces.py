@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from repoman.model import Digests, Image, User
+from repoman.model import Digests, Image, Upload, User
 
 Clock = Callable[[], datetime]
 """Answers the time: aware, UTC."""
@@ -56,6 +56,9 @@ class IBody(Protocol):
         :raises Invalid: the peer broke the framing.
         """
 
+    def interrupt(self) -> None:
+        """End the flow, if one runs, as if the peer had gone."""
+
     async def read(self, limit: int) -> bytes:
         """All bytes of a small body.
 
@@ -75,6 +78,18 @@ class IBlobWriter(IConsuming, Protocol):
     @property
     def key(self) -> str:
         """The key under which the blob will be found."""
+
+    @property
+    def durable(self) -> int:
+        """How many bytes survive a power cut by now."""
+
+    async def keep(self) -> int:
+        """Stop for now: make every byte durable, not the blob; answer how many there are.
+
+        A later :meth:`IBlobStore.reopen` goes on there.
+
+        :raises StoreUnavailable: go on from the last known offset.
+        """
 
     async def commit(self) -> None:
         """Make every byte written, and the name, survive a power cut.
@@ -126,6 +141,14 @@ class IBlobStore(Protocol):
         :param size: in bytes, reserved at once; ``None`` if unknown.
         :raises NoRoom: now rather than after hours of upload.
         :raises StoreUnavailable: the store does not work.
+        """
+
+    async def reopen(self, key: str, offset: int, size: int | None) -> IBlobWriter:
+        """Go on with a blob that is not committed, or whose commit nobody knows of.
+
+        :param offset: how many of its bytes are durable; what lies behind is dropped.
+        :param size: of the whole, in bytes, reserved at once; ``None`` if unknown.
+        :raises StoreUnavailable: it is not there.
         """
 
     async def open(self, key: str, size: int) -> IBlobReader:
@@ -189,12 +212,15 @@ class UploadTerms:
     :ivar quota: the payer's, in bytes, unless their account has its own.
     :ivar uploads: how many one user may run at once.
     :ivar lease: for how many seconds the upload lives without a renewal.
+    :ivar keep: for how many seconds a resumable one is kept, paused;
+        ``None`` for one that is not resumable.
     """
 
     size: int | None
     quota: int
     uploads: int
     lease: float
+    keep: float | None = None
 
 
 class IBlobRecords(Protocol):
@@ -212,6 +238,30 @@ class IBlobRecords(Protocol):
         :raises TooManyUploads: the uploader runs as many as they may.
         :raises Missing: the image is gone.
         """
+
+    async def upload(self, blob: str, uploader: User) -> Upload:
+        """A resumable upload of this user's.
+
+        :raises Missing: there is none.
+        """
+
+    async def uploads(self, uploader: User) -> list[Upload]:
+        """All resumable uploads of a user's, the oldest first."""
+
+    async def resume(self, blob: str, uploader: User, terms: UploadTerms) -> int:
+        """Let an upload run again; answer how many more bytes there is room for.
+
+        :param terms: their size is that of the whole, if it is known only now.
+        :raises Missing: it is no more.
+        :raises QuotaExceeded: no room for the size that was not announced before.
+        :raises TooManyUploads: the uploader runs as many as they may.
+        """
+
+    async def progress(self, durable: Mapping[str, int]) -> None:
+        """How many bytes of running uploads are durable by now."""
+
+    async def pause(self, blob: str, durable: int, keep: float) -> None:
+        """An upload has stopped for now; it is kept for ``keep`` seconds."""
 
     async def renew(self, blobs: Sequence[str], lease: float) -> None:
         """The uploads still live, for ``lease`` more seconds."""

@@ -222,6 +222,26 @@ class ImageFile:
 
 
 @frozen
+class Upload:
+    """A resumable upload that is not complete yet.
+
+    :ivar id: names it; also the key of its blob.
+    :ivar owner: the image's, by name.
+    :ivar length: of the whole, in bytes; ``None`` if the client has not said.
+    :ivar offset: how many bytes are durable.
+    :ivar keep_until: when it is given up, unless it goes on.
+    """
+
+    id: str
+    owner: str
+    image: str
+    hypervisor: str
+    length: int | None
+    offset: int
+    keep_until: datetime
+
+
+@frozen
 class ImageRef:
     """How a client names an image: ``owner`` is ``None`` for "my own"."""
 

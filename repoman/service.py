@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from datetime import datetime, timezone
 from functools import partial
@@ -28,12 +28,14 @@ from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
 from repoman.errors import DatabaseUnavailable, Misconfigured, RepomanError
+from repoman.interfaces import IConsuming
 from repoman.repository import Repository
 from repoman.repository.accounts import Accounts
 from repoman.repository.files import Files, UploadLimits
 from repoman.repository.groups import Groups
 from repoman.repository.images import Images
 from repoman.repository.sweeper import Sweeper
+from repoman.repository.uploads import Uploads
 from repoman.repository.users import Users
 from repoman.resources import Gate, Root
 from repoman.settings import Share
@@ -54,6 +56,9 @@ STOCK_SECONDS = 6 * 3600.0
 
 RENEWAL_SECONDS = 60.0
 """Seconds between two signs of life of running uploads."""
+
+PROGRESS_SECONDS = 2.0
+"""Seconds between two notes of how far resumable uploads are durable."""
 
 WATCH_SECONDS = 5.0
 """Seconds between two looks at the running transfers."""
@@ -208,18 +213,17 @@ class RepomanService(Service):
         limits = self._config.limits
         images = Images(ImageRecords(pool), limits.quota)
         sweeper = Sweeper(blobs, store)
-        files = Files(
-            images,
-            blobs,
-            store,
-            lambda consumer, limit, names: Digesting(consumer, limit=limit, algorithms=names),
-            UploadLimits(limits.max_upload, limits.quota, limits.uploads),
-            now,
-            partial(self._in_background, "sweep", sweeper.sweep),
+        sweep = partial(self._in_background, "sweep", sweeper.sweep)
+        bounds = UploadLimits(
+            limits.max_upload, limits.quota, limits.uploads, float(limits.partial_uploads)
         )
+        files = Files(images, blobs, store, _digesting, bounds, now, sweep)
+        uploads = Uploads(images, blobs, store, _digesting, bounds, sweep)
         self._repeat(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
         self._repeat(STOCK_SECONDS, "take stock", partial(_take_stock, sweeper))
         self._repeat(RENEWAL_SECONDS, "renew leases", files.renew_leases)
+        self._repeat(RENEWAL_SECONDS, "renew leases", uploads.renew_leases)
+        self._repeat(PROGRESS_SECONDS, "record progress", uploads.record_progress)
         users = UserRecords(pool)
         return Repository(
             Accounts(accounts, self._config.tls.limited_proxies),
@@ -227,6 +231,7 @@ class RepomanService(Service):
             Groups(GroupRecords(pool), users),
             images,
             files,
+            uploads,
         )
 
     async def _open_when_possible(self, pool: Pool, urls: Urls) -> None:
@@ -278,6 +283,12 @@ class RepomanService(Service):
                 log.failure("{name} failed", failure, name=name)
 
         return running.addErrback(failed)
+
+
+def _digesting(
+    consumer: IConsuming, limit: int, names: Iterable[str], start: int, previous: Digesting | None
+) -> Digesting:
+    return Digesting(consumer, limit=limit, algorithms=names, start=start, previous=previous)
 
 
 async def _take_stock(sweeper: Sweeper) -> None:

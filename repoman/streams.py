@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -75,10 +75,7 @@ def digests(data: bytes, names: Iterable[str]) -> dict[str, str]:
 class Digesting:
     """A consumer that counts and digests the bytes that it passes on.
 
-    :param consumer: where the bytes go.
-    :param limit: in bytes; ``None`` for no limit.
-    :param algorithms: names from :data:`ALGORITHMS`.
-    :ivar count: how many bytes have passed.
+    :ivar count: how many bytes have passed, and those before.
     """
 
     def __init__(
@@ -87,11 +84,27 @@ class Digesting:
         *,
         limit: int | None = None,
         algorithms: Iterable[str] = ("sha256",),
+        start: int = 0,
+        previous: Digesting | None = None,
     ) -> None:
-        self.count = 0
+        """
+        :param consumer: where the bytes go.
+        :param limit: of the count, in bytes; ``None`` for no limit.
+        :param algorithms: names from :data:`ALGORITHMS`.
+        :param start: the count to begin at.
+        :param previous: has digested the bytes before; goes on here, and no more there.
+        """
+        self.count = start
         self._consumer = consumer
         self._limit = limit
         self._hashes = {name: _ALGORITHMS[name]() for name in algorithms}
+        if previous is not None:
+            self._hashes = previous._hashes
+
+    @property
+    def algorithms(self) -> Collection[str]:
+        """The names of the digests that are computed."""
+        return self._hashes.keys()
 
     def write(self, data: bytes) -> None:
         """Count, digest and pass on.

@@ -24,6 +24,9 @@ PROBLEM_TYPE = "urn:repoman:error:"
 PROBLEM_JSON = "application/problem+json"
 """The media type of refusals in JSON (RFC 9457 section 3)."""
 
+UPLOAD_MEDIA = "application/partial-upload"
+"""The media type of a part of a resumable upload."""
+
 STATUSES: Mapping[type[errors.RepomanError], int] = {
     errors.RepomanError: 500,
     errors.Refused: 403,

@@ -6,7 +6,7 @@ from repoman.database.constraints import translated
 from repoman.database.pool import Pool, Transaction
 from repoman.database.users import COLUMNS, insert, user_from_row
 from repoman.model import ADMINS, Identity, User
-from repoman.records import NewUser
+from repoman.records import Login, NewUser
 
 
 class AccountRecords:
@@ -55,4 +55,34 @@ class AccountRecords:
             return True
 
         with translated(name=user_name):
+            return await self._pool.interact(work)
+
+    async def admit(self, login: Login) -> bool:
+        """Let a DN log in as a user, who is made if need be; answer whether it is news.
+
+        :raises AlreadyExists: the DN is another user's, or the name is not free.
+        """
+
+        async def work(transaction: Transaction) -> bool:
+            if await transaction.run_one(
+                "SELECT 1 FROM login JOIN account USING (account_id)"
+                " WHERE subject = %s AND user_name = %s",
+                (login.dn, login.user_name),
+            ):
+                return False
+            account = await transaction.run_one(
+                "SELECT account_id FROM account WHERE user_name = %s FOR NO KEY UPDATE",
+                (login.user_name,),
+            )
+            if account is None:
+                await insert(transaction, NewUser(login.user_name, (login.dn,)))
+            else:
+                await transaction.run(
+                    "INSERT INTO login (account_id, subject, position) SELECT %s, %s,"
+                    " coalesce(max(position), 0) + 1 FROM login WHERE account_id = %s",
+                    (account[0], login.dn, account[0]),
+                )
+            return True
+
+        with translated(name=login.user_name):
             return await self._pool.interact(work)

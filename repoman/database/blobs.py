@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from attrs import evolve
 
 from repoman.database.images import load
 from repoman.database.pool import Pool, Transaction
 from repoman.errors import Conflict, Missing, QuotaExceeded, TooManyUploads
 from repoman.interfaces import Reservation, UploadTerms, new_key
-from repoman.model import Digests, Image, User
+from repoman.model import Digests, Image, Upload, User
 
 RESERVE = """
 UPDATE account SET reserved = reserved + %(size)s
@@ -49,6 +51,56 @@ SELECT count(*) FROM ended
 """
 
 
+INSERT = """
+INSERT INTO blob (blob, payer_id, uploader_id, image_id, hypervisor, reserved, announced,
+                  resumable, lease, keep_until)
+SELECT %(blob)s, owner_id, %(uploader)s, image_id, hypervisor, coalesce(%(size)s, 0), %(size)s,
+       %(keep)s::float IS NOT NULL,
+       CASE WHEN %(keep)s::float IS NULL THEN now() + %(lease)s * interval '1 s' END,
+       now() + %(keep)s::float * interval '1 s'
+  FROM image JOIN image_hypervisor USING (image_id)
+ WHERE image_id = %(image)s AND hypervisor = %(hypervisor)s AND owner_id = %(owner)s
+RETURNING blob
+"""
+
+UPLOADS = """
+SELECT blob, user_name, i.name, hypervisor, announced, durable, keep_until
+  FROM blob b JOIN image i USING (image_id) JOIN account o ON o.account_id = i.owner_id
+ WHERE b.state = 'receiving' AND b.resumable AND b.uploader_id = %s
+"""
+
+OVER = """
+CASE WHEN resumable THEN keep_until < now() AND coalesce(lease < now(), true)
+     ELSE %(all)s OR lease < now() END
+"""
+
+KEPT = 100
+"""How many unfinished uploads one user may have."""
+
+
+async def _admit(transaction: Transaction, uploader: User, terms: UploadTerms) -> None:
+    """Count the user's uploads, under the lock on their account's row."""
+    await transaction.run("SELECT 1 FROM account WHERE account_id = %s FOR UPDATE", (uploader.id,))
+    row = await transaction.run_one(
+        """
+        SELECT count(*) FILTER (WHERE lease > now()), count(*) FILTER (WHERE resumable)
+          FROM blob WHERE uploader_id = %s AND state = 'receiving'
+        """,
+        (uploader.id,),
+    )
+    running, kept = row or (0, 0)
+    if running >= terms.uploads:
+        raise TooManyUploads(
+            f"User {uploader.user_name} already runs {running} uploads at once; "
+            "wait until one has ended."
+        )
+    if terms.keep is not None and kept >= KEPT:
+        raise TooManyUploads(
+            f"User {uploader.user_name} has {kept} unfinished uploads; "
+            "finish or delete one of those that GET /api/uploads lists."
+        )
+
+
 class BlobRecords:
     """The :class:`~repoman.interfaces.IBlobRecords` of PostgreSQL."""
 
@@ -75,53 +127,110 @@ class BlobRecords:
         key = new_key()
 
         async def work(transaction: Transaction) -> Reservation:
-            room = await self._reserve(transaction, image, terms)
-            # Their account's row is the lock under which uploads are counted.
-            await transaction.run(
-                "SELECT 1 FROM account WHERE account_id = %s FOR UPDATE", (uploader.id,)
-            )
-            running = await transaction.run_one(
-                "SELECT count(*) FROM blob WHERE uploader_id = %s AND state = 'receiving'",
-                (uploader.id,),
-            )
-            if running is not None and running[0] >= terms.uploads:
-                raise TooManyUploads(
-                    f"User {uploader.user_name} already runs {running[0]} uploads at once; "
-                    "wait until one has ended."
-                )
+            room = await self._reserve(transaction, image.owner_id, image.owner, terms)
+            await _admit(transaction, uploader, terms)
             row = await transaction.run_one(
-                """
-                INSERT INTO blob (blob, payer_id, uploader_id, image_id, hypervisor, reserved,
-                                  lease)
-                SELECT %s, owner_id, %s, image_id, hypervisor, %s, now() + %s * interval '1 s'
-                  FROM image JOIN image_hypervisor USING (image_id)
-                 WHERE image_id = %s AND hypervisor = %s AND owner_id = %s
-                RETURNING blob
-                """,
-                (
-                    key, uploader.id, terms.size or 0, terms.lease,
-                    image.id, hypervisor, image.owner_id,
-                ),
-            )  # fmt: skip
+                INSERT,
+                {
+                    "blob": key,
+                    "uploader": uploader.id,
+                    "image": image.id,
+                    "hypervisor": hypervisor,
+                    "owner": image.owner_id,
+                    "size": terms.size,
+                    "lease": terms.lease,
+                    "keep": terms.keep,
+                },
+            )
             if row is None:
                 raise Missing("The image was deleted or changed meanwhile.")
             return Reservation(key, room)
 
         return await self._pool.interact(work)
 
-    async def _reserve(self, transaction: Transaction, image: Image, terms: UploadTerms) -> int:
-        params = {"payer": image.owner_id, "size": terms.size or 0, "quota": terms.quota}
+    async def _reserve(
+        self, transaction: Transaction, payer: int, name: str, terms: UploadTerms
+    ) -> int:
+        params = {"payer": payer, "size": terms.size or 0, "quota": terms.quota}
         row = await transaction.run_one(RESERVE, params)
         if row is not None:
             return int(row[0])
         left = await transaction.run_one(
             "SELECT greatest(coalesce(quota, %s) - used - reserved, 0) FROM account"
             " WHERE account_id = %s",
-            (terms.quota, image.owner_id),
+            (terms.quota, payer),
         )
         raise QuotaExceeded(
-            f"The quota of user {image.owner} has room for {left[0] if left else 0} more bytes, "
+            f"The quota of user {name} has room for {left[0] if left else 0} more bytes, "
             f"and the file has {terms.size or 0}; delete something or ask for more."
+        )
+
+    async def upload(self, blob: str, uploader: User) -> Upload:
+        """A resumable upload of this user's.
+
+        :raises Missing: there is none.
+        """
+        rows = await self._pool.query(UPLOADS + " AND blob = %s", (uploader.id, blob))
+        if not rows:
+            raise Missing("You have no such upload; it is complete, given up, or never was.")
+        return Upload(*rows[0])
+
+    async def uploads(self, uploader: User) -> list[Upload]:
+        """All resumable uploads of a user's, the oldest first."""
+        rows = await self._pool.query(UPLOADS + " ORDER BY b.created, blob", (uploader.id,))
+        return [Upload(*row) for row in rows]
+
+    async def resume(self, blob: str, uploader: User, terms: UploadTerms) -> int:
+        """Let an upload run again; answer how many more bytes there is room for.
+
+        :param terms: their size is that of the whole, if it is known only now.
+        :raises Missing: it is no more.
+        :raises QuotaExceeded: no room for the size that was not announced before.
+        :raises TooManyUploads: the uploader runs as many as they may.
+        """
+
+        async def work(transaction: Transaction) -> int:
+            await _admit(transaction, uploader, terms)
+            row = await transaction.run_one(
+                """
+                UPDATE blob SET lease = now() + %s * interval '1 s',
+                                announced = coalesce(announced, %s)
+                 WHERE blob = %s AND state = 'receiving' AND resumable
+                RETURNING payer_id, announced, durable, reserved
+                """,
+                (terms.lease, terms.size, blob),
+            )
+            if row is None:
+                raise Missing("The upload was given up meanwhile.")
+            payer, announced, durable, reserved = row
+            more = evolve(terms, size=max((announced or 0) - reserved, 0))
+            room = await self._reserve(transaction, payer, uploader.user_name, more)
+            await transaction.run(
+                "UPDATE blob SET reserved = reserved + %s WHERE blob = %s", (more.size, blob)
+            )
+            return int(announced if announced is not None else room) - int(durable)
+
+        return await self._pool.interact(work)
+
+    async def progress(self, durable: Mapping[str, int]) -> None:
+        """How many bytes of running uploads are durable by now."""
+        await self._run(
+            """
+            UPDATE blob SET durable = known.durable
+              FROM unnest(%s::text[], %s::bigint[]) AS known (key, durable)
+             WHERE blob = key AND state = 'receiving' AND blob.durable < known.durable
+            """,
+            (list(durable), list(durable.values())),
+        )
+
+    async def pause(self, blob: str, durable: int, keep: float) -> None:
+        """An upload has stopped for now; it is kept for ``keep`` seconds."""
+        await self._run(
+            """
+            UPDATE blob SET durable = %s, lease = NULL, keep_until = now() + %s * interval '1 s'
+             WHERE blob = %s AND state = 'receiving'
+            """,
+            (durable, keep, blob),
         )
 
     async def renew(self, blobs: Sequence[str], lease: float) -> None:
@@ -212,8 +321,9 @@ class BlobRecords:
 
     async def expire_leases(self, *, all_of_them: bool = False) -> int:
         """Give up the uploads that nobody renews; answer how many."""
-        condition = "true" if all_of_them else "lease < now()"
-        rows = await self._run(RELEASE.format(condition=condition))
+        if all_of_them:
+            await self._run("UPDATE blob SET lease = NULL WHERE state = 'receiving' AND resumable")
+        rows = await self._run(RELEASE.format(condition=OVER), {"all": all_of_them})
         return int(rows[0][0])
 
     async def present(self) -> set[str]:
@@ -252,5 +362,7 @@ class BlobRecords:
         """Their bytes are gone."""
         await self._run("DELETE FROM blob WHERE blob = %s AND state = 'deleting'", (blob,))
 
-    async def _run(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    async def _run(
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> list[tuple[Any, ...]]:
         return await self._pool.interact(lambda transaction: transaction.run(sql, params))

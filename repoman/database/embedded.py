@@ -27,8 +27,12 @@ from repoman.errors import DatabaseUnavailable
 READY_LIMIT = 60.0
 """Seconds until a started server must let us in."""
 
-DEATHS = 3
-"""How often a server may die before it lets us in."""
+DEATHS = 5
+"""How often a server may die before it lets us in.  The processes that one
+killed the hard way leaves behind keep the next ones off, for a moment."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+"""Seconds until a server that died is started again: doubled with each death."""
 
 STEADY = 60.0
 """Seconds after which an earlier death no longer counts."""
@@ -165,7 +169,8 @@ class EmbeddedPostgres:
             if not self._stopping:
                 self._deaths += 1
                 _log.error("PostgreSQL of our own ended: {why}; starting it again", why=why)
-                self._pause = deferLater(self._reactor, min(2**self._deaths / 4, 10.0))
+                pause = min(FIRST_PAUSE * 2 ** (self._deaths - 1), LONGEST_PAUSE)
+                self._pause = deferLater(self._reactor, pause)
                 with suppress(CancelledError):
                     await self._pause
 

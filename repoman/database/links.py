@@ -126,8 +126,9 @@ class Links:
         link.shut()
         self._heal()
         if self._empty is not None and not self._all:
-            empty, self._empty = self._empty, None
-            empty.callback(None)
+            # After whoever gave the last one back has told of their result.
+            self._reactor.callLater(0, self._empty.callback, None)
+            self._empty = None
 
     def _abandon(self) -> None:
         for link in self._all:

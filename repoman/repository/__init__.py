@@ -11,6 +11,7 @@ from repoman.repository.accounts import Accounts
 from repoman.repository.files import Files
 from repoman.repository.groups import Groups
 from repoman.repository.images import Images
+from repoman.repository.uploads import Uploads
 from repoman.repository.users import Users
 
 
@@ -23,3 +24,4 @@ class Repository:
     groups: Groups
     images: Images
     files: Files
+    uploads: Uploads

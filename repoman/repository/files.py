@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Protocol
 
 from attrs import frozen
 
 from repoman.errors import (
     Conflict,
-    DatabaseUnavailable,
     DigestMismatch,
     Expired,
     LengthMismatch,
@@ -33,6 +32,7 @@ from repoman.interfaces import (
 from repoman.model import Caller, Digests, Image, ImageFile
 from repoman.policy import authorize_image, forbid_changes_to_read_only
 from repoman.repository.images import FileRef, Images
+from repoman.repository.publishing import publish
 
 LEASE = 300.0
 """Seconds that an upload lives without a sign of life of its daemon."""
@@ -43,14 +43,22 @@ class IDigesting(IConsuming, Protocol):
 
     @property
     def count(self) -> int:
-        """Bytes passed on."""
+        """Bytes passed on, and those before."""
+
+    @property
+    def algorithms(self) -> Collection[str]:
+        """The names of the digests that are computed."""
 
     def hexdigest(self, name: str) -> str:
         """A digest of them."""
 
 
-Digester = Callable[[IConsuming, int, Iterable[str]], IDigesting]
-"""Makes an IDigesting before a consumer, with a limit in bytes and names of digests."""
+Digester = Callable[[IConsuming, int, Iterable[str], int, Any], IDigesting]
+"""Makes an IDigesting before a consumer.
+
+Given the consumer, a limit in bytes, names of digests, the count to begin at,
+and an earlier one of its kind to go on with, or ``None``.
+"""
 
 
 @frozen
@@ -60,15 +68,74 @@ class UploadLimits:
     :ivar max_upload: the largest file, in bytes.
     :ivar quota: of users without one of their own, in bytes.
     :ivar uploads: that one user may run at once.
+    :ivar keep: how long an unfinished resumable one is kept, in seconds.
     """
 
     max_upload: int
     quota: int
     uploads: int
+    keep: float
+
+    def terms(self, size: int | None, *, resumable: bool = False) -> UploadTerms:
+        """What an upload of ``size`` bytes asks of the records.
+
+        :raises TooLarge: it is over the limit in itself.
+        """
+        if size is not None and size > self.max_upload:
+            raise self.too_large()
+        return UploadTerms(size, self.quota, self.uploads, LEASE, self.keep if resumable else None)
+
+    def too_large(self) -> TooLarge:
+        """The refusal of a file over the limit."""
+        return TooLarge(f"An uploaded file may have {self.max_upload} bytes at most.")
+
+    def too_much(self, room: int) -> TooLarge:
+        """The refusal of a body that outgrew the limit or the ``room`` there was."""
+        if self.max_upload <= room:
+            return self.too_large()
+        return QuotaExceeded(f"The owner's quota has room for {room} more bytes only.")
+
+
+def compare(found: Callable[[str], str], expected: Mapping[str, str]) -> None:
+    """Hold digests against those that the client announced.
+
+    :param found: answers the digest of a name.
+    :raises DigestMismatch: one is another.
+    """
+    for name, digest in expected.items():
+        if found(name) != digest:
+            raise DigestMismatch(
+                f"The bytes that came have the {name} {found(name)}, not the announced {digest}; "
+                "nothing was stored."
+            )
+
+
+async def upload_target(images: Images, caller: Caller, ref: FileRef) -> tuple[Image, str]:
+    """The image and the hypervisor that an upload by ``caller`` is for.
+
+    :raises Conflict: the URL names no hypervisor of an image that has several.
+    """
+    image, hypervisor = await images.find_file(caller, ref)
+    authorize_image("image.write_bytes", caller, image)
+    forbid_changes_to_read_only(image)
+    listed = ", ".join(image.hypervisors)
+    if hypervisor is None and len(image.hypervisors) > 1:
+        raise Conflict(
+            f"Image {image.owner}/{image.name} has a file for each of {listed}; "
+            "name one in the URL.",
+            field="hypervisor",
+        )
+    hypervisor = hypervisor or image.hypervisors[0]
+    if hypervisor not in image.hypervisors:
+        raise Conflict(
+            f"Image {image.owner}/{image.name} is not for {hypervisor} but for {listed}.",
+            field="hypervisor",
+        )
+    return image, hypervisor
 
 
 class Files:
-    """Uploads and downloads, under the policy.
+    """Uploads in one piece, and downloads, under the policy.
 
     :param discarded: called when there is work for the sweeper.
     """
@@ -131,116 +198,53 @@ class Files:
         :param announced: the client said that there is a body.
         :param expected: digests in hex that the client announced, by name.
         """
-        image, hypervisor = await self._target(caller, ref)
+        image, hypervisor = await upload_target(self._images, caller, ref)
         if not announced:
             raise LengthRequired("Say how long the image is: send Content-Length, or chunks.")
-        if body.length is not None and body.length > self._limits.max_upload:
-            raise self._too_large()
         uploader = authorize_image("image.write_bytes", caller, image)
-        reservation = await self._records.begin(
-            image,
-            hypervisor,
-            uploader,
-            UploadTerms(body.length, self._limits.quota, self._limits.uploads, LEASE),
-        )
-        self._receiving.add(reservation.blob)
+        terms = self._limits.terms(body.length)
+        reservation = await self._records.begin(image, hypervisor, uploader, terms)
+        key = reservation.blob
+        self._receiving.add(key)
         try:
-            digests, size = await self._receive(reservation.blob, reservation.room, body, expected)
-            return await self._finish(reservation.blob, size, digests)
+            size, digests = await self._receive(key, reservation.room, body, expected)
+            image = await publish(self._records, key, size, digests, self._limits.quota)
         except OutcomeUnknown:
             raise
         except BaseException:
-            await self._give_up(reservation.blob)
+            await self._give_up(key)
             raise
         finally:
-            self._receiving.discard(reservation.blob)
+            self._receiving.discard(key)
+        self._discarded()
+        return image
 
     async def renew_leases(self) -> None:
         """Tell the records that the running uploads live."""
         if self._receiving:
             await self._records.renew(list(self._receiving), LEASE)
 
-    async def _target(self, caller: Caller, ref: FileRef) -> tuple[Image, str]:
-        image, hypervisor = await self._images.find_file(caller, ref)
-        authorize_image("image.write_bytes", caller, image)
-        forbid_changes_to_read_only(image)
-        listed = ", ".join(image.hypervisors)
-        if hypervisor is None and len(image.hypervisors) > 1:
-            raise Conflict(
-                f"Image {image.owner}/{image.name} has a file for each of {listed}; "
-                "name one in the URL.",
-                field="hypervisor",
-            )
-        hypervisor = hypervisor or image.hypervisors[0]
-        if hypervisor not in image.hypervisors:
-            raise Conflict(
-                f"Image {image.owner}/{image.name} is not for {hypervisor} but for {listed}.",
-                field="hypervisor",
-            )
-        return image, hypervisor
-
     async def _receive(
         self, key: str, room: int, body: IBody, expected: Mapping[str, str]
-    ) -> tuple[Digests, int]:
+    ) -> tuple[int, Digests]:
         writer = await self._store.create(key, body.length)
         try:
-            digesting = self._digester(
-                writer, min(room, self._limits.max_upload), {"sha256", *expected}
-            )
+            limit = min(room, self._limits.max_upload)
+            digesting = self._digester(writer, limit, {"sha256", *expected}, 0, None)
             try:
                 await body.deliver_to(digesting)
             except TooLarge:
-                raise (
-                    self._too_large()
-                    if self._limits.max_upload <= room
-                    else QuotaExceeded(f"The owner's quota has room for {room} more bytes only.")
-                ) from None
-            self._compare(body, digesting, expected)
+                raise self._limits.too_much(room) from None
+            if body.length is not None and digesting.count != body.length:
+                raise LengthMismatch(
+                    f"{digesting.count} bytes came of the {body.length} that were announced."
+                )
+            compare(digesting.hexdigest, expected)
             await writer.commit()
         except BaseException:
             await _discard(writer)
             raise
-        return Digests(digesting.hexdigest("sha256")), digesting.count
-
-    def _compare(self, body: IBody, digesting: IDigesting, expected: Mapping[str, str]) -> None:
-        if body.length is not None and digesting.count != body.length:
-            raise LengthMismatch(
-                f"{digesting.count} bytes came of the {body.length} that were announced."
-            )
-        for name, digest in expected.items():
-            found = digesting.hexdigest(name)
-            if found != digest:
-                raise DigestMismatch(
-                    f"The bytes that came have the {name} {found}, not the announced {digest}; "
-                    "nothing was stored."
-                )
-
-    async def _finish(self, key: str, size: int, digests: Digests) -> Image:
-        try:
-            image = await self._records.finish(key, size, digests, self._limits.quota)
-        except OutcomeUnknown:
-            # COMMIT was on its way when the line broke: ask what became of it.
-            image = await self._settle(key, size, digests)
-        self._discarded()
-        return image
-
-    async def _settle(self, key: str, size: int, digests: Digests) -> Image:
-        state = await self._ask_state(key)
-        if state == "receiving":
-            return await self._records.finish(key, size, digests, self._limits.quota)
-        stored = await self._records.image_of(key) if state == "present" else None
-        if stored is None:
-            raise OutcomeUnknown("The upload's fate is not known yet; look at the image again.")
-        return stored
-
-    async def _ask_state(self, key: str) -> str | None:
-        try:
-            return await self._records.state(key)
-        except DatabaseUnavailable:
-            raise OutcomeUnknown(
-                "The database went away at the very end; look at the image again before "
-                "you repeat the upload."
-            ) from None
+        return digesting.count, Digests(digesting.hexdigest("sha256"))
 
     async def _give_up(self, key: str) -> None:
         try:
@@ -249,11 +253,9 @@ class Files:
             return  # its lease ends, and then the sweeper does this
         self._discarded()
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"At most {self._limits.max_upload} bytes may be uploaded at once.")
-
 
 async def _discard(writer: IBlobWriter) -> None:
+    """Forget what was written, as far as that is possible now."""
     try:
         await writer.discard()
     except RepomanError:

@@ -9,7 +9,7 @@ from twisted.web.resource import Resource
 
 from repoman.errors import NoSuchRoute, NotIdentified, RepomanError, Unavailable
 from repoman.repository import Repository
-from repoman.resources import files, groups, images, users, whoami
+from repoman.resources import files, groups, images, uploads, users, whoami
 from repoman.resources.asking import Routes
 from repoman.resources.replies import refuse
 from repoman.wire import Urls
@@ -30,7 +30,7 @@ class Root(Resource):
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
         routes = Routes(app, repository.accounts, urls)
-        for noun in (whoami, users, groups, images, files):
+        for noun in (whoami, users, groups, images, files, uploads):
             noun.add_routes(routes, repository)
         self.app = app
         self._api = app.resource()

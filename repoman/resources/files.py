@@ -61,11 +61,14 @@ def add_routes(routes: Routes, repository: Repository) -> None:
             raise Invalid(
                 "A part of a file cannot be put; use a resumable upload.", field="Content-Range"
             )
-        expected = headers.announced_digests({n: request.getHeader(n) for n in DIGEST_FIELDS})
-        image = await files.store(
-            ask.caller, FileRef(**names), request.body, request.body.announced, expected
-        )
+        body, expected = request.body, announced(request)
+        image = await files.store(ask.caller, FileRef(**names), body, body.announced, expected)
         return Reply(image_json(image, ask.urls))
+
+
+def announced(request: Any) -> dict[str, str]:
+    """The digests that an upload carries, in hex, by name."""
+    return headers.announced_digests({name: request.getHeader(name) for name in DIGEST_FIELDS})
 
 
 def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] | None:

@@ -124,7 +124,7 @@ def _moment(value: Any, _: Any) -> Moment:
     if value is None:
         return Moment(None)
     try:
-        return Moment(read_moment(value if isinstance(value, str) else ""))
+        return Moment(read_moment(_text(value, str)))
     except (ValueError, OverflowError):
         raise ValueError("must be a time such as 2026-12-31 or 2026-12-31T23:59:59Z") from None
 

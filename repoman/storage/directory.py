@@ -27,7 +27,7 @@ from repoman.errors import NoRoom, StoreUnavailable
 from repoman.interfaces import Room
 from repoman.storage.flush_process import Layout
 from repoman.storage.flusher import Flusher, IReactor
-from repoman.storage.reader import DirectoryReader, damaged
+from repoman.storage.reader import DirectoryReader, cannot_read, damaged
 from repoman.storage.writer import DirectoryWriter, Unflushed, cannot_write
 
 UNFLUSHED = 512 << 20
@@ -41,8 +41,8 @@ class DirectoryStore:
     """A blob store in a directory; see :class:`repoman.interfaces.IBlobStore`.
 
     :param repository_id: what ``REPO_ID`` must say.
-    :param reserve: room never used: below 1 a share of the filesystem, else
-        bytes.
+    :param reserve: room never used: a float is a share of the filesystem, an
+        int bytes.
     :param may_create: an empty root becomes a new store.  Say no when the
         database knows of blobs: then an empty root is a missing mount.
     """
@@ -55,7 +55,7 @@ class DirectoryStore:
         root: Path,
         *,
         repository_id: str,
-        reserve: float = 0,
+        reserve: float | int = 0,
         may_create: bool = True,
     ) -> None:
         self._reactor = reactor
@@ -77,6 +77,8 @@ class DirectoryStore:
             wrong = await self._flusher.ask("prepare", self._repository_id, self._may_create)
         except OSError as error:
             wrong = f"The blob store {self._at.root} cannot be used: {error.strerror}."
+        except StoreUnavailable as error:
+            wrong = error.message
         if wrong:
             await self._flusher.stop()
             raise StoreUnavailable(wrong)
@@ -89,19 +91,29 @@ class DirectoryStore:
         """The room left above the reserve."""
         found = os.statvfs(self._at.root)
         total = found.f_blocks * found.f_frsize
-        kept = int(self._reserve * total if self._reserve < 1 else self._reserve)
+        share = isinstance(self._reserve, float)
+        kept = int(self._reserve * total) if share else int(self._reserve)
         return Room(max(0, found.f_bavail * found.f_frsize - kept), total)
 
     async def create(self, key: str, size: int | None) -> DirectoryWriter:
         """Begin a blob, its room reserved; see :class:`IBlobStore`."""
         self._check_room(1 if size is None else size)
+        return await self._writer(key, 0, "create", size)
+
+    async def reopen(self, key: str, offset: int, size: int | None) -> DirectoryWriter:
+        """Go on with a blob; see :class:`IBlobStore`."""
+        return await self._writer(key, offset, "reopen", offset, size)
+
+    async def _writer(
+        self, key: str, offset: int, operation: str, *arguments: Any
+    ) -> DirectoryWriter:
         try:
-            reserved = await self._flusher.ask("create", key, size)
+            reserved = await self._flusher.ask(operation, key, *arguments)
+            file = os.open(self._at.arriving(key), os.O_WRONLY)
         except OSError as error:
             raise cannot_write(error) from None
-        file = os.open(self._at.arriving(key), os.O_WRONLY)
         check = _nothing if reserved else partial(self._check_room, 1)
-        return DirectoryWriter(self._flusher, key, file, self._unflushed, check)
+        return DirectoryWriter(self._flusher, key, file, self._unflushed, check, offset)
 
     async def open(self, key: str, size: int) -> DirectoryReader:
         """Open a committed blob; see :class:`IBlobStore`."""
@@ -111,7 +123,7 @@ class DirectoryStore:
             found = await self._flusher.ask("size", key)
             file = os.open(self._at.committed(key), os.O_RDONLY)
         except OSError as error:
-            raise damaged(key, error.strerror) from None
+            raise cannot_read(key, error) from None
         if found != size:
             os.close(file)
             raise damaged(key, f"{found} bytes instead of {size}")
@@ -143,7 +155,7 @@ class DirectoryStore:
         try:
             found: Mapping[str, str] = await self._flusher.ask("digest", key, names, rate)
         except OSError as error:
-            raise damaged(key, error.strerror) from None
+            raise cannot_read(key, error) from None
         return found
 
     async def _have_done(self, operation: str, *arguments: Any) -> Any:

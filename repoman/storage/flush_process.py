@@ -141,8 +141,28 @@ def _reserve(file: int, size: int | None) -> bool:
     return True
 
 
+def reopen(at: Layout, fd: int, key: str, offset: int, size: int | None) -> bool:
+    """Find the file of an upload that goes on; answer whether room for it is reserved."""
+    path = at.arriving(key)
+    if os.path.exists(at.committed(key)) and not os.path.exists(path):
+        # Its commit was not followed by a transaction: nobody knows of it.
+        os.rename(at.committed(key), path)
+        _sync_directory(at.incoming)
+        _sync_directory(os.path.dirname(at.committed(key)))
+    file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    found = os.fstat(file).st_size
+    if found < offset:
+        raise OSError(errno.EIO, f"{found} bytes in the file instead of {offset}")
+    return _reserve(file, size)
+
+
 def flush(at: Layout, fd: int, key: str) -> None:
     """Make the bytes written so far durable."""
+    os.fdatasync(fd)
+
+
+def keep(at: Layout, fd: int, key: str) -> None:
+    """Make the bytes written so far durable; an upload stops for now."""
     os.fdatasync(fd)
 
 
@@ -182,12 +202,12 @@ def quarantine(at: Layout, fd: int, key: str) -> None:
 
 def size(at: Layout, fd: int, key: str) -> int:
     """How many bytes a committed blob has."""
-    return os.stat(at.committed(key)).st_size
+    return os.stat(_in_store(at, key)).st_size
 
 
 def fetch(at: Layout, fd: int, key: str, start: int, length: int) -> None:
     """Read bytes of a committed blob into the page cache."""
-    file = os.open(at.committed(key), os.O_RDONLY)
+    file = os.open(_in_store(at, key), os.O_RDONLY)
     for offset in range(start, start + length, _PIECE):
         os.pread(file, min(_PIECE, start + length - offset), offset)
 
@@ -220,7 +240,7 @@ def digest(at: Layout, fd: int, key: str, names: Sequence[str], rate: int | None
     os.nice(10)
     adler = zlib.adler32(b"")
     hashes = {n: hashlib.new(n, usedforsecurity=False) for n in names if n != "adler32"}
-    with open(at.committed(key), "rb", buffering=0) as file:
+    with open(_in_store(at, key), "rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         while data := file.read(_PIECE):
             for running in hashes.values():
@@ -235,22 +255,27 @@ def digest(at: Layout, fd: int, key: str, names: Sequence[str], rate: int | None
     return found | ({"adler32": f"{adler:08x}"} if "adler32" in names else {})
 
 
+def _in_store(at: Layout, key: str) -> str:
+    path = at.committed(key)
+    if not os.path.isdir(os.path.dirname(path)):
+        # Every blob is missing when a mount is: that is not the blob's fault.
+        raise OSError(errno.ENODEV, "the store is gone")
+    return path
+
+
 def _sync_directory(path: str) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    os.fsync(os.open(path, os.O_RDONLY | os.O_DIRECTORY))  # closed by the fork's end
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     operation.__name__: operation
     for operation in (
-        prepare, create, flush, commit, delete, quarantine, size, fetch, arriving, committed, digest
+        prepare, create, reopen, flush, keep, commit, delete, quarantine, size, fetch, arriving, committed, digest
     )
 }  # fmt: skip
-_OF_OPEN_FILES = (flush, commit)
-_LAST_OF_A_FILE = (commit, delete, quarantine)
+_OPENING_A_FILE = (create, reopen)
+_OF_OPEN_FILES = (flush, keep, commit)
+_LAST_OF_A_FILE = (keep, commit, delete, quarantine)
 
 
 class Server:
@@ -294,7 +319,7 @@ class Server:
             return
 
         def ended(failed: int | None, result: Any) -> None:
-            if operation is create and failed is None:
+            if operation in _OPENING_A_FILE and failed is None:
                 failed = self._open(key)
             elif operation is flush and failed is not None:
                 self._close(key)
@@ -341,6 +366,7 @@ class Server:
         ended(failed, result)
 
     def _open(self, key: str) -> int | None:
+        self._close(key)
         try:
             self._files[key] = os.open(self._at.arriving(key), os.O_WRONLY)
         except OSError as error:  # deleted already, or too many files are open

@@ -49,6 +49,16 @@ class MemoryStore:
         writer = self.arriving[key] = MemoryWriter(self, key, size or 0)
         return writer
 
+    async def reopen(self, key: str, offset: int, size: int | None) -> MemoryWriter:
+        """Go on with a blob; see :class:`~repoman.interfaces.IBlobStore`."""
+        old = self.arriving.pop(key, None)
+        blob = old.blob if old else bytearray(self.committed.pop(key, b""))
+        if len(blob) < offset:
+            raise StoreUnavailable("The blob store lost the upload; try again.")
+        writer = self.arriving[key] = MemoryWriter(self, key, size or 0)
+        writer.blob += blob[:offset]
+        return writer
+
     async def open(self, key: str, size: int) -> MemoryReader:
         """Open a committed blob; see :class:`~repoman.interfaces.IBlobStore`."""
         blob = self.committed.get(key)
@@ -102,6 +112,7 @@ class MemoryWriter:
         self.reserved = reserved
         self.blob = bytearray()
         self._store = store
+        self._kept = False
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Take a push producer; memory never pauses it."""
@@ -118,6 +129,17 @@ class MemoryWriter:
         self._store.check_room(new - max(self.reserved, len(self.blob)))
         self.blob += data
 
+    @property
+    def durable(self) -> int:
+        """How many bytes there are: memory is as durable as it gets."""
+        return len(self.blob)
+
+    async def keep(self) -> int:
+        """Stop for now; answer how many bytes there are."""
+        self._check()
+        self._kept = True
+        return len(self.blob)
+
     async def commit(self) -> None:
         """Make the blob visible."""
         self._check()
@@ -129,7 +151,7 @@ class MemoryWriter:
         self._store.arriving.pop(self.key, None)
 
     def _check(self) -> None:
-        if self._store.arriving.get(self.key) is not self:
+        if self._kept or self._store.arriving.get(self.key) is not self:
             raise StoreUnavailable("The blob store lost the upload; try again.")
 
 

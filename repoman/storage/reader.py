@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from repoman.errors import BlobDamaged, StoreUnavailable
+from repoman.errors import BlobDamaged, RepomanError, StoreUnavailable
 from repoman.interfaces import IConsuming
 from repoman.storage.flusher import Flusher
 from repoman.streams import CHUNK, Flow
@@ -20,8 +20,21 @@ AHEAD = 4 << 20
 PATIENCE = 25
 """How often in a row bytes may be late before the helper process looks why."""
 
+_DAMAGE = (errno.ENOENT, errno.EIO, errno.EBADMSG, errno.EUCLEAN)
 _buffer = memoryview(bytearray(CHUNK))  # one for all: each read is copied at once
 _log = Logger()
+
+
+def cannot_read(key: str, error: OSError) -> RepomanError:
+    """What the filesystem's error means to who reads.
+
+    Damage is said only of the blob itself: whoever hears of it writes the
+    blob off.
+    """
+    if error.errno in _DAMAGE:
+        return damaged(key, error.strerror)
+    _log.error("blob store: {error}", error=error)
+    return StoreUnavailable("The blob store cannot read; try again later.")
 
 
 def damaged(key: str, why: str | None) -> BlobDamaged:
@@ -52,7 +65,7 @@ class DirectoryReader:
         self._advised = -1
         self._late = 0
         self._ready = False
-        self._error: BlobDamaged | None = None
+        self._error: RepomanError | None = None
 
     async def write_to(self, consumer: IConsuming, start: int, length: int) -> None:
         """Let bytes flow out; see :class:`repoman.interfaces.IBlobReader`."""
@@ -77,7 +90,7 @@ class DirectoryReader:
             self._wait(offset, count)
             raise
         except OSError as error:
-            raise damaged(self._key, f"{error.strerror} at {offset}") from None
+            raise cannot_read(self._key, error) from None
         if not data:
             raise damaged(self._key, f"ends at {offset} of {self.size}")
         self._late, self._ready = 0, False
@@ -116,9 +129,10 @@ class DirectoryReader:
         self._ready = True  # in the cache, whatever RWF_NOWAIT says
 
     def _not_fetched(self, failure: Failure) -> None:
-        if isinstance(failure.value, StoreUnavailable):
-            self._late = 0
-        elif isinstance(failure.value, FileNotFoundError):
+        error = failure.value
+        if isinstance(error, FileNotFoundError):
             self._ready = True  # deleted meanwhile, so only we can read it
+        elif isinstance(error, OSError):
+            self._error = cannot_read(self._key, error)
         else:
-            self._error = damaged(self._key, str(failure.value))
+            self._late = 0  # the helper process died: ask the next one

@@ -61,11 +61,18 @@ class DirectoryWriter:
 
     :param file: a descriptor of the incoming file; the writer closes it.
     :param check: raises NoRoom; called now and then.
+    :param offset: where to begin; the bytes before are durable.
     :ivar key: of the blob.
     """
 
     def __init__(
-        self, flusher: Flusher, key: str, file: int, unflushed: Unflushed, check: Callable[[], None]
+        self,
+        flusher: Flusher,
+        key: str,
+        file: int,
+        unflushed: Unflushed,
+        check: Callable[[], None],
+        offset: int = 0,
     ) -> None:
         self.key = key
         self._flusher = flusher
@@ -73,7 +80,8 @@ class DirectoryWriter:
         self._shared = unflushed
         self._check = check
         self._gathered: list[bytes] = []
-        self._gathering = self._written = self._durable = 0
+        self._gathering = 0
+        self._written = self._durable = offset
         self._flushing: Deferred[None] | None = None
         self._producer: Any = None
         self._paused = self._committed = False
@@ -101,8 +109,23 @@ class DirectoryWriter:
             self._spill()
             self._pace()
 
+    @property
+    def durable(self) -> int:
+        """How many bytes survive a power cut by now."""
+        return self._durable
+
+    async def keep(self) -> int:
+        """Stop for now; see :class:`repoman.interfaces.IBlobWriter`."""
+        await self._end_with("keep", self.key)
+        self._durable = self._written
+        return self._durable
+
     async def commit(self) -> None:
         """Make bytes and name durable; see :class:`repoman.interfaces.IBlobWriter`."""
+        await self._end_with("commit", self.key, self._written + self._gathering)
+        self._committed = True
+
+    async def _end_with(self, operation: str, *arguments: Any) -> None:
         try:
             if self._broken is None:
                 self._spill()
@@ -112,8 +135,7 @@ class DirectoryWriter:
                 await self._flushing
             if self._broken is not None:
                 raise self._broken
-            await self._flusher.ask("commit", self.key, self._written)
-            self._committed = True
+            await self._flusher.ask(operation, *arguments)
         except OSError as error:
             raise self._break(cannot_write(error)) from None
         finally:

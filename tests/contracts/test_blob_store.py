@@ -394,3 +394,60 @@ async def test_only_push_producers_write_blobs(store: IBlobStore) -> None:
     with pytest.raises(ValueError, match="push"):
         writer.registerProducer(object(), False)
     await writer.discard()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_kept_blob_goes_on_at_its_offset_and_is_invisible_meanwhile(
+    store: IBlobStore,
+) -> None:
+    key = new_key()
+    writer = await store.create(key, len(PATTERN))
+    writer.write(PATTERN[:1000])
+    assert await writer.keep() == 1000
+    with pytest.raises(BlobDamaged):
+        await store.open(key, 1000)
+    assert await keys(store) == [(key, False)]
+    again = await store.reopen(key, 1000, len(PATTERN))
+    assert again.durable == 1000
+    again.write(PATTERN[1000:])
+    await again.commit()
+    assert await get(store, key, len(PATTERN)) == PATTERN
+
+
+@pytest_twisted.ensureDeferred
+async def test_bytes_behind_the_offset_are_dropped(store: IBlobStore) -> None:
+    key = new_key()
+    writer = await store.create(key, None)
+    writer.write(b"0123456789")
+    await writer.keep()
+    again = await store.reopen(key, 4, None)
+    again.write(b"x")
+    await again.commit()
+    assert await get(store, key, 5) == b"0123x"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_kept_writer_takes_no_more(store: IBlobStore) -> None:
+    writer = await store.create(new_key(), None)
+    await writer.keep()
+    with pytest.raises(StoreUnavailable):
+        await writer.commit()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_committed_blob_that_nobody_knows_of_can_be_reopened(store: IBlobStore) -> None:
+    key = await put(store, PATTERN)
+    again = await store.reopen(key, len(PATTERN), len(PATTERN))
+    assert await keys(store) == [(key, False)]
+    await again.commit()
+    assert await get(store, key, len(PATTERN)) == PATTERN
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_that_is_not_there_cannot_be_reopened(store: IBlobStore) -> None:
+    with pytest.raises(StoreUnavailable):
+        await store.reopen(new_key(), 1, None)
+    key = new_key()
+    await (await store.create(key, None)).keep()
+    with pytest.raises(StoreUnavailable):
+        await store.reopen(key, 1, None)

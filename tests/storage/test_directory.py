@@ -150,6 +150,21 @@ async def test_a_refused_reservation_leaves_nothing(
     assert await keys(store) == []
 
 
+@pytest_twisted.ensureDeferred
+async def test_without_descriptors_an_upload_is_refused(
+    store: DirectoryStore, root: Path, tracing: Tracing
+) -> None:
+    for process in (os.getpid(), pid(store)):
+        path = str(root / "incoming" / (key := new_key()))
+        with (
+            tracing(process, "-P", path, "-e", "inject=openat:error=EMFILE"),
+            pytest.raises(StoreUnavailable),
+        ):
+            await store.create(key, 3)
+        await store.delete(key)
+    assert await keys(store) == []
+
+
 @pytest.mark.parametrize(("reserve", "kept"), [(0, 0), (0.25, None), (5 * MIB, 5 * MIB)])
 @pytest_twisted.ensureDeferred
 async def test_the_reserve_is_never_used(small_disk: Path, reserve: float, kept: int) -> None:
@@ -175,7 +190,7 @@ async def test_a_write_cut_short_is_continued(store: DirectoryStore, tracing: Tr
     data = bytes(1000) + b"x" * MIB
     writer = await store.create(key := new_key(), len(data))
     # The kernel claims 1000 bytes, which are zero anyhow.
-    with tracing(os.getpid(), "-e", "inject=pwritev:retval=1000:when=1"):
+    with tracing(os.getpid(), "-e", "inject=pwritev,pwritev2:retval=1000:when=1"):
         writer.write(data)
     await writer.commit()
     assert await get(store, key, len(data)) == data

@@ -26,10 +26,10 @@ SYNCS = "trace=fdatasync,fsync,rename"
 def forgetful(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A helper process that does not sync directories."""
     source = Path(flush_process.__file__).read_text()
-    sync = "        os.fsync(directory)\n"
+    sync = "os.fsync(os.open(path, os.O_RDONLY | os.O_DIRECTORY))"
     assert source.count(sync) == 1
     program = tmp_path / "forgetful.py"
-    program.write_text(source.replace(sync, "        pass\n"))
+    program.write_text(source.replace(sync, "pass"))
     monkeypatch.setattr(flush_process, "__file__", str(program))
 
 

@@ -10,9 +10,10 @@ import pytest
 import pytest_twisted
 from directory_store import MIB, Sink, Tracing, get, keys, pid, put, reactor
 
-from repoman.errors import BlobDamaged
+from repoman.errors import BlobDamaged, StoreUnavailable
 from repoman.interfaces import new_key
 from repoman.storage.directory import DirectoryStore
+from repoman.storage.reader import AHEAD
 from repoman.streams import CHUNK
 
 DATA = bytes(range(256)) * 4096 * 3  # 3 MiB
@@ -60,6 +61,7 @@ async def test_what_is_not_cached_is_asked_for_and_never_waited_for(
     advised = [int(n) for n in re.findall(r"fadvise64\(.*>, (\d+), \d+, POSIX_FADV_WILL", text)]
     assert advised == list(range(0, len(data), CHUNK))
     assert text.index("POSIX_FADV_WILL") < text.index(f"= {CHUNK}\n")
+    assert text.index(f", {AHEAD}, {CHUNK}, POSIX_FADV") < text.index(f", {CHUNK}, RWF_NOWAIT")
 
 
 @pytest_twisted.ensureDeferred
@@ -146,6 +148,29 @@ async def test_a_file_missing_truncated_or_grown_is_never_opened(
         harm(where(root, key))
         with pytest.raises(BlobDamaged):
             await store.open(key, len(DATA))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_is_not_there_is_no_damage(store: DirectoryStore, root: Path) -> None:
+    await put(store, key := new_key(), DATA)
+    root.rename(root.with_name("unmounted"))
+    for reading in (store.open(key, len(DATA)), store.digests(key, "sha256")):
+        with pytest.raises(StoreUnavailable):
+            await reading
+
+
+@pytest.mark.parametrize("error", ["EMFILE", "ENFILE", "ENOMEM", "EACCES"])
+@pytest_twisted.ensureDeferred
+async def test_what_we_lack_is_no_damage(
+    store: DirectoryStore, root: Path, tracing: Tracing, error: str
+) -> None:
+    await put(store, key := new_key(), DATA)
+    options = ("-P", str(where(root, key)), "-e", f"inject=openat:error={error}")
+    with tracing(os.getpid(), *options), pytest.raises(StoreUnavailable):
+        await store.open(key, len(DATA))
+    with tracing(pid(store), *options), pytest.raises(StoreUnavailable):
+        await store.digests(key, "sha256")
+    assert await get(store, key, len(DATA)) == DATA
 
 
 @pytest_twisted.ensureDeferred

@@ -1,0 +1,274 @@
+"""Uploads that outlive their connection, their proxy and the daemon.
+
+After draft-ietf-httpbis-resumable-upload.  An offset is a number of durable
+bytes, never of received ones.  An upload belongs to the user, so a renewed
+proxy goes on where the expired one stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import define, frozen
+from twisted.internet.defer import Deferred
+
+from repoman.errors import (
+    DatabaseUnavailable,
+    Invalid,
+    LengthMismatch,
+    RepomanError,
+    TooLarge,
+    WrongOffset,
+)
+from repoman.interfaces import IBlobRecords, IBlobStore, IBlobWriter, IBody
+from repoman.model import Caller, Digests, Image, ImageRef, Upload, User
+from repoman.policy import authorize, forbid_changes_to_read_only, identified
+from repoman.repository.files import (
+    LEASE,
+    Digester,
+    IDigesting,
+    UploadLimits,
+    compare,
+    upload_target,
+)
+from repoman.repository.images import FileRef, Images
+from repoman.repository.publishing import publish
+
+
+@frozen
+class Part:
+    """A piece of an upload, as a client sends it.
+
+    :ivar offset: where it begins, in bytes.
+    :ivar last: the upload is complete with it.
+    :ivar length: of the whole, in bytes, if the client says so.
+    :ivar expected: digests of the whole in hex that the client announced, by name.
+    """
+
+    offset: int
+    last: bool
+    length: int | None
+    expected: Mapping[str, str]
+
+
+@define
+class _Running:
+    """An upload whose bytes are coming in now."""
+
+    body: IBody
+    ended: Deferred[None]
+    writer: IBlobWriter | None = None
+
+
+class Uploads:
+    """Resumable uploads, under the policy.
+
+    :param discarded: called when there is work for the sweeper.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        records: IBlobRecords,
+        store: IBlobStore,
+        digester: Digester,
+        limits: UploadLimits,
+        discarded: Callable[[], object],
+    ) -> None:
+        self._images = images
+        self._records = records
+        self._store = store
+        self._digester = digester
+        self._limits = limits
+        self._discarded = discarded
+        self._running: dict[str, _Running] = {}
+        self._digesting: dict[str, IDigesting] = {}
+
+    async def create(self, caller: Caller, ref: FileRef, length: int | None) -> Upload:
+        """Begin an upload: everything that can be refused is refused now."""
+        image, hypervisor = await upload_target(self._images, caller, ref)
+        user = authorize("image.write_bytes", caller, image)
+        terms = self._limits.terms(length, resumable=True)
+        reservation = await self._records.begin(image, hypervisor, user, terms)
+        try:
+            writer = await self._store.create(reservation.blob, length)
+            await writer.keep()
+        except BaseException:
+            await self._forget(reservation.blob)
+            raise
+        return await self._records.upload(reservation.blob, user)
+
+    async def find(self, caller: Caller, upload_id: str) -> Upload:
+        """The state of an upload of the caller's; ends a transfer that still seems to run.
+
+        :raises Missing: the caller has none of that name.
+        """
+        user = identified(caller)
+        await self._records.upload(upload_id, user)
+        await self._interrupt(upload_id)
+        return await self._records.upload(upload_id, user)
+
+    async def listing(self, caller: Caller) -> list[Upload]:
+        """The caller's unfinished uploads."""
+        return await self._records.uploads(identified(caller))
+
+    async def delete(self, caller: Caller, upload_id: str) -> None:
+        """Give an upload up."""
+        await self._ready(caller, upload_id)
+        await self._forget(upload_id)
+
+    async def append(self, caller: Caller, upload_id: str, part: Part, body: IBody) -> Image | int:
+        """Take a part; answer the image if it was the last one, else the new offset.
+
+        :raises WrongOffset: it does not begin where the durable bytes end.
+        """
+        user = await self._ready(caller, upload_id)
+        running = self._running[upload_id] = _Running(body, Deferred())
+        try:
+            upload = await self._records.upload(upload_id, user)
+            _check(upload, part, body)
+            return await self._append(user, upload, part, running)
+        finally:
+            del self._running[upload_id]
+            running.ended.callback(None)
+
+    async def renew_leases(self) -> None:
+        """Tell the records that the running uploads live."""
+        if self._running:
+            await self._records.renew(list(self._running), LEASE)
+
+    async def record_progress(self) -> None:
+        """Tell the records how much of the running uploads is durable."""
+        durable = {k: r.writer.durable for k, r in self._running.items() if r.writer}
+        if durable:
+            await self._records.progress(durable)
+
+    async def _ready(self, caller: Caller, upload_id: str) -> User:
+        """The user, if the upload is theirs and the image still takes it; nothing runs."""
+        user = identified(caller)
+        upload = await self._records.upload(upload_id, user)
+        ref = ImageRef(upload.owner, upload.image)
+        forbid_changes_to_read_only(await self._images.find(caller, ref, "image.write_bytes"))
+        await self._interrupt(upload_id)
+        return user
+
+    async def _interrupt(self, upload_id: str) -> None:
+        # A client that comes back does so because its old connection is dead,
+        # even if we have not noticed.
+        while (running := self._running.get(upload_id)) is not None:
+            running.body.interrupt()
+            ended: Deferred[None] = Deferred()
+            running.ended.chainDeferred(ended)
+            await ended
+
+    async def _append(
+        self, user: User, upload: Upload, part: Part, running: _Running
+    ) -> Image | int:
+        key, offset = upload.id, upload.offset
+        length = upload.length if upload.length is not None else part.length
+        room = offset + await self._records.resume(key, user, self._limits.terms(length))
+        try:
+            writer = running.writer = await self._store.reopen(key, offset, length)
+        except BaseException:
+            await self._pause(key, offset)
+            raise
+        digesting = self._continued(key, writer, offset, min(room, self._limits.max_upload))
+        try:
+            await running.body.deliver_to(digesting)
+        except BaseException as error:
+            await self._keep(key, writer, offset)
+            if isinstance(error, TooLarge):
+                raise _too_much(length, self._limits, room) from None
+            raise
+        if part.last and digesting.count == (length or digesting.count):
+            return await self._complete(key, writer, digesting, part)
+        kept = await self._keep(key, writer, offset)
+        if part.last:
+            raise LengthMismatch(f"The upload would end at {kept} of {length} bytes.")
+        return kept
+
+    def _continued(self, key: str, writer: IBlobWriter, offset: int, limit: int) -> IDigesting:
+        """A digester that goes on where the last one stopped.
+
+        If there is none, after a restart, nothing is digested on the way: the
+        store does it at the end.
+        """
+        previous = self._digesting.pop(key, None)
+        if previous is not None and previous.count != offset:
+            previous = None
+        names = ("sha256",) if previous is not None or offset == 0 else ()
+        digesting = self._digester(writer, limit, names, offset, previous)
+        self._digesting[key] = digesting
+        return digesting
+
+    async def _keep(self, key: str, writer: IBlobWriter, before: int) -> int:
+        """Stop for now; answer the offset to go on from."""
+        try:
+            durable = await writer.keep()
+        except RepomanError:
+            await self._pause(key, before)
+            raise
+        await self._pause(key, durable)
+        return durable
+
+    async def _pause(self, key: str, durable: int) -> None:
+        await self._records.pause(key, durable, self._limits.keep)
+
+    async def _complete(
+        self, key: str, writer: IBlobWriter, digesting: IDigesting, part: Part
+    ) -> Image:
+        quota = self._limits.quota
+        try:
+            await writer.commit()
+            found = await self._found(key, digesting, part.expected)
+            compare(found.__getitem__, part.expected)
+            image = await publish(
+                self._records, key, digesting.count, Digests(found["sha256"]), quota
+            )
+        except DatabaseUnavailable:
+            # Committed, but not published: the client sends the last part again, empty.
+            raise
+        except BaseException:
+            await self._forget(key)
+            raise
+        self._digesting.pop(key, None)
+        self._discarded()
+        return image
+
+    async def _found(
+        self, key: str, digesting: IDigesting, expected: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        if "sha256" in digesting.algorithms and expected.keys() <= {"sha256"}:
+            return {"sha256": digesting.hexdigest("sha256")}
+        return await self._store.digests(key, *sorted({"sha256", *expected}))
+
+    async def _forget(self, key: str) -> None:
+        self._digesting.pop(key, None)
+        await self._records.release(key)
+        self._discarded()
+
+
+def _check(upload: Upload, part: Part, body: IBody) -> None:
+    """Refuse a part that cannot be right, before its first byte."""
+    if part.offset != upload.offset:
+        raise WrongOffset(
+            f"The upload goes on at byte {upload.offset}, not at {part.offset}.",
+            offset=upload.offset,
+        )
+    if None not in (upload.length, part.length) and upload.length != part.length:
+        raise Invalid(
+            f"The upload was announced with {upload.length} bytes, not {part.length}.",
+            field="Upload-Length",
+        )
+    length = upload.length if upload.length is not None else part.length
+    if length is None or body.length is None:
+        return
+    end = upload.offset + body.length
+    if end > length or (part.last and end < length):
+        raise LengthMismatch(f"This part would end at byte {end} of {length}.")
+
+
+def _too_much(length: int | None, limits: UploadLimits, room: int) -> RepomanError:
+    if length is not None:
+        return LengthMismatch(f"More bytes came than the {length} announced for the whole.")
+    return limits.too_much(room)
