@@ -297,6 +297,15 @@ class IBlobRecords(Protocol):
     async def mark_damaged(self, blobs: Sequence[str]) -> int:
         """Note those of ``blobs`` that are still present as lost; answer how many."""
 
+    async def due_for_scrub(self, again_after: float) -> tuple[str, str, bool] | None:
+        """The next blob to read again: its key, its sha256, and whether it is the first time.
+
+        :param again_after: seconds since the last time.
+        """
+
+    async def scrubbed(self, blob: str, digests: Digests) -> None:
+        """A blob was read and is what was stored."""
+
     async def to_delete(self, limit: int) -> list[str]:
         """Blobs that nobody may get any more."""
 

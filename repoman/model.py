@@ -211,6 +211,7 @@ class ImageFile:
     :ivar blob: the key of the bytes in the store.
     :ivar size: in bytes.
     :ivar version: counts the uploads of this file, from 1.
+    :ivar damaged: the bytes are lost, or not what was stored.
     """
 
     hypervisor: str
@@ -219,6 +220,7 @@ class ImageFile:
     digests: Digests
     uploaded: datetime
     version: int
+    damaged: bool = False
 
 
 @frozen

@@ -34,6 +34,7 @@ from repoman.repository.accounts import Accounts
 from repoman.repository.files import Files, UploadLimits
 from repoman.repository.groups import Groups
 from repoman.repository.images import Images
+from repoman.repository.scrubber import Scrubber
 from repoman.repository.sweeper import Sweeper
 from repoman.repository.uploads import Uploads
 from repoman.repository.users import Users
@@ -50,6 +51,9 @@ DRAIN_SECONDS = 600.0
 
 SWEEP_SECONDS = 60.0
 """Seconds between two looks of the sweeper."""
+
+SCRUB_SECONDS = 5.0
+"""Seconds between two looks for files to read again."""
 
 STOCK_SECONDS = 6 * 3600.0
 """Seconds between two comparisons of the store with the records."""
@@ -220,6 +224,7 @@ class RepomanService(Service):
         files = Files(images, blobs, store, _digesting, bounds, now, sweep)
         uploads = Uploads(images, blobs, store, _digesting, bounds, sweep)
         self._repeat(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
+        self._repeat(SCRUB_SECONDS, "scrub", partial(_scrub, Scrubber(blobs, store)))
         self._repeat(STOCK_SECONDS, "take stock", partial(_take_stock, sweeper))
         self._repeat(RENEWAL_SECONDS, "renew leases", files.renew_leases)
         self._repeat(RENEWAL_SECONDS, "renew leases", uploads.renew_leases)
@@ -289,6 +294,11 @@ def _digesting(
     consumer: IConsuming, limit: int, names: Iterable[str], start: int, previous: Digesting | None
 ) -> Digesting:
     return Digesting(consumer, limit=limit, algorithms=names, start=start, previous=previous)
+
+
+async def _scrub(scrubber: Scrubber) -> None:
+    if damaged := await scrubber.scrub():
+        log.critical("{count} files in the store are not what was stored", count=damaged)
 
 
 async def _take_stock(sweeper: Sweeper) -> None:

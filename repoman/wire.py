@@ -16,7 +16,7 @@ from urllib.parse import quote
 from attrs import frozen
 
 from repoman import errors
-from repoman.model import Group, Image, ImageFile, Profile
+from repoman.model import Group, Identity, Image, ImageFile, Profile
 
 PROBLEM_TYPE = "urn:repoman:error:"
 """What the ``type`` of a problem begins with; the class's name follows (RFC 9457)."""
@@ -200,6 +200,17 @@ def _file_json(stored: ImageFile, url: str) -> dict[str, Any]:
         "uploaded": ctime(stored.uploaded),
         "version": stored.version,
         "url": url,
+    }
+
+
+def credential_json(identity: Identity) -> dict[str, Any]:
+    """What the chain proved: in ``whoami?view=full``."""
+    return {
+        "dn": identity.subject,
+        "issuer": identity.issuer,
+        "proxies": identity.proxies,
+        "limited": identity.limited,
+        "valid_until": ctime(identity.not_after),
     }
 
 

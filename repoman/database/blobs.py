@@ -351,6 +351,27 @@ class BlobRecords:
         )
         return len(rows)
 
+    async def due_for_scrub(self, again_after: float) -> tuple[str, str, bool] | None:
+        """The next blob to read again: its key, its sha256, and whether it is the first time.
+
+        :param again_after: seconds since the last time.
+        """
+        rows = await self._pool.query(
+            "SELECT blob, sha256, scrubbed IS NULL FROM blob WHERE state = 'present'"
+            " AND (scrubbed IS NULL OR scrubbed < now() - %s * interval '1 s')"
+            " ORDER BY scrubbed NULLS FIRST LIMIT 1",
+            (again_after,),
+        )
+        return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
+
+    async def scrubbed(self, blob: str, digests: Digests) -> None:
+        """A blob was read and is what was stored."""
+        await self._run(
+            "UPDATE blob SET scrubbed = now(), sha512 = %s, md5 = %s, adler32 = %s"
+            " WHERE blob = %s AND state = 'present'",
+            (digests.sha512, digests.md5, digests.adler32, blob),
+        )
+
     async def to_delete(self, limit: int) -> list[str]:
         """Blobs that nobody may get any more."""
         rows = await self._pool.query(

@@ -22,7 +22,7 @@ SELECT i.image_id, i.uuid, i.name, i.owner_id, o.user_name, i.modified, i.upload
               WHERE h.image_id = i.image_id ORDER BY position),
        (SELECT json_agg(json_build_array(
                    f.hypervisor, b.blob, b.size, b.sha256, b.sha512, b.md5, b.adler32,
-                   extract(epoch FROM f.uploaded), f.version))
+                   extract(epoch FROM f.uploaded), f.version, b.state = 'damaged'))
           FROM image_file f JOIN blob b USING (blob) WHERE f.image_id = i.image_id),
        ARRAY(SELECT user_name FROM image_shared_with_user s JOIN account USING (account_id)
               WHERE s.image_id = i.image_id ORDER BY 1),
@@ -73,9 +73,9 @@ def _files(rows: Sequence[Sequence[Any]]) -> Mapping[str, ImageFile]:
         {
             hypervisor: ImageFile(
                 hypervisor, blob, size, Digests(*digests),
-                datetime.fromtimestamp(uploaded, timezone.utc), version,
+                datetime.fromtimestamp(uploaded, timezone.utc), version, damaged,
             )
-            for hypervisor, blob, size, *digests, uploaded, version in rows
+            for hypervisor, blob, size, *digests, uploaded, version, damaged in rows
         }
     )  # fmt: skip
 

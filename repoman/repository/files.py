@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from repoman.errors import (
+    BlobDamaged,
     Conflict,
     DigestMismatch,
     Expired,
@@ -174,6 +175,11 @@ class Files:
         if stored is None:
             wanted = f" for hypervisor {hypervisor}" if hypervisor else ""
             raise Missing(f"Image {image.owner}/{image.name} has no file{wanted} yet.")
+        if stored.damaged:
+            raise BlobDamaged(
+                f"The bytes of image {image.owner}/{image.name} are damaged in the store; "
+                "upload it again, or tell the administrator."
+            )
         return image, stored
 
     async def open(self, stored: ImageFile) -> IBlobReader:

@@ -7,7 +7,7 @@ from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.listing import wants_full
 from repoman.resources.replies import Reply
-from repoman.wire import user_json
+from repoman.wire import credential_json, user_json
 
 
 def add_routes(routes: Routes, repository: Repository) -> None:
@@ -17,4 +17,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     async def whoami(ask: Ask) -> Reply:
         user = identified(ask.caller)
         profile = await repository.users.profile(ask.caller, user.user_name)
-        return Reply(user_json(profile, ask.urls, private=True, full=wants_full(ask)))
+        body = user_json(profile, ask.urls, private=True, full=wants_full(ask))
+        if wants_full(ask) and ask.caller.identity is not None:
+            body["credential"] = credential_json(ask.caller.identity)
+        return Reply(body)

@@ -352,3 +352,37 @@ def test_nothing_of_the_state_is_open_to_other_accounts(daemon: Daemon) -> None:
 
 def test_no_client_fault_above_left_a_traceback_in_the_log(daemon: Daemon) -> None:
     assert "Traceback" not in daemon.log.read_text()
+
+
+def test_other_digests_follow_the_upload_by_themselves(daemon: Daemon, roger: Person) -> None:
+    roger.ask("POST", "/api/images", form={"name": "adler"})
+    roger.ask("PUT", "/api/images/raw/adler", body=b"Wikipedia")
+    end, wanted = time.monotonic() + 20, {"Want-Digest": "adler32, md5;q=0.5"}
+    while time.monotonic() < end:
+        answer = roger.ask("HEAD", "/api/images/raw/adler", headers=wanted)
+        if "Digest" in answer.headers:
+            break
+        time.sleep(0.2)
+    # The Adler-32 of this word is an example that everybody knows.
+    assert answer.headers["Digest"] == "adler32=11e60398,md5=nGdyhoZqrTj46bZg9UEYFA=="
+
+
+def test_changed_bytes_on_disk_are_found_and_never_deleted(tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        daemon.admin.ask("POST", "/api/images", form={"name": "rotten"})
+        daemon.admin.ask("PUT", "/api/images/raw/rotten", body=b"good bytes")
+        [blob] = (daemon.directory / "state" / "blobs" / "data").rglob("?" * 32)
+        blob.write_bytes(b"bad  bytes")
+        end = time.monotonic() + 20
+        while b"are not what was stored" not in daemon.log.read_bytes():
+            assert time.monotonic() < end, "the damage was not noticed"
+            time.sleep(0.2)
+        assert blob.exists()
+        assert daemon.admin.ask("GET", "/api/images/raw/rotten").status == 500
+
+
+def test_whoami_tells_the_credential_when_asked(daemon: Daemon, roger: Person) -> None:
+    credential = roger.ask("GET", "/api/whoami?view=full").json["credential"]
+    assert credential["dn"] == roger.dn
+    assert (credential["proxies"], credential["limited"]) == (1, False)
+    assert "credential" not in roger.ask("GET", "/api/whoami").json
