@@ -25,8 +25,8 @@ from twisted.logger import Logger
 
 from repoman.errors import NoRoom, StoreUnavailable
 from repoman.interfaces import Room
-from repoman.storage.flush_process import Layout
 from repoman.storage.flusher import Flusher, IReactor
+from repoman.storage.operations import Layout
 from repoman.storage.reader import DirectoryReader, cannot_read, damaged
 from repoman.storage.writer import DirectoryWriter, Unflushed, cannot_write
 

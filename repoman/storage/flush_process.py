@@ -16,9 +16,8 @@ failure the file is therefore closed for good, and its commit refused.
 Descriptors that arrive over the socket on descriptor 3 are closed in a fork:
 to close the last one of a deleted file frees its blocks, which takes time.
 
-Only the standard library, nothing of Twisted, and started by path with ``-I
--S``: it must start at once.  It ends when its standard input does, however the
-daemon died.
+Only the standard library, nothing of Twisted: it must start at once.  It ends
+when its standard input does, however the daemon died.
 """
 
 from __future__ import annotations
@@ -26,256 +25,29 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import select
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
+
+from repoman.storage import operations
+from repoman.storage.operations import Layout
 
 BURIALS = 3
 """The descriptor of the socket over which descriptors come to be closed."""
 
-_KEY = re.compile(r"[0-9a-f]{32}")
-_SHARDS = tuple(f"{n:02x}" for n in range(256))
-_PIECE = 1 << 20
-
-
-class Layout:
-    """Where a store's files lie under its root."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        self.id = os.path.join(root, "REPO_ID")
-        self.incoming = os.path.join(root, "incoming")
-        self.data = os.path.join(root, "data")
-        self.quarantine = os.path.join(root, "quarantine")
-
-    def arriving(self, key: str) -> str:
-        """The path of a blob before its commit."""
-        return os.path.join(self.incoming, _checked(key))
-
-    def committed(self, key: str) -> str:
-        """The path of a blob from its commit on."""
-        return os.path.join(self.data, _checked(key)[:2], key)
-
-    def put_away(self, key: str) -> str:
-        """The path of a blob in quarantine."""
-        return os.path.join(self.quarantine, _checked(key))
-
-
-def _checked(key: str) -> str:
-    if not _KEY.fullmatch(key):
-        raise OSError(errno.EINVAL, "not a key")
-    return key
-
-
-def prepare(at: Layout, fd: int, repository_id: str, may_create: bool) -> str:
-    """Check the root, or lay it out; answer what is wrong with it."""
-    try:
-        with open(at.id, encoding="ascii") as file:
-            found = file.read().strip()
-    except FileNotFoundError:
-        if not may_create or _in_use(at.root):
-            return f"{at.root} is not a blob store (no REPO_ID): is it mounted?"
-        _write_id(at, repository_id)
-    else:
-        if found != repository_id:
-            return (
-                f"{at.root} belongs to repository {found}, the database to {repository_id}: "
-                "one of the two is the wrong one."
-            )
-    for name in (at.incoming, at.quarantine, at.data):
-        os.makedirs(name, exist_ok=True)
-    for shard in _SHARDS:
-        os.makedirs(os.path.join(at.data, shard), exist_ok=True)
-    _sync_directory(at.data)
-    _sync_directory(at.root)
-    return ""
-
-
-def _in_use(root: str) -> bool:
-    return os.path.isdir(root) and bool(set(os.listdir(root)) - {"lost+found", "REPO_ID.new"})
-
-
-def _write_id(at: Layout, repository_id: str) -> None:
-    os.makedirs(at.root, exist_ok=True)
-    os.chmod(at.root, 0o700)
-    temporary = at.id + ".new"  # a crash must not leave an empty REPO_ID
-    with open(temporary, "w", encoding="ascii") as file:
-        file.write(repository_id + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(temporary, at.id)
-    _sync_directory(at.root)
-    _sync_directory(os.path.dirname(os.path.abspath(at.root)))
-
-
-def create(at: Layout, fd: int, key: str, size: int | None) -> bool:
-    """Make an incoming file; answer whether room for it is reserved."""
-    if os.path.exists(at.committed(key)):
-        raise FileExistsError(errno.EEXIST, "the key is taken")
-    path = at.arriving(key)
-    # O_APPEND for the reservation's sake, see _reserve.
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        return _reserve(file, size)
-    except OSError:
-        os.unlink(path)
-        raise
-
-
-def _reserve(file: int, size: int | None) -> bool:
-    if not size:
-        return False
-    try:
-        # Where the filesystem cannot reserve, glibc would write every block
-        # instead; not so to a file opened with O_APPEND, it says EBADF.
-        os.posix_fallocate(file, 0, size)
-    except OSError as error:
-        if error.errno in (errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-            return False
-        raise
-    return True
-
-
-def reopen(at: Layout, fd: int, key: str, offset: int, size: int | None) -> bool:
-    """Find the file of an upload that goes on; answer whether room for it is reserved."""
-    path = at.arriving(key)
-    if os.path.exists(at.committed(key)) and not os.path.exists(path):
-        # Its commit was not followed by a transaction: nobody knows of it.
-        os.rename(at.committed(key), path)
-        _sync_directory(at.incoming)
-        _sync_directory(os.path.dirname(at.committed(key)))
-    file = os.open(path, os.O_WRONLY | os.O_APPEND)
-    found = os.fstat(file).st_size
-    if found < offset:
-        raise OSError(errno.EIO, f"{found} bytes in the file instead of {offset}")
-    return _reserve(file, size)
-
-
-def flush(at: Layout, fd: int, key: str) -> None:
-    """Make the bytes written so far durable."""
-    os.fdatasync(fd)
-
-
-def keep(at: Layout, fd: int, key: str) -> None:
-    """Make the bytes written so far durable; an upload stops for now."""
-    os.fdatasync(fd)
-
-
-def commit(at: Layout, fd: int, key: str, size: int) -> None:
-    """Make bytes and name durable: what is not synced is not acknowledged."""
-    found = os.fstat(fd).st_size
-    if found < size:
-        raise OSError(errno.EIO, f"{found} bytes in the file instead of {size}")
-    if found > size:
-        os.ftruncate(fd, size)  # reserved, but not used
-    os.fdatasync(fd)
-    os.rename(at.arriving(key), at.committed(key))
-    _sync_directory(os.path.dirname(at.committed(key)))
-
-
-def delete(at: Layout, fd: int, key: str) -> None:
-    """Remove a blob, wherever it is."""
-    # In the order of a blob's life: a commit under way cannot slip past.
-    for path in (at.arriving(key), at.committed(key)):
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            continue
-        _sync_directory(os.path.dirname(path))
-
-
-def quarantine(at: Layout, fd: int, key: str) -> None:
-    """Move a blob away, wherever it is."""
-    for path in (at.arriving(key), at.committed(key)):
-        try:
-            os.rename(path, at.put_away(key))
-        except FileNotFoundError:
-            continue
-        _sync_directory(at.quarantine)
-        _sync_directory(os.path.dirname(path))
-
-
-def size(at: Layout, fd: int, key: str) -> int:
-    """How many bytes a committed blob has."""
-    return os.stat(_in_store(at, key)).st_size
-
-
-def fetch(at: Layout, fd: int, key: str, start: int, length: int) -> None:
-    """Read bytes of a committed blob into the page cache."""
-    file = os.open(_in_store(at, key), os.O_RDONLY)
-    for offset in range(start, start + length, _PIECE):
-        os.pread(file, min(_PIECE, start + length - offset), offset)
-
-
-def arriving(at: Layout, fd: int) -> list[str]:
-    """The keys of all incoming files."""
-    return _keys_in(at.incoming)
-
-
-def committed(at: Layout, fd: int, digit: str) -> list[str]:
-    """The keys of all committed blobs that begin with ``digit``."""
-    shards = [shard for shard in _SHARDS if shard.startswith(digit)]
-    return [key for shard in shards for key in _keys_in(os.path.join(at.data, shard))]
-
-
-def _keys_in(directory: str) -> list[str]:
-    return [name for name in os.listdir(directory) if _KEY.fullmatch(name)]
-
-
-def digest(at: Layout, fd: int, key: str, names: Sequence[str], rate: int | None) -> dict[str, str]:
-    """Read a whole committed blob and digest it.
-
-    :param names: as :mod:`hashlib` knows them, or ``adler32``.
-    :param rate: at most so many bytes per second.
-    """
-    import hashlib
-    import zlib
-
-    daemon = os.getppid()
-    os.nice(10)
-    adler = zlib.adler32(b"")
-    hashes = {n: hashlib.new(n, usedforsecurity=False) for n in names if n != "adler32"}
-    with open(_in_store(at, key), "rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while data := file.read(_PIECE):
-            for running in hashes.values():
-                running.update(data)
-            if "adler32" in names:
-                adler = zlib.adler32(data, adler)
-            if rate:
-                time.sleep(len(data) / rate)
-            if os.getppid() != daemon:
-                os._exit(1)  # nobody waits for the answer any more
-    found = {name: running.hexdigest() for name, running in hashes.items()}
-    return found | ({"adler32": f"{adler:08x}"} if "adler32" in names else {})
-
-
-def _in_store(at: Layout, key: str) -> str:
-    path = at.committed(key)
-    if not os.path.isdir(os.path.dirname(path)):
-        # Every blob is missing when a mount is: that is not the blob's fault.
-        raise OSError(errno.ENODEV, "the store is gone")
-    return path
-
-
-def _sync_directory(path: str) -> None:
-    os.fsync(os.open(path, os.O_RDONLY | os.O_DIRECTORY))  # closed by the fork's end
-
-
 _OPERATIONS: dict[str, Callable[..., Any]] = {
-    operation.__name__: operation
-    for operation in (
-        prepare, create, reopen, flush, keep, commit, delete, quarantine, size, fetch, arriving, committed, digest
+    name: getattr(operations, name)
+    for name in (
+        "prepare", "create", "reopen", "flush", "keep", "commit", "delete", "quarantine",
+        "size", "fetch", "arriving", "committed", "digest",
     )
 }  # fmt: skip
-_OPENING_A_FILE = (create, reopen)
-_OF_OPEN_FILES = (flush, keep, commit)
-_LAST_OF_A_FILE = (keep, commit, delete, quarantine)
+_OPENING_A_FILE = ("create", "reopen")
+_OF_OPEN_FILES = ("flush", "keep", "commit")
+_LAST_OF_A_FILE = ("keep", "commit", "delete", "quarantine")
 
 
 class Server:
@@ -308,10 +80,10 @@ class Server:
         *lines, self._tail = (self._tail + data).split(b"\n")
         for line in lines:
             number, name, *arguments = json.loads(line)
-            self._begin(number, _OPERATIONS[name], arguments)
+            self._begin(number, name, arguments)
         return bool(data)
 
-    def _begin(self, number: int, operation: Callable[..., Any], arguments: list[Any]) -> None:
+    def _begin(self, number: int, operation: str, arguments: list[Any]) -> None:
         key = arguments[0] if arguments else ""
         file = self._files.get(key, -1)
         if operation in _OF_OPEN_FILES and file < 0:
@@ -321,12 +93,13 @@ class Server:
         def ended(failed: int | None, result: Any) -> None:
             if operation in _OPENING_A_FILE and failed is None:
                 failed = self._open(key)
-            elif operation is flush and failed is not None:
+            elif operation == "flush" and failed is not None:
                 self._close(key)
             self._say(number, failed, result)
 
+        work = _OPERATIONS[operation]
         try:
-            self._fork(lambda: operation(self._at, file, *arguments), [file], ended)
+            self._fork(lambda: work(self._at, file, *arguments), [file], ended)
         except OSError as error:
             self._say(number, error.errno, error.strerror)
         if operation in _LAST_OF_A_FILE:
@@ -410,7 +183,3 @@ def main() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     Server(sys.argv[1]).run()
-
-
-if __name__ == "__main__":
-    main()

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -27,13 +28,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from repoman.errors import StoreUnavailable
-from repoman.storage import flush_process
+from repoman.storage.flush_process import BURIALS
 
 FIRST_RESTART = 0.1
 """Seconds from the death of a helper to the start of the next."""
 
 LAST_RESTART = 10.0
 """The most that this grows to, doubling while helpers die without an answer."""
+
+PACKAGES = str(Path(__file__).parents[2])
+"""Where the helper process finds this package."""
+
+# No environment, no site-packages: nothing but this package and the standard library.
+_ALONE = ("-I", "-S")
+_PROGRAM = (
+    "import sys; sys.path.append(sys.argv[2]); "
+    "from repoman.storage.flush_process import main; main()"
+)
 
 
 class IReactor(IReactorProcess, IReactorTime):
@@ -109,10 +120,10 @@ class Flusher:
         """Start the helper process."""
         self._stopped = self._restart = None
         life = _Life(self._died, self._answered)
-        program = [sys.executable, "-I", "-S", flush_process.__file__, self._root]
+        program = [sys.executable, *_ALONE, "-c", _PROGRAM, self._root, PACKAGES]
         self._burials, theirs = socket.socketpair()
         self._burials.setblocking(False)
-        fds: dict[int, str | int] = {0: "w", 1: "r", 2: "r", flush_process.BURIALS: theirs.fileno()}
+        fds: dict[int, str | int] = {0: "w", 1: "r", 2: "r", BURIALS: theirs.fileno()}
         try:
             self._reactor.spawnProcess(life, program[0], program, env=None, childFDs=fds)
             self._life = life
@@ -133,7 +144,7 @@ class Flusher:
             await self._stopped
 
     def ask(self, operation: str, *arguments: Any) -> Deferred[Any]:
-        """Have an operation of :mod:`~repoman.storage.flush_process` done.
+        """Have an operation of :mod:`~repoman.storage.operations` done.
 
         :return: fires with its result; fails with its OSError, or with
             StoreUnavailable when the helper process died or is not there.

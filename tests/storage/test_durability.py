@@ -16,7 +16,7 @@ from directory_store import MIB, Pushing, Tracing, get, keys, pid, put, reactor,
 
 from repoman.errors import NoRoom, StoreUnavailable
 from repoman.interfaces import new_key
-from repoman.storage import flush_process
+from repoman.storage import flusher
 from repoman.storage.directory import UNFLUSHED_EACH, DirectoryStore
 
 SYNCS = "trace=fdatasync,fsync,rename"
@@ -25,12 +25,13 @@ SYNCS = "trace=fdatasync,fsync,rename"
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A helper process that does not sync directories."""
-    source = Path(flush_process.__file__).read_text()
+    shutil.copytree(Path(flusher.PACKAGES) / "repoman", tmp_path / "repoman")
+    operations = tmp_path / "repoman" / "storage" / "operations.py"
+    source = operations.read_text()
     sync = "os.fsync(os.open(path, os.O_RDONLY | os.O_DIRECTORY))"
     assert source.count(sync) == 1
-    program = tmp_path / "forgetful.py"
-    program.write_text(source.replace(sync, "pass"))
-    monkeypatch.setattr(flush_process, "__file__", str(program))
+    operations.write_text(source.replace(sync, "pass"))
+    monkeypatch.setattr(flusher, "PACKAGES", str(tmp_path))
 
 
 async def commit_calls(store: DirectoryStore, tracing: Tracing) -> list[str]:

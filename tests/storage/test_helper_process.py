@@ -19,7 +19,7 @@ from twisted.internet.task import deferLater
 import repoman
 from repoman.errors import StoreUnavailable
 from repoman.interfaces import new_key
-from repoman.storage import flush_process, flusher
+from repoman.storage import flusher
 from repoman.storage.directory import DirectoryStore
 
 
@@ -293,9 +293,15 @@ def test_it_ends_when_the_daemon_is_killed(root: Path) -> None:
 
 
 def test_it_starts_with_nothing_but_the_standard_library() -> None:
-    show = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='x'); print(*sys.modules)"
-    command = [sys.executable, "-I", "-S", "-c", show, flush_process.__file__]
+    show = (
+        "import sys; sys.path.append(sys.argv[1]); import repoman.storage.flush_process; "
+        "print(*sys.modules)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", show, flusher.PACKAGES]
     modules = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
     assert "socket" in modules
-    assert {name.partition(".")[0] for name in modules} <= sys.stdlib_module_names | {"__main__"}
+    assert {name.partition(".")[0] for name in modules} <= sys.stdlib_module_names | {
+        "__main__",
+        "repoman",
+    }
     assert not {"asyncio", "hashlib", "subprocess", "typing_extensions"} & set(modules)
