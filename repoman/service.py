@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString, wrapServerTLS
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
@@ -44,6 +44,7 @@ from repoman.site import RepositorySite
 from repoman.storage.directory import DirectoryStore
 from repoman.streams import Digesting
 from repoman.tls import ServerTLS, TlsSettings
+from repoman.tls_flow import tls_factory
 from repoman.wire import Urls
 
 DRAIN_SECONDS = 600.0
@@ -176,10 +177,9 @@ class RepomanService(Service):
             log_request=access.log,
         )
         listening = serverFromString(self._reactor, endpoint)
-        if tls is not None:
-            listening = wrapServerTLS(tls, listening, self._reactor)
+        factory = site if tls is None else tls_factory(tls, site, self._reactor)
         try:
-            port = await listening.listen(site)
+            port = await listening.listen(factory)
         except CannotListenError as error:
             raise Misconfigured(
                 [f"[server] cannot listen on {endpoint}: {error.socketError}"]

@@ -75,6 +75,11 @@ def digests(data: bytes, names: Iterable[str]) -> dict[str, str]:
 class Digesting:
     """A consumer that counts and digests the bytes that it passes on.
 
+    :param consumer: where the bytes go.
+    :param limit: of the count, in bytes; ``None`` for no limit.
+    :param algorithms: names from :data:`ALGORITHMS`.
+    :param start: the count to begin at.
+    :param previous: has digested the bytes before; this one goes on, and that no more.
     :ivar count: how many bytes have passed, and those before.
     """
 
@@ -87,19 +92,17 @@ class Digesting:
         start: int = 0,
         previous: Digesting | None = None,
     ) -> None:
-        """
-        :param consumer: where the bytes go.
-        :param limit: of the count, in bytes; ``None`` for no limit.
-        :param algorithms: names from :data:`ALGORITHMS`.
-        :param start: the count to begin at.
-        :param previous: has digested the bytes before; goes on here, and no more there.
-        """
         self.count = start
         self._consumer = consumer
         self._limit = limit
         self._hashes = {name: _ALGORITHMS[name]() for name in algorithms}
         if previous is not None:
-            self._hashes = previous._hashes
+            self._hashes = previous.running
+
+    @property
+    def running(self) -> dict[str, _Hash]:
+        """The digests as they are now, to go on with."""
+        return self._hashes
 
     @property
     def algorithms(self) -> Collection[str]:

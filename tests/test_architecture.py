@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "config": CORE | {"settings"},
     "tls": CORE | VOCABULARY,
     "streams": CORE,
+    "tls_flow": set(),
     "body": CORE | {"streams"},
     "request": CORE | VOCABULARY | {"body"},
     "channel": CORE | VOCABULARY | {"request"},
@@ -52,7 +53,7 @@ MAY_IMPORT = {
 MAY_IMPORT["service"] = set(MAY_IMPORT) - {"client", "cli", "tap"}
 
 MAY_NAME_THE_REACTOR = {"repoman.tap", "repoman.cli.main"}
-MAY_IMPORT_OPENSSL = {"repoman.tls"}
+MAY_IMPORT_OPENSSL = {"repoman.tls", "repoman.tls_flow"}
 MAY_USE_PRIVATES_OF_TWISTED_WEB = {"repoman.channel", "repoman.request"}
 
 THREADS = (
