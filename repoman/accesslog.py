@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from repoman.errors import Misconfigured
 from repoman.interfaces import Clock
 
 FIELDS = (
@@ -59,37 +60,42 @@ class AccessLog:
 
     :param path: ``None`` for standard output.
     :param form: ``text`` or ``json``.
-    :param seconds: a clock that only goes forward.
+    :raises Misconfigured: it cannot be written.
     """
 
-    def __init__(
-        self, path: Path | None, form: str, clock: Clock, seconds: Callable[[], float]
-    ) -> None:
+    def __init__(self, path: Path | None, form: str, clock: Clock) -> None:
         self._path = path
         self._format = json.dumps if form == "json" else as_text
         self._clock = clock
-        self._seconds = seconds
         self._file: TextIO = sys.stdout
         self.reopen()
 
     def reopen(self) -> None:
-        """Open the file anew, after it was moved away."""
+        """Open the file anew, after it was moved away.
+
+        :raises Misconfigured: it cannot be written.
+        """
         if self._path is None:
             return
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        old, self._file = (
-            self._file,
-            open(  # noqa: SIM115 it stays open
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            opened = open(  # noqa: SIM115 it stays open
                 self._path, "a", encoding="ascii", buffering=1, opener=_private
-            ),
-        )
+            )
+        except OSError as error:
+            raise Misconfigured(
+                [f"[log] access: {self._path} cannot be written: {error.strerror}"]
+            ) from None
+        old, self._file = self._file, opened
         if old is not sys.stdout:
             old.close()
 
-    def log(self, request: Any) -> None:
-        """Note an answered request."""
-        milliseconds = (self._seconds() - request.begun) * 1000
-        self._file.write(self._format(entry(request, self._clock(), milliseconds)) + "\n")
+    def log(self, request: Any, seconds: float) -> None:
+        """Note a request that was answered after ``seconds``."""
+        line = self._format(entry(request, self._clock(), seconds * 1000))
+        # A full disk costs the line, not the request.
+        with suppress(OSError):
+            self._file.write(line + "\n")
 
 
 def _private(path: str, flags: int) -> int:

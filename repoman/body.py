@@ -30,6 +30,7 @@ class Body:
     :ivar length: announced, in bytes; ``None`` for a chunked body.
     :ivar announced: the peer said that there is a body, if only an empty one.
     :ivar complete: every byte has arrived.
+    :ivar count: how many bytes were delivered.
     """
 
     def __init__(self, channel: ISource, length: int | None, announced: bool) -> None:
@@ -42,7 +43,7 @@ class Body:
         self._consumer: IConsuming | None = None
         self._done: Deferred[None] | None = None
         self._failure: Exception | None = None
-        self._count = 0
+        self.count = 0
 
     async def deliver_to(self, consumer: IConsuming) -> int:
         """Let the bytes flow into ``consumer``; answer how many came.
@@ -61,7 +62,7 @@ class Body:
             if not self.complete:
                 self._channel.pause_body()
             consumer.unregisterProducer()
-        return self._count
+        return self.count
 
     async def read(self, limit: int) -> bytes:
         """All bytes of a small body.
@@ -95,7 +96,7 @@ class Body:
                 self._waiting.append(data)
                 self._channel.pause_body()
             return
-        self._count += len(data)
+        self.count += len(data)
         try:
             self._consumer.write(data)
         except Exception as error:  # whatever a consumer raises ends the flow, nothing else

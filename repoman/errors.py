@@ -6,7 +6,7 @@
      +-- Refused                     who asks may not (403)
      |    +-- NotIdentified          nobody: no certificate, unknown DN, suspended
      |    +-- NotPermitted           a known user without the right
-     |    +-- Protected              nobody may: read-only image, protected group, last administrator
+     |    +-- Protected              nobody may: read-only image, last admin, ...
      +-- Missing                     no such thing, or none that this caller may see (404)
      |    +-- NoSuchRoute            no such URL
      +-- MethodNotAllowed            the URL exists, the method does not (405)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall, deferLater
@@ -27,8 +27,9 @@ from repoman.database.images import ImageRecords
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
-from repoman.errors import DatabaseUnavailable, Misconfigured, RepomanError
+from repoman.errors import DatabaseUnavailable, Misconfigured, RepomanError, TrustUnreadable
 from repoman.interfaces import IConsuming
+from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.repository import Repository
 from repoman.repository.accounts import Accounts
 from repoman.repository.files import Files, UploadLimits
@@ -50,6 +51,9 @@ from repoman.wire import Urls
 DRAIN_SECONDS = 600.0
 """How long a stop waits for running transfers."""
 
+SETTLE_SECONDS = 30.0
+"""How long it waits then for what goes on without a client."""
+
 SWEEP_SECONDS = 60.0
 """Seconds between two looks of the sweeper."""
 
@@ -64,6 +68,9 @@ RENEWAL_SECONDS = 60.0
 
 PROGRESS_SECONDS = 2.0
 """Seconds between two notes of how far resumable uploads are durable."""
+
+LAG_SECONDS = 0.1
+"""Seconds between two looks at how late the event loop is."""
 
 WATCH_SECONDS = 5.0
 """Seconds between two looks at the running transfers."""
@@ -115,7 +122,10 @@ class RepomanService(Service):
         self._admins = read_admins(config.accounts.admins)
         self._running = AsyncExitStack()
         self._gate = Gate()
+        self._metrics = Metrics()
+        self._trouble_with_trust = ""
         self._sites: list[RepositorySite] = []
+        self._pool: Pool | None = None
         self._starting: Deferred[None] | None = None
         self.started: Deferred[None] = Deferred()
         self.ports: list[Any] = []
@@ -136,17 +146,33 @@ class RepomanService(Service):
             self._starting.cancel()
         for port in self.ports:
             await port.stopListening()
-        for site in self._sites:
-            await site.drain(DRAIN_SECONDS)
+        self._hurry_when_told_again()
+        await gatherResults(
+            [Deferred.fromCoroutine(site.drain(DRAIN_SECONDS)) for site in self._sites]
+        )
+        await self._gate.settle(self._reactor, SETTLE_SECONDS)
         await self._running.aclose()
+
+    def _hurry_when_told_again(self) -> None:
+        def hurry(*_: object) -> None:
+            self._reactor.callFromThread(self._cut)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, hurry)
+
+    def _cut(self) -> None:
+        log.warn("Told to stop again: running transfers are cut")
+        for site in self._sites:
+            site.cut()
 
     async def _start(self) -> None:
         dsn = self._config.database.dsn or await self._start_postgres()
-        pool = Pool(self._reactor, dsn)
+        pool = self._pool = Pool(self._reactor, dsn)
         await pool.start()
         self._running.push_async_callback(pool.stop)
         urls = await self._listen()
         self._keep_trust_fresh()
+        await self._monitor()
         await self._open_when_possible(pool, urls)
 
     async def _start_postgres(self) -> str:
@@ -158,9 +184,7 @@ class RepomanService(Service):
     async def _listen(self) -> Urls:
         """Open the endpoints, behind a closed gate; answer how clients reach them."""
         server = self._config.server
-        access = AccessLog(
-            self._config.log.access, self._config.log.format, now, self._reactor.seconds
-        )
+        access = AccessLog(self._config.log.access, self._config.log.format, now)
         tls_port = await self._open_port(server.https, self._tls, access)
         plain_port = await self._open_port(server.http, None, access) if server.http else None
         host = next(iter(self._tls.host_names), "localhost")
@@ -174,7 +198,7 @@ class RepomanService(Service):
             tls,
             connections=self._config.limits.connections,
             min_rate=self._config.limits.min_rate,
-            log_request=access.log,
+            log_request=partial(self._note, access),
         )
         listening = serverFromString(self._reactor, endpoint)
         factory = site if tls is None else tls_factory(tls, site, self._reactor)
@@ -189,10 +213,56 @@ class RepomanService(Service):
         self._repeat(WATCH_SECONDS, "watch", partial(site.watch, WATCH_SECONDS))
         return port
 
+    def _note(self, access: AccessLog, request: Any) -> None:
+        seconds = self._reactor.seconds() - request.begun
+        access.log(request, seconds)
+        self._metrics.count(request, seconds)
+
+    async def _monitor(self) -> None:
+        """Open the endpoint for monitoring; a service without it is better than none."""
+        endpoint = self._config.metrics.endpoint
+        self._repeat_watch_of_loop()
+        if endpoint is None:
+            return
+        monitoring = MonitoringSite(Monitoring(self._metrics, self._troubles))
+        try:
+            port = await serverFromString(self._reactor, endpoint).listen(monitoring)
+        except CannotListenError as error:
+            log.error(
+                "[metrics] cannot listen on {endpoint}: {why}; going on without",
+                endpoint=endpoint,
+                why=error.socketError,
+            )
+            return
+        self._running.push_async_callback(_stopped, port)
+
+    def _repeat_watch_of_loop(self) -> None:
+        due = self._reactor.seconds() + LAG_SECONDS
+
+        async def look() -> None:
+            nonlocal due
+            late = self._reactor.seconds() - due
+            self._metrics.stalled(max(late, 0.0))
+            due = self._reactor.seconds() + LAG_SECONDS
+
+        self._repeat(LAG_SECONDS, "watch the loop", look)
+
+    def _troubles(self) -> list[str]:
+        found = [] if self._gate.behind else ["The database is not there yet."]
+        if self._pool is not None and not self._pool.is_ready:
+            found.append("The database does not answer.")
+        return found + ([self._trouble_with_trust] if self._trouble_with_trust else [])
+
     async def _open(self, pool: Pool, urls: Urls) -> None:
         """Make the repository ready, and open the gate to it."""
         await migrate(pool)
-        config, blobs, accounts = self._config, BlobRecords(pool), AccountRecords(pool)
+        config, blobs = self._config, BlobRecords(pool)
+        accounts = Accounts(AccountRecords(pool), config.tls.limited_proxies)
+        for name in await accounts.ensure_admins(self._admins):
+            log.info("Administrator {name} created", name=name)
+        if config.database.dsn is None:
+            # Nobody else uses this database: whatever was on its way in, is not any more.
+            await blobs.expire_leases(all_of_them=True)
         reserve = config.limits.disk_reserve
         store = DirectoryStore(
             self._reactor,
@@ -201,22 +271,17 @@ class RepomanService(Service):
             reserve=reserve.percent / 100 if isinstance(reserve, Share) else reserve.size,
             may_create=not await blobs.any_present(),
         )
+        # From here on the database is not asked: this may be tried again only before.
         await store.start()
         self._running.push_async_callback(store.stop)
-        if config.database.dsn is None:
-            # Nobody else uses this database: whatever was on its way in, is not any more.
-            await blobs.expire_leases(all_of_them=True)
-        repository = self._repository(pool, blobs, accounts, store)
-        for name in await repository.accounts.ensure_admins(self._admins):
-            log.info("Administrator {name} created", name=name)
-        self._gate.behind = Root(repository, urls)
+        self._gate.behind = Root(self._repository(pool, blobs, accounts, store), urls)
 
     def _repository(
-        self, pool: Pool, blobs: BlobRecords, accounts: AccountRecords, store: DirectoryStore
+        self, pool: Pool, blobs: BlobRecords, accounts: Accounts, store: DirectoryStore
     ) -> Repository:
         limits = self._config.limits
         images = Images(ImageRecords(pool), limits.quota)
-        sweeper = Sweeper(blobs, store)
+        sweeper, scrubber = Sweeper(blobs, store), Scrubber(blobs, store)
         sweep = partial(self._in_background, "sweep", sweeper.sweep)
         bounds = UploadLimits(
             limits.max_upload, limits.quota, limits.uploads, float(limits.partial_uploads)
@@ -224,14 +289,15 @@ class RepomanService(Service):
         files = Files(images, blobs, store, _digesting, bounds, now, sweep)
         uploads = Uploads(images, blobs, store, _digesting, bounds, sweep)
         self._repeat(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
-        self._repeat(SCRUB_SECONDS, "scrub", partial(_scrub, Scrubber(blobs, store)))
-        self._repeat(STOCK_SECONDS, "take stock", partial(_take_stock, sweeper))
+        self._repeat(SCRUB_SECONDS, "scrub", partial(_scrub, scrubber))
+        stock = partial(_take_stock, sweeper, scrubber)
+        self._repeat(STOCK_SECONDS, "take stock", stock, at_once=True)
         self._repeat(RENEWAL_SECONDS, "renew leases", files.renew_leases)
         self._repeat(RENEWAL_SECONDS, "renew leases", uploads.renew_leases)
         self._repeat(PROGRESS_SECONDS, "record progress", uploads.record_progress)
         users = UserRecords(pool)
         return Repository(
-            Accounts(accounts, self._config.tls.limited_proxies),
+            accounts,
             Users(users),
             Groups(GroupRecords(pool), users),
             images,
@@ -262,7 +328,12 @@ class RepomanService(Service):
         )
 
     async def _reload(self) -> None:
-        _warn(self._tls.load())
+        try:
+            _warn(self._tls.load())
+        except TrustUnreadable as error:
+            self._trouble_with_trust = f"Trust was not reloaded: {error.message}"
+            raise
+        self._trouble_with_trust = ""
 
     def _repeat(
         self,
@@ -301,7 +372,9 @@ async def _scrub(scrubber: Scrubber) -> None:
         log.critical("{count} files in the store are not what was stored", count=damaged)
 
 
-async def _take_stock(sweeper: Sweeper) -> None:
+async def _take_stock(sweeper: Sweeper, scrubber: Scrubber) -> None:
+    if healed := await scrubber.heal():
+        log.warn("{count} damaged files are whole again", count=healed)
     found = await sweeper.take_stock()
     if found.suspicious:
         log.critical(
@@ -313,6 +386,10 @@ async def _take_stock(sweeper: Sweeper) -> None:
         log.warn("{count} files without a record: see quarantine/", count=found.quarantined)
     if found.damaged:
         log.critical("{count} files are missing from the store", count=found.damaged)
+
+
+async def _stopped(port: Any) -> None:
+    await port.stopListening()
 
 
 async def _run(work: Callable[[], Awaitable[Any]]) -> Any:

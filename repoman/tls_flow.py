@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
+from twisted.internet.error import ConnectionDone
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import (
     BufferingTLSTransport,
@@ -41,6 +42,9 @@ PRIVATE = (
 """The names of Twisted's that this module overrides or calls."""
 
 
+_CLOSED = Failure(ConnectionDone())
+
+
 class FlowingTLSTransport(BufferingTLSTransport):
     """A TLS connection for large transfers."""
 
@@ -62,7 +66,7 @@ class FlowingTLSTransport(BufferingTLSTransport):
             self._aggregator.flush()
             TLSMemoryBIOProtocol.write(self, data)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = _CLOSED) -> None:
         """Forget everything."""
         super().connectionLost(reason)
         self._gather = self.write
@@ -93,7 +97,7 @@ class FlowingTLSTransport(BufferingTLSTransport):
             self._send(ciphertext)
 
     def _send(self, ciphertext: bytes) -> None:
-        tcp = self.transport
+        tcp: Any = self.transport
         if _is_idle(tcp):
             try:
                 count = tcp.socket.send(ciphertext)
@@ -130,7 +134,7 @@ def _is_idle(tcp: Any) -> bool:
     """Nothing waits in ``tcp`` to be sent, and it may be written to."""
     return (
         isinstance(tcp, Connection)
-        and tcp.connected
+        and bool(tcp.connected)
         and not (tcp.disconnecting or tcp.disconnected)
         and not getattr(tcp, "_tempDataBuffer", "unknown")
         and len(tcp.dataBuffer) == tcp.offset

@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "client": CORE | {"wire", "gsi", "tls", "streams"},
     "cli": CORE | {"client"},
     "accesslog": CORE,
+    "metrics": set(),
     "admins": CORE | {"gsi", "repository"},
     "tap": CORE | {"config", "service"},
 }

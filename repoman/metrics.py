@@ -1,0 +1,100 @@
+"""What monitoring asks: numbers, whether we live, whether we can serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
+"""Methods that are counted by name; clients can make up others without end."""
+
+
+class Metrics:
+    """The daemon's numbers."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "repoman_requests", "Answered requests", ["method", "status"], registry=self.registry
+        )
+        self._sent = Counter(
+            "repoman_sent_bytes", "Bytes of answers' bodies", registry=self.registry
+        )
+        self._received = Counter(
+            "repoman_received_bytes", "Bytes of requests' bodies", registry=self.registry
+        )
+        self._seconds = Histogram(
+            "repoman_request_seconds",
+            "Time from a request's headers to the end of its answer",
+            registry=self.registry,
+            buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600, 3600),
+        )
+        self._lag = Gauge(
+            "repoman_loop_lag_seconds",
+            "The longest stall of the event loop since the last scrape",
+            registry=self.registry,
+        )
+        self._worst_lag = 0.0
+
+    def count(self, request: Any, seconds: float) -> None:
+        """Note an answered request."""
+        method = request.method.decode("ascii")
+        self._requests.labels(method if method in METHODS else "other", request.code).inc()
+        self._sent.inc(request.sentLength)
+        self._received.inc(request.body.count)
+        self._seconds.observe(seconds)
+
+    def gauge(self, name: str, about: str, value: Callable[[], float]) -> None:
+        """Show ``value()`` at each scrape."""
+        Gauge(name, about, registry=self.registry).set_function(value)
+
+    def stalled(self, seconds: float) -> None:
+        """The event loop came so much too late to a timer."""
+        self._worst_lag = max(self._worst_lag, seconds)
+
+    def exposition(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        self._lag.set(self._worst_lag)
+        self._worst_lag = 0.0
+        return bytes(generate_latest(self.registry))
+
+
+class MonitoringSite(Site):
+    """Serves the probes, which are no news for a log."""
+
+    def log(self, request: Any) -> None:
+        """Nothing."""
+
+
+class Monitoring(Resource):
+    """``/metrics``, ``/healthz`` and ``/readyz``.
+
+    :param troubles: why we cannot serve now, a line each; empty if we can.
+    """
+
+    isLeaf = True
+
+    def __init__(self, metrics: Metrics, troubles: Callable[[], list[str]]) -> None:
+        super().__init__()
+        self._metrics = metrics
+        self._troubles = troubles
+
+    def render_GET(self, request: Any) -> bytes:
+        """Answer a probe."""
+        request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        if request.path == b"/metrics":
+            request.setHeader("Content-Type", CONTENT_TYPE_LATEST)
+            return self._metrics.exposition()
+        if request.path == b"/healthz":
+            return b"ok\n"
+        if request.path == b"/readyz":
+            troubles = self._troubles()
+            request.setResponseCode(503 if troubles else 200)
+            return "".join(f"{line}\n" for line in troubles or ["ready"]).encode()
+        request.setResponseCode(404)
+        return b"There are /metrics, /healthz and /readyz.\n"

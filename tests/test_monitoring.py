@@ -1,0 +1,85 @@
+"""Metrics, probes and the access log, as the real daemon gives them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+from repoman.accesslog import FIELDS
+from tests.server import Daemon, ask_plain, free_ports
+
+
+def number(text: str, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    assert found, f"{name} is not in\n{text}"
+    return float(found.group(1))
+
+
+def test_metrics_count_requests_and_bytes_and_probes_answer(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    endpoint = {"endpoint": f"tcp:{port}:interface=127.0.0.1"}
+    with Daemon(tmp_path, metrics=endpoint).running() as daemon:
+        base = f"http://127.0.0.1:{port}"
+        assert ask_plain(f"{base}/healthz").text == "ok\n"
+        assert ask_plain(f"{base}/readyz").text == "ready\n"
+        assert ask_plain(f"{base}/other").status == 404
+        daemon.admin.ask("POST", "/api/images", form={"name": "counted"})
+        daemon.admin.ask("PUT", "/api/images/raw/counted", body=b"x" * 1000)
+        daemon.admin.ask("GET", "/api/images/raw/counted")
+        text = ask_plain(f"{base}/metrics").text
+        assert number(text, 'repoman_requests_total{method="PUT",status="200"}') == 1
+        assert number(text, "repoman_received_bytes_total") >= 1000
+        assert number(text, "repoman_sent_bytes_total") >= 1000
+        assert 0 <= number(text, "repoman_loop_lag_seconds") < 10
+        daemon.admin.ask("BREW", "/api/whoami")
+        assert 'method="other"' in ask_plain(f"{base}/metrics").text
+
+
+def test_readyz_tells_that_trust_could_not_be_reloaded(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    settings = {"metrics": {"endpoint": f"tcp:{port}:interface=127.0.0.1"}, "tls": {"reload": "1s"}}
+    with Daemon(tmp_path, **settings).running() as daemon:
+        key = tmp_path / "hostkey.pem"
+        good = key.read_bytes()
+        key.write_bytes(b"no key")
+        end = time.monotonic() + 20
+        while (answer := ask_plain(f"http://127.0.0.1:{port}/readyz")).status == 200:
+            assert time.monotonic() < end, daemon.log.read_text()
+            time.sleep(0.2)
+        assert "Trust was not reloaded" in answer.text
+        assert daemon.admin.ask("GET", "/api/whoami").status == 200
+        key.write_bytes(good)
+        while ask_plain(f"http://127.0.0.1:{port}/readyz").status != 200:
+            assert time.monotonic() < end + 20
+            time.sleep(0.2)
+
+
+def test_a_monitoring_port_in_use_does_not_stop_the_service(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    [port] = free_ports(1)
+    endpoint = {"endpoint": f"tcp:{port}:interface=127.0.0.1"}
+    with (
+        Daemon(tmp_path / "one", metrics=endpoint).running(),
+        Daemon(tmp_path / "two", metrics=endpoint).running() as daemon,
+    ):
+        assert daemon.admin.ask("GET", "/api/whoami").status == 200
+        assert "going on without" in daemon.log.read_text()
+
+
+def test_the_access_log_has_a_line_for_each_request_in_json_too(tmp_path: Path) -> None:
+    with Daemon(tmp_path, log={"format": "json"}).running() as daemon:
+        daemon.admin.ask("GET", "/api/whoami?a=b")
+        daemon.nobody.ask("GET", "/api/users/x%0Ay")
+        time.sleep(0.2)
+        log = tmp_path / "state" / "log" / "access.log"
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert log.stat().st_mode & 0o777 == 0o600
+        mine = next(line for line in lines if line["path"] == "/api/whoami?a=b")
+        assert list(mine) == list(FIELDS)
+        assert (mine["user"], mine["status"], mine["method"]) == (daemon.admin.name, 200, "GET")
+        assert mine["dn"] == daemon.admin.dn
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", mine["time"])
+        assert any(line["path"] == "/api/users/x%0Ay" for line in lines)
