@@ -64,7 +64,7 @@ def choose_account(base: Path, names: Sequence[str] = UNPRIVILEGED) -> Account:
     Its group is private to the data under ``base``: a number without a name,
     drawn once, so that other processes of the same user stay outside.
 
-    :param base: its group tells the number that was drawn before.
+    :param base: its group, or its parent's, tells the number that was drawn before.
     :raises Misconfigured: there is no such somebody.
     """
     own = own_account()
@@ -86,8 +86,9 @@ def choose_account(base: Path, names: Sequence[str] = UNPRIVILEGED) -> Account:
 
 
 def _drawn_gid(base: Path) -> int:
-    if base.exists() and _is_private(gid := base.stat().st_gid):
-        return gid
+    for place in (base, base.parent):
+        if place.exists() and _is_private(gid := place.stat().st_gid):
+            return gid
     numbers = _mapped(_HIGH_GIDS)
     while True:
         # Not a secret: a number that nobody else happens to use.

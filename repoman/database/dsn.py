@@ -27,7 +27,7 @@ def connection_parameters(
     """
     try:
         given: dict[str, str] = parse_dsn(dsn)
-    except Error:
+    except (Error, UnicodeError):
         raise Misconfigured(
             ["[database] dsn: neither a libpq key/value string nor a postgresql:// URL"]
         ) from None

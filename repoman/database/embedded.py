@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGQUIT
 from typing import Any
@@ -22,7 +22,7 @@ from repoman.database.dsn import connection_parameters
 from repoman.database.link import Link
 from repoman.database.lock import hold
 from repoman.database.programs import find_programs
-from repoman.errors import DatabaseUnavailable
+from repoman.errors import DatabaseUnavailable, Misconfigured
 
 READY_LIMIT = 60.0
 """Seconds until a started server must let us in."""
@@ -85,10 +85,8 @@ class EmbeddedPostgres:
         """
         self._starting = Deferred()
         try:
-            return await self._start()
-        except ChildFailed as error:
-            await self._end()
-            raise DatabaseUnavailable(f"PostgreSQL of our own cannot start: {error}") from error
+            with _explained():
+                return await self._start()
         except Exception:
             await self._end()
             raise
@@ -109,15 +107,10 @@ class EmbeddedPostgres:
 
     async def _start(self) -> str:
         cluster = await self._prepare()
-        self._check_stop()
         self._running = Deferred.fromCoroutine(self._keep_running(cluster.command()))
         dsn = self._dsn()
         await self._wait_until_ready(dsn)
         return dsn
-
-    def _check_stop(self) -> None:
-        if self._stopping:
-            raise DatabaseUnavailable("The server is stopping.")
 
     async def _prepare(self) -> Cluster:
         existed = self._state.exists()
@@ -126,7 +119,7 @@ class EmbeddedPostgres:
             admit(self._state, account)
         else:
             make_directory(self._state, account)
-        self._descriptors.append(hold(self._state))
+        self._descriptors.append(await hold(self._reactor, self._state))
         make_directory(self._base, account)
         self._log_file.parent.mkdir(mode=0o700, exist_ok=True)
         await end_predecessor(self._reactor, self._data)
@@ -147,10 +140,13 @@ class EmbeddedPostgres:
         parameters = connection_parameters(dsn, application_name=NAME, statement_timeout=30)
         deadline = self._reactor.seconds() + READY_LIMIT
         while self._reactor.seconds() < deadline and self._deaths < DEATHS:
-            self._check_stop()
+            if self._stopping:
+                raise DatabaseUnavailable("The server is stopping.")
             link = Link(self._reactor, lambda link: None)
             try:
                 await link.open(parameters)
+            except CancelledError:
+                raise
             except Exception:  # not yet; the server's own log has the reason
                 await deferLater(self._reactor, 0.05)
             else:
@@ -189,21 +185,22 @@ class EmbeddedPostgres:
         self._stopping = True
         if self._pause is not None:
             self._pause.cancel()
-        if self._server is not None:
-            server = self._server
-            server.signal(SIGINT)
-            timers = [
-                self._reactor.callLater(FAST, server.signal, SIGQUIT),
-                self._reactor.callLater(IMMEDIATE, server.signal, SIGKILL),
-            ]
-            await server.ended()
-            for timer in timers:
-                if timer.active():
-                    timer.cancel()
         if self._running is not None:
-            await self._running
+            await self._end_server(self._running)
         while self._descriptors:
             os.close(self._descriptors.pop())
+
+    async def _end_server(self, running: Deferred[None]) -> None:
+        gentle = [(0.0, SIGINT), (FAST, SIGQUIT), (IMMEDIATE, SIGKILL)]
+        timers = [self._reactor.callLater(after, self._signal, s) for after, s in gentle]
+        await running
+        for timer in timers:
+            if timer.active():
+                timer.cancel()
+
+    def _signal(self, number: int) -> None:
+        if self._server is not None:
+            self._server.signal(number)
 
     def _open_log(self) -> int:
         with suppress(FileNotFoundError):
@@ -213,8 +210,20 @@ class EmbeddedPostgres:
 
     def _last_words(self) -> str:
         """The last complaint in PostgreSQL's log."""
-        with self._log_file.open("rb") as file:
+        lines: list[str] = []
+        with suppress(FileNotFoundError), self._log_file.open("rb") as file:
             file.seek(max(0, self._log_file.stat().st_size - 4096))
             lines = file.read().decode(errors="replace").splitlines()
         complaints = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
         return next(reversed(complaints or lines), "without a word")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say what an administrator should read."""
+    try:
+        yield
+    except ChildFailed as error:
+        raise DatabaseUnavailable(f"PostgreSQL of our own cannot start: {error}") from error
+    except OSError as error:
+        raise Misconfigured([f"[server] state: {error.filename}: {error.strerror}"]) from error

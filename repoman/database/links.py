@@ -79,11 +79,8 @@ class Links:
 
         :raises DatabaseUnavailable: none became free in time.
         """
-        while self._idle:
-            link = self._idle.pop()
-            if link.is_idle:
-                return link
-            self._discard(link)
+        if self._idle:
+            return self._idle.pop()
         if not self._running:
             raise _stopping()
         turn: Deferred[Link] = Deferred()
@@ -131,7 +128,7 @@ class Links:
             self._empty = None
 
     def _abandon(self) -> None:
-        for link in self._all:
+        for link in list(self._all):
             link.shut()
 
     def _heal(self) -> None:

@@ -12,11 +12,12 @@ from psycopg2.errors import DeadlockDetected, InFailedSqlTransaction, Serializat
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from repoman.database.dsn import connection_parameters
 from repoman.database.link import Link, LinkLost, Parameters, detached
 from repoman.database.links import Links
-from repoman.errors import DatabaseUnavailable, OutcomeUnknown
+from repoman.errors import DatabaseUnavailable, OutcomeUnknown, RepomanError
 
 T = TypeVar("T")
 
@@ -224,7 +225,13 @@ async def _available(work: Awaitable[T]) -> T:
 
 
 def _detached(work: Coroutine[Any, Any, T]) -> Deferred[T]:
-    return detached(
-        Deferred.fromCoroutine(work),
-        lambda late: _log.failure("A transaction failed after its caller had gone", late),
-    )
+    return detached(Deferred.fromCoroutine(work), _log_late)
+
+
+def _log_late(failure: Failure) -> None:
+    if failure.check(RepomanError):
+        _log.warn(
+            "A transaction failed after its caller had gone: {why}", why=failure.getErrorMessage()
+        )
+    else:
+        _log.failure("A transaction failed after its caller had gone", failure)

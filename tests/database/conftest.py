@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import shutil
+import tempfile
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,3 +82,12 @@ def logged() -> Iterator[list[dict[str, Any]]]:
     gc.collect()  # tells of failures that nobody looked at
     globalLogPublisher.removeObserver(observe)
     assert events == []
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that every user can pass through, as /var/lib is."""
+    path = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)

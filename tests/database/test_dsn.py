@@ -23,6 +23,7 @@ def parameters(dsn: str) -> dict[str, str]:
         "postgresql://u:hunter2/x@host/db",
         "postgresql://u:hunter2@x@host/db",
         "postgresql://u:%hunter2@host/db",
+        "postgresql://u:%80hunter2@host/db",
         "host=h password=x hunter2",
         "host=h password='hunter2",
         "hunter2",

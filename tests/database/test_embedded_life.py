@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ import psycopg2
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
 from repoman.database import cluster, programs
 from repoman.database.account import choose_account, closed_ancestor
 from repoman.database.embedded import EmbeddedPostgres
+from repoman.database.lock import hold
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured
 from tests.postgres import on_server, postgres_for_session
@@ -91,21 +91,19 @@ def daemon() -> Iterator[Callable[..., Daemon]]:
         each.process.wait()
 
 
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """A directory that every user can pass through, as /var/lib is."""
-    path = Path(tempfile.mkdtemp(dir="/var/tmp"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state whose database exists; it is not running."""
     state = tmp_path_factory.mktemp("made") / "state"
     with postgres_for_session(reactor, state):
         return state
+
+
+def grow(state: Path, made: Path) -> Path:
+    """Copy a database into a state, which is quicker than to make one."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", str(made / "database"), str(state)], check=True)
+    return state
 
 
 def gone(pid: int, within: float = 10.0) -> bool:
@@ -183,6 +181,19 @@ async def test_a_killed_daemon_takes_the_server_along_and_loses_no_commit(
     assert set(range(kept + 1)) <= {n for (n,) in rows}
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_lock_that_a_dead_process_left_to_a_child_is_waited_for(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    inherited = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    os.write(inherited, f"{dead.pid}\n".encode())
+    flock(inherited, LOCK_EX)
+    reactor.callLater(0.2, os.close, inherited)
+    descriptor = await hold(reactor, tmp_path)
+    assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+    os.close(descriptor)
+
+
 def test_a_killed_daemon_leaves_no_server_even_without_a_next_start(
     made: Path, daemon: Callable[..., Daemon]
 ) -> None:
@@ -206,7 +217,7 @@ def test_a_daemon_killed_at_its_very_first_start_is_no_obstacle(
     for delay in (0.0, 0.1, 0.25):
         one = daemon(state)
         end = time.monotonic() + 10
-        while not list(state.glob("database/new-*")) and time.monotonic() < end:
+        while not list(state.glob("database/*/base")) and time.monotonic() < end:
             time.sleep(0.005)
         time.sleep(delay)
         one.end(signal.SIGKILL)
@@ -261,6 +272,21 @@ async def test_stopping_in_the_middle_of_the_first_start(tmp_path: Path) -> None
     await server.stop()
     with pytest.raises(DatabaseUnavailable, match="stopping"):
         await start
+    assert server.pid is None
+    again = EmbeddedPostgres(reactor, tmp_path / "state")
+    assert on_server(await again.start(), "SELECT 1") == [(1,)]
+    await again.stop()
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("moment", [0.0, 0.3])
+async def test_cancelling_the_first_start_ends_what_it_began(tmp_path: Path, moment: float) -> None:
+    server = EmbeddedPostgres(reactor, tmp_path / "state")
+    start = Deferred.fromCoroutine(server.start())
+    start.addErrback(lambda failure: failure.trap(CancelledError))
+    await deferLater(reactor, moment)
+    start.cancel()
+    await server.stop()
     assert server.pid is None
     again = EmbeddedPostgres(reactor, tmp_path / "state")
     assert on_server(await again.start(), "SELECT 1") == [(1,)]
@@ -358,8 +384,8 @@ async def test_a_server_that_cannot_start_says_why(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_path_longer_than_a_sockets_is_no_obstacle(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(reactor, tmp_path / ("long" * 30) / "state")
+async def test_a_path_longer_than_a_sockets_is_no_obstacle(tmp_path: Path, made: Path) -> None:
+    server = EmbeddedPostgres(reactor, grow(tmp_path / ("long" * 30) / "state", made))
     dsn = await server.start()
     assert on_server(dsn, "SELECT 1") == [(1,)]
     await server.stop()
@@ -399,6 +425,14 @@ def test_an_ordinary_user_runs_it_as_themselves(
 
 
 @as_root
+def test_a_state_that_cannot_be_made_is_told_so(
+    open_directory: Path, daemon: Callable[..., Daemon]
+) -> None:
+    one = daemon(open_directory / "state", wrapped=AS_NOBODY)
+    assert one.line() == f"[server] state: {open_directory}/state: Permission denied"
+
+
+@as_root
 def test_a_user_without_a_name_is_told_so(
     open_directory: Path, daemon: Callable[..., Daemon]
 ) -> None:
@@ -428,11 +462,11 @@ async def test_an_open_place_needs_no_mounts(open_directory: Path) -> None:
 
 @as_root
 @pytest_twisted.ensureDeferred
-async def test_closed_parents_stay_closed(open_directory: Path) -> None:
+async def test_closed_parents_stay_closed(open_directory: Path, made: Path) -> None:
     closed = open_directory / "closed"
     closed.mkdir(mode=0o700)
     mounts = Path("/proc/self/mounts").read_text()
-    server = EmbeddedPostgres(reactor, closed / "state")
+    server = EmbeddedPostgres(reactor, grow(closed / "state", made))
     dsn = await server.start()
     assert on_server(dsn, "SELECT 1") == [(1,)]
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
@@ -457,9 +491,8 @@ def test_closed_parents_without_the_right_to_mount_are_named_with_the_remedies(
 
 @as_root
 @pytest_twisted.ensureDeferred
-async def test_a_state_that_lets_no_group_in_lets_in_ours(open_directory: Path) -> None:
-    state = open_directory / "state"
-    state.mkdir(mode=0o700)
+async def test_a_state_that_lets_no_group_in_lets_in_ours(open_directory: Path, made: Path) -> None:
+    state = grow(open_directory / "state", made)
     server = EmbeddedPostgres(reactor, state)
     await server.start()
     assert stat.S_IMODE(state.stat().st_mode) == 0o710
@@ -468,9 +501,10 @@ async def test_a_state_that_lets_no_group_in_lets_in_ours(open_directory: Path) 
 
 @as_root
 @pytest_twisted.ensureDeferred
-async def test_a_state_with_a_group_of_its_own_is_left_as_it_is(open_directory: Path) -> None:
-    state = open_directory / "state"
-    state.mkdir()
+async def test_a_state_with_a_group_of_its_own_is_left_as_it_is(
+    open_directory: Path, made: Path
+) -> None:
+    state = grow(open_directory / "state", made)
     state.chmod(0o750)
     before = state.stat()
     server = EmbeddedPostgres(reactor, state)
@@ -478,6 +512,19 @@ async def test_a_state_with_a_group_of_its_own_is_left_as_it_is(open_directory: 
     await server.stop()
     after = state.stat()
     assert (before.st_gid, before.st_mode) == (after.st_gid, after.st_mode)
+
+
+@as_root
+@pytest_twisted.ensureDeferred
+async def test_a_state_whose_database_was_removed_begins_anew(tmp_path: Path, made: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, 0, made.stat().st_gid)
+    state.chmod(0o710)
+    server = EmbeddedPostgres(reactor, state)
+    assert on_server(await server.start(), "SELECT 1") == [(1,)]
+    await server.stop()
+    assert (state / "database").stat().st_gid == made.stat().st_gid
 
 
 @as_root

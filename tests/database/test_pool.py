@@ -235,6 +235,24 @@ async def test_a_failure_after_its_caller_has_gone_is_logged_once(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_refusal_after_its_caller_has_gone_is_one_line(
+    pool: Pool, logged: list[dict[str, Any]]
+) -> None:
+    async def work(transaction: Transaction) -> None:
+        await transaction.run("SELECT pg_sleep(0.1)")
+        raise Conflict("no")
+
+    caller = pool.interact(work)
+    caller.addErrback(lambda failure: failure.trap(CancelledError))
+    caller.cancel()
+    await deferLater(reactor, 0.3)
+    assert len(logged) == 1
+    event = logged.pop()
+    assert event["why"] == "no"
+    assert "log_failure" not in event
+
+
+@pytest_twisted.ensureDeferred
 async def test_lost_serializable_races_are_run_again_as_a_whole(things: Pool) -> None:
     await things.interact(insert("a"))
     runs = 0
@@ -331,3 +349,14 @@ async def test_stopping_lets_transactions_end_and_leaves_nothing(dsn: str) -> No
     after = set(reactor.getReaders() + reactor.getWriters() + reactor.getDelayedCalls())
     assert after <= before
     assert not pool.is_ready
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping_does_not_wait_for_ever(dsn: str) -> None:
+    pool = Pool(reactor, dsn, size=1)
+    await pool.start()
+    endless = pool.interact(lambda t: t.run("SELECT pg_sleep(20)"))
+    await deferLater(reactor, 0.2)
+    await pool._links.close(0.2)
+    with pytest.raises(DatabaseUnavailable):
+        await endless

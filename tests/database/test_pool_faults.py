@@ -257,6 +257,17 @@ async def test_an_absent_server_is_reported_once_and_found_when_it_comes(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_pool_at_rest_notices_an_outage_and_its_end(frail: Pool, proxy: Proxy) -> None:
+    await ready(frail)
+    await proxy.refuse()
+    await deferLater(reactor, 0.1)
+    assert not frail.is_ready
+    await proxy.listen()
+    await deferLater(reactor, 1.5)
+    assert frail.is_ready
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_short_outage_under_load_costs_at_most_two_seconds_of_errors(
     proxy: Proxy, reports: Callable[[], int]
 ) -> None:
@@ -315,6 +326,7 @@ async def test_stopping_while_the_server_is_absent_or_silent_is_quick(proxy: Pro
         begun = reactor.seconds()
         await pool.stop()
         assert reactor.seconds() - begun < 0.1
+        assert [reader for reader in reactor.getReaders() if isinstance(reader, link.Link)] == []
 
 
 async def _done(result: Any) -> None:
