@@ -55,7 +55,7 @@ INSERT INTO image_file (image_id, hypervisor, blob)
      WHERE state = 'present' AND NOT EXISTS (SELECT FROM image_file f WHERE f.blob = blob.blob);
 INSERT INTO image_shared_with_user
     SELECT image_id, (SELECT account_id FROM account WHERE user_name = 'few') FROM image
-     WHERE image_id % 1000 = 0 ON CONFLICT DO NOTHING;
+     WHERE image_id <= 100 OR image_id % 1000 = 0 ON CONFLICT DO NOTHING;
 INSERT INTO image_shared_with_group
     SELECT image_id, (SELECT group_id FROM user_group WHERE name = 'half') FROM image
      WHERE image_id % 2 = 0 ON CONFLICT DO NOTHING;

@@ -53,16 +53,13 @@ def _owner(user: User, image: Image) -> bool:
 
 
 def _shared(user: User, image: Image) -> bool:
-    return user.user_name in image.shared_users or bool(
-        set(user.groups) & set(image.shared_groups)
-    )
+    return user.user_name in image.shared_users or bool(set(user.groups) & set(image.shared_groups))
 
 
 def _through_group(permission: str) -> Predicate:
     def allows(user: User, image: Image) -> bool:
         return any(
-            permission in m.permissions and m.group in image.owner_groups
-            for m in user.memberships
+            permission in m.permissions and m.group in image.owner_groups for m in user.memberships
         )
 
     return allows

@@ -118,8 +118,16 @@ class IImageRecords(Protocol):
         """
 
 
+@frozen
+class Login:
+    """A DN, in canonical form, that logs in as a user."""
+
+    user_name: str
+    dn: str
+
+
 class IAccountRecords(Protocol):
-    """Users, and who logs in as whom."""
+    """Who logs in as whom."""
 
     async def by_identity(self, identity: Identity) -> User | None:
         """The user with this DN from this issuer; binds the issuer at the first login."""
@@ -128,6 +136,12 @@ class IAccountRecords(Protocol):
         """Create an administrator if there is no user of that name; answer whether it did.
 
         :raises AlreadyExists: the DN or the address is another user's.
+        """
+
+    async def admit(self, login: Login) -> bool:
+        """Let a DN log in as a user, who is made if need be; answer whether it is news.
+
+        :raises AlreadyExists: the DN is another user's, or the name is not free.
         """
 
 

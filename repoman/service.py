@@ -177,9 +177,8 @@ class RepomanService(Service):
 
     async def _start_postgres(self) -> str:
         embedded = EmbeddedPostgres(self._reactor, self._config.server.state)
-        dsn = await embedded.start()
         self._running.push_async_callback(embedded.stop)
-        return dsn
+        return await embedded.start()
 
     async def _listen(self) -> Urls:
         """Open the endpoints, behind a closed gate; answer how clients reach them."""
@@ -280,9 +279,11 @@ class RepomanService(Service):
         self, pool: Pool, blobs: BlobRecords, accounts: Accounts, store: DirectoryStore
     ) -> Repository:
         limits = self._config.limits
-        images = Images(ImageRecords(pool), limits.quota)
-        sweeper, scrubber = Sweeper(blobs, store), Scrubber(blobs, store)
+        records = ImageRecords(pool)
+        sweeper = Sweeper(records, blobs, store, float(limits.expired_kept))
+        scrubber = Scrubber(blobs, store)
         sweep = partial(self._in_background, "sweep", sweeper.sweep)
+        images = Images(records, limits.quota, sweep)
         bounds = UploadLimits(
             limits.max_upload, limits.quota, limits.uploads, float(limits.partial_uploads)
         )

@@ -15,7 +15,7 @@ from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
-from repoman.interfaces import UploadTerms
+from repoman.interfaces import Committed, UploadTerms
 from repoman.model import Digests, Image, User
 from repoman.records import NewImage, NewUser
 
@@ -76,7 +76,7 @@ class Records:
 
     async def finish(self, blob: str, size: int) -> Image:
         """End an upload."""
-        return await self.blobs.finish(blob, size, Digests(f"{size:064x}"), QUOTA)
+        return await self.blobs.finish(blob, Committed(size, Digests(f"{size:064x}"), ""), QUOTA)
 
     async def store(
         self, image: Image, uploader: User, size: int, hypervisor: str = "xen"

@@ -178,6 +178,7 @@ class Daemon:
         self.temporary = directory / "tmp"
         self.temporary.mkdir()
         self.process: subprocess.Popen[bytes] | None = None
+        self.twistd: list[str | Path] = [Path(sys.executable).with_name("twistd")]
         self._people: list[Person] = []
         self.grid.host()
         self.admin = self.person("Roger Impey", ADMIN)
@@ -227,7 +228,7 @@ class Daemon:
 
     def start(self) -> None:
         """Start the server, again after a stop or a kill, and wait until it serves."""
-        command = [Path(sys.executable).with_name("twistd"), "--nodaemon", "--pidfile="]
+        command = [*self.twistd, "--nodaemon", "--pidfile="]
         command += ["repoman", "--config", self.config]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with self.log.open("ab") as log:

@@ -139,7 +139,13 @@ def test_a_refusal_names_its_rule() -> None:
 
 def test_a_permission_counts_only_through_a_group_of_the_owner() -> None:
     image = Image(
-        id=1, uuid="0" * 32, name="one", owner_id=9, owner="user9", modified=NOW, owner_groups=("a",)
+        id=1,
+        uuid="0" * 32,
+        name="one",
+        owner_id=9,
+        owner="user9",
+        modified=NOW,
+        owner_groups=("a",),
     )
     through = Membership("a", frozenset({"image_modify_group"}))
     beside = Membership("b", frozenset({"image_modify_group"}))

@@ -10,31 +10,43 @@ from repoman.records import Listing
 NAMES = "SELECT o.user_name, i.name FROM image i JOIN account o ON o.account_id = i.owner_id "
 """The cheap head of a listing; the other one is ``images.SELECT``."""
 
-_SIZE = """coalesce((SELECT b.size FROM image_file f JOIN blob b USING (blob)
-    JOIN image_hypervisor h ON h.image_id = f.image_id AND h.hypervisor = f.hypervisor
-    WHERE f.image_id = i.image_id ORDER BY h.position LIMIT 1), -1)"""
+SORTS = {"name": "i.name", "modified": "i.modified", "size": "i.default_size"}
+"""What a listing can be sorted by; there is an index for each, with ``image_id``."""
 
-SORTS = {"name": "i.name", "modified": "i.modified", "size": _SIZE}
-"""What a listing can be sorted by."""
+_SHARED = """EXISTS (SELECT FROM image_shared_with_user s
+    WHERE s.image_id = i.image_id AND s.account_id = {account})"""
+_SHARED_BY_GROUP = """EXISTS (SELECT FROM image_shared_with_group s
+    WHERE s.image_id = i.image_id AND s.group_id = ANY({groups}))"""
 
-_VISIBLE = """(i.owner_id = %(viewer)s
-    OR i.image_id IN (SELECT image_id FROM image_shared_with_user WHERE account_id = %(viewer)s)
-    OR i.image_id IN (SELECT s.image_id FROM image_shared_with_group s
-                        JOIN membership m USING (group_id) WHERE m.account_id = %(viewer)s))"""
+_WAYS = (
+    "i.owner_id = %(viewer)s",
+    _SHARED.format(account="%(viewer)s"),
+    _SHARED_BY_GROUP.format(groups="%(viewers_groups)s::bigint[]"),
+)
+"""The ways in which a user may see ``image i``."""
 
-_SHARED_WITH_USER = """(
-    i.image_id IN (SELECT image_id FROM image_shared_with_user s JOIN account USING (account_id)
-                    WHERE user_name = %(shared_with_user)s)
-    OR i.image_id IN (SELECT s.image_id FROM image_shared_with_group s
-                        JOIN membership m USING (group_id) JOIN account USING (account_id)
-                       WHERE user_name = %(shared_with_user)s))"""
+_OTHER = "(SELECT account_id FROM account WHERE user_name = %(shared_with_user)s)"
+_OTHERS_GROUPS = f"ARRAY(SELECT group_id FROM membership WHERE account_id = {_OTHER})"  # noqa: S608
 
-_SHARED_WITH_GROUP = """i.image_id IN (
-    SELECT image_id FROM image_shared_with_group JOIN user_group USING (group_id)
-     WHERE name = %(shared_with_group)s)"""
-
-_SHARED_OUT = """(EXISTS (SELECT FROM image_shared_with_user s WHERE s.image_id = i.image_id)
-    OR EXISTS (SELECT FROM image_shared_with_group s WHERE s.image_id = i.image_id))"""
+_CONDITIONS = {
+    "owner": "i.owner_id = (SELECT account_id FROM account WHERE user_name = %(owner)s)",
+    "shared_with_user": f"({_SHARED} OR {_SHARED_BY_GROUP})".format(
+        account=_OTHER, groups=_OTHERS_GROUPS
+    ),
+    "shared_with_group": """EXISTS (SELECT FROM image_shared_with_group s
+        WHERE s.image_id = i.image_id AND s.group_id = (
+            SELECT group_id FROM user_group WHERE name = %(shared_with_group)s))""",
+    "shared_out": """(EXISTS (SELECT FROM image_shared_with_user s WHERE s.image_id = i.image_id)
+        OR EXISTS (SELECT FROM image_shared_with_group s WHERE s.image_id = i.image_id))""",
+    "text": """(strpos(lower(i.name), lower(%(text)s)) > 0
+        OR strpos(lower(i.description), lower(%(text)s)) > 0)""",
+    "hypervisor": """EXISTS (SELECT FROM image_hypervisor h
+        WHERE h.image_id = i.image_id AND h.hypervisor = %(hypervisor)s)""",
+    "os_type": "i.os_type = %(os_type)s",
+    "os_arch": "i.os_arch = %(os_arch)s",
+    "os_variant": "i.os_variant = %(os_variant)s",
+}
+"""What each part of a Listing means for ``image i``."""
 
 
 def sees_everything(user: User) -> bool:
@@ -49,55 +61,51 @@ def visible_to(viewer: User, *, private: bool = False) -> tuple[str, dict[str, A
     """
     if private or sees_everything(viewer):
         return "true", {}
-    return _VISIBLE, {"viewer": viewer.id}
+    return f"({' OR '.join(_WAYS)})", _viewer(viewer)
+
+
+def _viewer(user: User) -> dict[str, Any]:
+    # Keys, not names: the planner then knows how much is shared with these very groups.
+    return {"viewer": user.id, "viewers_groups": [m.group_id for m in user.memberships]}
 
 
 def image_query(wanted: Listing) -> tuple[str, dict[str, Any]]:
     """WHERE, ORDER BY and LIMIT of a listing, and their parameters."""
-    conditions: list[str] = []
-    params: dict[str, Any] = {}
-
-    def where(condition: str, **values: Any) -> None:
-        conditions.append(condition)
-        params.update(values)
-
-    if wanted.viewer is not None:
-        condition, values = visible_to(wanted.viewer)
-        where(condition, **values)
-    if wanted.owner is not None:
-        where("o.user_name = %(owner)s", owner=wanted.owner)
-    if wanted.shared_with_user is not None:
-        where(_SHARED_WITH_USER, shared_with_user=wanted.shared_with_user)
-    if wanted.shared_with_group is not None:
-        where(_SHARED_WITH_GROUP, shared_with_group=wanted.shared_with_group)
-    if wanted.shared_out:
-        where(_SHARED_OUT)
-    if wanted.text is not None:
-        where(
-            "(strpos(lower(i.name), lower(%(text)s)) > 0"
-            " OR strpos(lower(i.description), lower(%(text)s)) > 0)",
-            text=wanted.text,
-        )
-    if wanted.hypervisor is not None:
-        where(
-            "EXISTS (SELECT FROM image_hypervisor h WHERE h.image_id = i.image_id"
-            " AND h.hypervisor = %(hypervisor)s)",
-            hypervisor=wanted.hypervisor,
-        )
-    for name in ("os_type", "os_arch", "os_variant"):
-        if name in wanted.exact:
-            where(f"i.{name} = %({name})s", **{name: wanted.exact[name]})
+    params = _given(wanted)
+    conditions = [_CONDITIONS[name] for name in params]
     column = SORTS[wanted.sort]
     direction, beyond = ("DESC", "<") if wanted.descending else ("ASC", ">")
     if wanted.after is not None:
-        where(
-            f"({column}, i.image_id) {beyond} (%(after)s, %(after_id)s)",
-            after=wanted.after[0],
-            after_id=wanted.after[1],
-        )
-    tail = " WHERE " + " AND ".join(conditions) if conditions else ""
-    tail += f" ORDER BY {column} {direction}, i.image_id {direction}"
+        conditions.append(f"({column}, i.image_id) {beyond} (%(after)s, %(after_id)s)")
+        params["after"], params["after_id"] = wanted.after
+    tail = f" ORDER BY {column} {direction}, i.image_id {direction}"
     if wanted.limit is not None:
         tail += " LIMIT %(limit)s"
         params["limit"] = wanted.limit
-    return tail, params
+    if wanted.viewer is not None and not sees_everything(wanted.viewer):
+        params |= _viewer(wanted.viewer)
+        conditions = [_first_visible(conditions, tail)]
+    return (" WHERE " + " AND ".join(conditions) if conditions else "") + tail, params
+
+
+def _given(wanted: Listing) -> dict[str, Any]:
+    values = {
+        "owner": wanted.owner, "shared_with_user": wanted.shared_with_user,
+        "shared_with_group": wanted.shared_with_group, "shared_out": wanted.shared_out or None,
+        "text": wanted.text, "hypervisor": wanted.hypervisor, **wanted.exact,
+    }  # fmt: skip
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _first_visible(conditions: list[str], tail: str) -> str:
+    """A condition: among the first of each of the three ways in which one may see an image.
+
+    One OR of the three would be asked of every image in the order of the list
+    until the page is full, which takes long for who sees few; each way by
+    itself the planner can follow from the shorter end.
+    """
+    found = []
+    for way in _WAYS:
+        where = " AND ".join([way, *conditions])
+        found.append(f"(SELECT i.image_id FROM image i WHERE {where}{tail})")  # noqa: S608 constants
+    return f"i.image_id IN ({' UNION '.join(found)})"

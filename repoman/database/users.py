@@ -18,8 +18,8 @@ COLUMNS = """
     a.account_id, a.user_name, a.full_name, a.email, a.suspended, a.quota, a.used,
     ARRAY(SELECT subject FROM login l WHERE l.account_id = a.account_id ORDER BY position),
     (SELECT json_agg(json_build_array(g.name, ARRAY(
-                SELECT permission FROM group_permission p WHERE p.group_id = g.group_id))
-                ORDER BY g.name)
+                SELECT permission FROM group_permission p WHERE p.group_id = g.group_id),
+                g.group_id) ORDER BY g.name)
        FROM membership m JOIN user_group g USING (group_id)
       WHERE m.account_id = a.account_id)
 """
@@ -45,7 +45,7 @@ def user_from_row(row: Sequence[Any]) -> User:
         quota=row[5],
         used=row[6],
         client_dns=tuple(row[7]),
-        memberships=tuple(Membership(name, frozenset(p)) for name, p in row[8] or ()),
+        memberships=tuple(Membership(g, frozenset(p), key) for g, p, key in row[8] or ()),
     )
 
 
@@ -56,9 +56,7 @@ async def an_admin_stays(transaction: Transaction) -> AsyncIterator[None]:
     :raises Protected: it would take the last administrator's who can log in.
     """
     # Whoever else takes rights away waits here, and then counts what we left.
-    await transaction.run(
-        "SELECT FROM user_group WHERE name = %s FOR NO KEY UPDATE", (ADMINS,)
-    )
+    await transaction.run("SELECT FROM user_group WHERE name = %s FOR NO KEY UPDATE", (ADMINS,))
     before = await transaction.run_one(_ACTIVE_ADMINS, (ADMINS,))
     yield
     after = await transaction.run_one(_ACTIVE_ADMINS, (ADMINS,))
@@ -100,9 +98,7 @@ async def _set_logins(
     )
 
 
-async def _change_logins(
-    transaction: Transaction, user: User, changes: Mapping[str, Any]
-) -> None:
+async def _change_logins(transaction: Transaction, user: User, changes: Mapping[str, Any]) -> None:
     dns = changes.get("client_dns", user.client_dns)
     known = await transaction.run(
         "SELECT subject, issuer FROM login WHERE account_id = %s", (user.id,)
@@ -225,9 +221,7 @@ class UserRecords:
         await self._pool.interact(work)
 
 
-async def _change_guarded(
-    transaction: Transaction, user: User, changes: Mapping[str, Any]
-) -> None:
+async def _change_guarded(transaction: Transaction, user: User, changes: Mapping[str, Any]) -> None:
     async with an_admin_stays(transaction):
         await _change(transaction, user, changes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import evolve, frozen
@@ -61,11 +61,15 @@ class Images:
     """The records of images, under the policy.
 
     :param quota: of a user without one of their own, in bytes.
+    :param discarded: called when there is work for the sweeper.
     """
 
-    def __init__(self, records: IImageRecords, quota: int) -> None:
+    def __init__(
+        self, records: IImageRecords, quota: int, discarded: Callable[[], object] = lambda: None
+    ) -> None:
         self._records = records
         self._quota = quota
+        self._discarded = discarded
 
     async def find(self, caller: Caller, ref: ImageRef, action: str = "image.see") -> Image:
         """The image, if the caller may do ``action`` to it.
@@ -124,6 +128,7 @@ class Images:
         image = await self.find(caller, ref, "image.delete")
         forbid_changes_to_read_only(image)
         await self._records.delete(image)
+        self._discarded()
 
     async def share(
         self, caller: Caller, ref: ImageRef, *, user: str = "", group: str = ""

@@ -6,6 +6,7 @@ from attrs import evolve, frozen
 
 from repoman.errors import RepomanError
 from repoman.interfaces import IBlobRecords, IBlobStore
+from repoman.records import IImageRecords
 
 BATCH = 100
 """Blobs looked at in one go."""
@@ -29,16 +30,27 @@ class Inventory:
 
 
 class Sweeper:
-    """Bytes go only after a committed record says that nobody may get them."""
+    """Bytes go only after a committed record says that nobody may get them.
 
-    def __init__(self, records: IBlobRecords, store: IBlobStore) -> None:
+    :param expired_kept: how long an expired image keeps its bytes, in seconds.
+    """
+
+    def __init__(
+        self,
+        images: IImageRecords,
+        records: IBlobRecords,
+        store: IBlobStore,
+        expired_kept: float,
+    ) -> None:
+        self._images = images
         self._records = records
         self._store = store
+        self._expired_kept = expired_kept
         self._sweeping = False
         self._again = False
 
     async def sweep(self) -> int:
-        """Give up dead uploads, remove what is marked; answer how many blobs went.
+        """Give up dead uploads and expired files, remove what is marked; answer how many blobs went.
 
         Two calls at once become one that looks twice.
         """
@@ -57,6 +69,8 @@ class Sweeper:
 
     async def _sweep_once(self) -> int:
         await self._records.expire_leases()
+        while await self._images.expire_images(self._expired_kept) > 0:
+            continue
         removed = 0
         while True:
             marked = await self._records.to_delete(BATCH)

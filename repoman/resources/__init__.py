@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from klein import Klein
+from twisted.internet.defer import TimeoutError
 from twisted.web.resource import Resource
 
 from repoman.errors import NoSuchRoute, NotIdentified, RepomanError, Unavailable
 from repoman.repository import Repository
-from repoman.resources import files, groups, images, uploads, users, whoami
+from repoman.resources import description, files, groups, images, uploads, users, whoami
 from repoman.resources.asking import Routes
 from repoman.resources.replies import refuse
 from repoman.wire import Urls
@@ -30,9 +32,10 @@ class Root(Resource):
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
         routes = Routes(app, repository.accounts, urls)
-        for noun in (whoami, users, groups, images, files, uploads):
+        for noun in (description, whoami, users, groups, images, files, uploads):
             noun.add_routes(routes, repository)
         self.app = app
+        self.settled = routes.settled
         self._api = app.resource()
 
     def render(self, request: Any) -> Any:
@@ -80,7 +83,7 @@ class Gate(Resource):
 
     def __init__(self) -> None:
         super().__init__()
-        self.behind: Resource | None = None
+        self.behind: Root | None = None
 
     def render(self, request: Any) -> Any:
         """Pass a request on, or refuse it for now."""
@@ -88,3 +91,12 @@ class Gate(Resource):
             refuse(request, Unavailable("The server waits for its database; try again soon."))
             return b""
         return self.behind.render(request)
+
+    async def settle(self, reactor: Any, seconds: float) -> None:
+        """Wait for all that is under way, also for what goes on without its client.
+
+        :param seconds: the longest to wait.
+        """
+        if self.behind is not None:
+            with suppress(TimeoutError):
+                await self.behind.settled().addTimeout(seconds, reactor)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from repoman.errors import NoSuchRoute
 from repoman.model import DEFAULT_HYPERVISOR, ImageRef
 from repoman.policy import authorize
 from repoman.records import Listing, NewImage
 from repoman.repository import Repository
+from repoman.repository.images import Images
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import ABSENT, NEVER, Moment, Words, given, read_form
 from repoman.resources.listing import list_images, wants_full
@@ -90,25 +90,20 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         await images.delete(ask.caller, ImageRef(user, image))
         return Reply({})
 
-    shares = tuple(f"{path}/share/<kind>/<name>" for path in one)
+    for kind in ("user", "group"):
+        _add_sharing(routes, images, kind, [f"{path}/share/{kind}/<name>" for path in one])
 
-    @routes.add("POST", *shares)
-    async def share(ask: Ask, image: str, kind: str, name: str, user: str | None = None) -> Reply:
-        await images.share(ask.caller, ImageRef(user, image), **_shared_with(kind, name))
+
+def _add_sharing(routes: Routes, images: Images, kind: str, paths: list[str]) -> None:
+    @routes.add("POST", *paths)
+    async def share(ask: Ask, image: str, name: str, user: str | None = None) -> Reply:
+        await images.share(ask.caller, ImageRef(user, image), **{kind: name})
         return Reply({})
 
-    @routes.add("DELETE", *shares)
-    async def unshare(
-        ask: Ask, image: str, kind: str, name: str, user: str | None = None
-    ) -> Reply:
-        await images.unshare(ask.caller, ImageRef(user, image), **_shared_with(kind, name))
+    @routes.add("DELETE", *paths)
+    async def unshare(ask: Ask, image: str, name: str, user: str | None = None) -> Reply:
+        await images.unshare(ask.caller, ImageRef(user, image), **{kind: name})
         return Reply({})
-
-
-def _shared_with(kind: str, name: str) -> dict[str, str]:
-    if kind not in ("user", "group"):
-        raise NoSuchRoute("An image is shared with a user or a group.")
-    return {kind: name}
 
 
 def _new_image(form: CreateForm) -> NewImage:

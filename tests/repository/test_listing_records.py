@@ -120,9 +120,7 @@ async def test_a_listing_is_what_the_policy_lets_one_see(records: Records) -> No
         assert list(profile.images) == sorted(i.name for i in seen if i.owner == "alice")
         shared = await records.images.listing(Listing(shared_with_user=name))
         assert shared == [
-            i
-            for i in whole
-            if name in i.shared_users or set(viewer.groups) & set(i.shared_groups)
+            i for i in whole if name in i.shared_users or set(viewer.groups) & set(i.shared_groups)
         ]
     shared_out = await records.images.listing(Listing(owner="bob", shared_out=True))
     assert shared_out == [

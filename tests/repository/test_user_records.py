@@ -124,9 +124,7 @@ async def test_the_issuer_is_bound_at_the_first_login(records: Records) -> None:
     await records.user("alice")
 
     async def login(issuer: str) -> User | None:
-        return await records.accounts.by_identity(
-            Identity("/C=CA/CN=alice", issuer, False, 0, FAR)
-        )
+        return await records.accounts.by_identity(Identity("/C=CA/CN=alice", issuer, False, 0, FAR))
 
     first, second = await at_once(login("/CN=One CA"), login("/CN=Other CA"))
     assert (first is None) != (second is None)

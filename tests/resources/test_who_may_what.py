@@ -32,6 +32,7 @@ class Row:
     ok: int = 200
     form: Mapping[str, str] | None = None
     body: bytes | None = None
+    headers: Mapping[str, str] | None = None
     hidden: bool = False
     otherwise: Mapping[str, int] = field(factory=dict)
 
@@ -59,6 +60,7 @@ DELETERS = "owner image_delete image_delete_group admin"
 SHARERS = "owner friend fellow admin"
 
 ROWS = [
+    row("GET /api/openapi.json", " ".join(EVERYBODY)),
     row("GET /api/whoami", KNOWN),
     # users
     row("GET /api/users", KNOWN),
@@ -132,6 +134,9 @@ ROWS = [
     image_row(f"PUT {RAW}", "owner admin", body=b"other bytes"),
     image_row("PUT /api/images/raw/{owner}/xen/{image}", "owner admin", body=b"other bytes"),
     image_row("PUT /api/images/raw/{owner}/{public}", "owner admin", body=b"public bytes"),
+    image_row(f"POST {RAW}", "owner admin", 201, headers={"Upload-Complete": "?0"}),
+    row("GET /api/uploads", KNOWN),
+    row("GET /api/uploads/nothing", "", otherwise=dict.fromkeys(KNOWN.split(), 404)),
 ]
 
 
@@ -204,7 +209,7 @@ class World:
         names = {**self.names, "new": self.new(), "me": person.name or self.owner.name}
         method, path = row.asked.format(**names).split()
         form = {k: v.format(**names) for k, v in row.form.items()} if row.form else None
-        return person.ask(method, path, form=form, body=row.body)
+        return person.ask(method, path, form=form, body=row.body, headers=row.headers)
 
 
 @pytest.fixture(scope="module")

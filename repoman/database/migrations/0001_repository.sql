@@ -95,10 +95,12 @@ CREATE TABLE image (
     read_only               boolean NOT NULL DEFAULT false,
     unauthenticated_access  boolean NOT NULL DEFAULT false,
     version                 integer NOT NULL DEFAULT 0,
+    default_size            bigint NOT NULL DEFAULT -1,     -- bytes; -1: no file (see below)
     CONSTRAINT image_name_taken UNIQUE (owner_id, name)
 );
 CREATE INDEX image_by_name ON image (name, image_id);
 CREATE INDEX image_by_modified ON image (modified, image_id);
+CREATE INDEX image_by_size ON image (default_size, image_id);
 CREATE INDEX image_by_expiry ON image (expires) WHERE expires IS NOT NULL;
 
 CREATE TABLE image_hypervisor (
@@ -148,6 +150,22 @@ CREATE TABLE image_file (
     PRIMARY KEY (image_id, hypervisor),
     FOREIGN KEY (image_id, hypervisor) REFERENCES image_hypervisor ON DELETE CASCADE
 );
+
+-- The size of the file of the first listed hypervisor that has one, for lists to be
+-- sorted by: kept by the database, so that no statement can forget it.
+CREATE FUNCTION note_default_size() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE image SET default_size = coalesce((
+        SELECT b.size FROM image_hypervisor h
+          JOIN image_file f USING (image_id, hypervisor) JOIN blob b USING (blob)
+         WHERE h.image_id = image.image_id ORDER BY h.position LIMIT 1), -1)
+     WHERE image_id = coalesce(NEW.image_id, OLD.image_id);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER image_file_size AFTER INSERT OR UPDATE OR DELETE ON image_file
+    FOR EACH ROW EXECUTE FUNCTION note_default_size();
+CREATE TRIGGER image_hypervisor_size AFTER UPDATE ON image_hypervisor
+    FOR EACH ROW WHEN (OLD.position <> NEW.position) EXECUTE FUNCTION note_default_size();
 
 CREATE TABLE image_shared_with_user (
     image_id    bigint NOT NULL REFERENCES image ON DELETE CASCADE,

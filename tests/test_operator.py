@@ -1,0 +1,120 @@
+"""The operator's commands, as programs, with and without a running daemon."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repoman.errors import Misconfigured
+from repoman.gridmap import read_gridmap
+from repoman.records import Login
+from tests.server import ROOT, Daemon
+
+
+def operate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "repoman.operator", *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, cwd="/",
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+
+
+def gridmap(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_gridmap_is_read_as_globus_writes_it(tmp_path: Path) -> None:
+    file = gridmap(
+        tmp_path / "grid-mapfile",
+        "# people",
+        "",
+        '"/C=CA/O=Grid/CN=Roger Impey" impeyr',
+        '  "/C=CA/O=Grid/CN=Two Names"   two,other',
+        "/C=CA/CN=plain plain",
+        '"/C=CA/CN=host/www.example.org/Email=a@b.c" www',
+        r'"/C=CA/CN=Quoted \"Q\"" quoted',
+        r'"/C=CA/CN=Zo\xC3\xab" zoe',
+    )
+    assert read_gridmap(file) == [
+        Login("impeyr", "/C=CA/O=Grid/CN=Roger Impey"),
+        Login("two", "/C=CA/O=Grid/CN=Two Names"),
+        Login("plain", "/C=CA/CN=plain"),
+        Login("www", r"/C=CA/CN=host\/www.example.org/emailAddress=a@b.c"),
+        Login("quoted", '/C=CA/CN=Quoted "Q"'),
+        Login("zoe", "/C=CA/CN=Zo\xeb"),
+    ]
+
+
+def test_every_mistake_in_a_gridmap_is_told(tmp_path: Path) -> None:
+    file = gridmap(tmp_path / "map", '"/C=CA/CN=x" .pool', "nonsense", '"CN=x" x', '"/CN=ok" ok')
+    with pytest.raises(Misconfigured) as told:
+        read_gridmap(file)
+    places = [line.split(": ")[0] for line in told.value.mistakes]
+    assert places == [f"{file}:{n}" for n in (1, 2, 3)]
+    with pytest.raises(Misconfigured, match="cannot be read"):
+        read_gridmap(tmp_path / "nothing")
+
+
+def test_a_gridmap_is_imported_while_the_daemon_runs(daemon: Daemon, tmp_path: Path) -> None:
+    old = daemon.newcomer()
+    new, spare = daemon.person("Mapped One"), daemon.person("Mapped Spare")
+    file = gridmap(
+        tmp_path / "map",
+        f'"{new.dn}" mapped',
+        f'"{spare.dn}" {old.name}',
+        f'"{old.dn}" {old.name}',
+    )
+    done = operate("import-gridmap", "-c", daemon.config, file)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert done.stdout.endswith("2 of 3 logins are new; 0 could not be.\n")
+    assert new.ask("GET", "/api/whoami").json["user_name"] == "mapped"
+    assert spare.ask("GET", "/api/whoami").json["client_dn"] == old.dn
+    again = operate("import-gridmap", "-c", daemon.config, file)
+    assert again.stdout == "0 of 3 logins are new; 0 could not be.\n"
+
+
+def test_what_cannot_be_imported_is_said_and_the_rest_done(daemon: Daemon, tmp_path: Path) -> None:
+    person = daemon.person("Mapped Late")
+    file = gridmap(
+        tmp_path / "map", f'"{daemon.admin.dn}" burglar', '"/CN=new" kvm', f'"{person.dn}" late'
+    )
+    done = operate("import-gridmap", "-c", daemon.config, file)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 2
+    assert person.ask("GET", "/api/whoami").json["user_name"] == "late"
+    assert daemon.admin.ask("GET", "/api/users/burglar").status == 404
+
+
+def test_a_gridmap_is_imported_while_no_daemon_runs(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    person = daemon.person("Early Bird")
+    file = gridmap(tmp_path / "map", f'"{person.dn}" early')
+    done = operate("import-gridmap", "-c", daemon.config, file)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    with daemon.running():
+        assert person.ask("GET", "/api/whoami").json["user_name"] == "early"
+
+
+def test_mistakes_change_nothing_and_are_no_traceback(daemon: Daemon, tmp_path: Path) -> None:
+    file = gridmap(tmp_path / "map", '"/CN=fine" fine', "nonsense")
+    done = operate("import-gridmap", "-c", daemon.config, file)
+    assert done.returncode == 1
+    assert done.stderr == f'{file}:2: A line is "DN" user.\n'
+    assert daemon.admin.ask("GET", "/api/users/fine").status == 404
+
+
+def test_the_configuration_is_checked_and_shown(daemon: Daemon, tmp_path: Path) -> None:
+    assert operate("check-config", "-c", daemon.config).returncode == 0
+    bad = tmp_path / "bad.conf"
+    bad.write_text("[server]\nport = 1\n")
+    refused = operate("check-config", "-c", bad)
+    assert refused.returncode == 1
+    assert "bad.conf:2" in refused.stderr
+    sample = operate("sample-config")
+    assert sample.stdout == (ROOT / "etc" / "repoman.conf").read_text()
+    assert operate("fly").returncode == 2
