@@ -17,7 +17,7 @@ class AccountRecords:
 
     async def by_identity(self, identity: Identity) -> User | None:
         """The user with this DN from this issuer; binds the issuer at the first login."""
-        rows = await self._pool.query(
+        rows = await self._pool.ask(
             f"SELECT {COLUMNS}, login.issuer FROM account a JOIN login USING (account_id)"  # noqa: S608 a constant
             " WHERE login.subject = %s",
             (identity.subject,),

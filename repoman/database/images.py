@@ -196,14 +196,14 @@ class ImageRecords:
 
     async def find(self, owner: str, name: str) -> Image | None:
         """An image by its owner's and its own name."""
-        rows = await self._pool.query(
+        rows = await self._pool.ask(
             SELECT + " WHERE o.user_name = %s AND i.name = %s", (owner, name)
         )
         return image_from_row(rows[0]) if rows else None
 
     async def find_either(self, word: str, caller: str | None, name: str) -> Image | None:
         """The image of user ``word``; or the caller's own, if ``word`` is a hypervisor."""
-        rows = await self._pool.query(
+        rows = await self._pool.ask(
             SELECT + EITHER, {"word": word, "caller": caller, "name": name}
         )
         return image_from_row(rows[0]) if rows else None

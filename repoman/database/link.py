@@ -46,11 +46,13 @@ class Link(Connection):  # type: ignore[misc]  # txpostgres has no type hints
     which blocks the whole process while the database does not answer.
 
     :param lost: called once if the connection dies while nothing uses it.
+    :ivar prepared: the names of the statements that the server has planned for it.
     """
 
     def __init__(self, reactor: Any, lost: Callable[[Link], None]) -> None:
         super().__init__(reactor)
         self._lost = lost
+        self.prepared: set[str] = set()
 
     async def open(self, parameters: Mapping[str, str]) -> None:
         """Connect and log in.

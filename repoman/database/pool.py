@@ -8,7 +8,13 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from psycopg2 import OperationalError
-from psycopg2.errors import DeadlockDetected, InFailedSqlTransaction, SerializationFailure
+from psycopg2.errors import (
+    DeadlockDetected,
+    FeatureNotSupported,
+    InFailedSqlTransaction,
+    InvalidSqlStatementName,
+    SerializationFailure,
+)
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -17,9 +23,13 @@ from twisted.python.failure import Failure
 from repoman.database.dsn import connection_parameters
 from repoman.database.link import Link, LinkLost, Parameters, detached
 from repoman.database.links import Links
+from repoman.database.prepared import Prepared, prepared
 from repoman.errors import DatabaseUnavailable, OutcomeUnknown, RepomanError
 
 T = TypeVar("T")
+
+# A lost link, or one whose plans are of tables that a newer release has changed.
+_STALE = (LinkLost, FeatureNotSupported, InvalidSqlStatementName)
 
 ATTEMPTS = 5
 """How often a transaction is tried that conflicts with others (SQLSTATE 40001, 40P01)."""
@@ -130,6 +140,13 @@ class Pool:
         """
         return _detached(_available(self._interact(work)))
 
+    def ask(self, sql: str, params: Parameters = ()) -> Deferred[list[tuple[Any, ...]]]:
+        """The same as :meth:`query`, for what nearly every request asks: planned only once.
+
+        :param sql: one of few constants.
+        """
+        return _detached(_available(self._ask(prepared(sql), params)))
+
     def query(self, sql: str, params: Parameters = ()) -> Deferred[list[tuple[Any, ...]]]:
         """Answer the rows of one statement that only reads, in one round trip.
 
@@ -182,6 +199,28 @@ class Pool:
                 "The connection to the database broke at the last moment: "
                 "the change may or may not have been made."
             ) from error
+
+    async def _ask(self, statement: Prepared, params: Parameters) -> list[tuple[Any, ...]]:
+        values = statement.values(params)
+        try:
+            return await self._ask_once(statement, values)
+        except _STALE:
+            self._links.discard_idle()  # they are as old
+        return await self._ask_once(statement, values)
+
+    async def _ask_once(self, statement: Prepared, values: list[Any]) -> list[tuple[Any, ...]]:
+        link = await self._links.take()
+        known = statement.name in link.prepared
+        call = statement.call if known else statement.introduction + statement.call
+        try:
+            rows = _rows(await link.execute(call, values, limit=self._limit))
+            link.prepared.add(statement.name)
+            return rows
+        except _STALE:
+            link.shut()
+            raise
+        finally:
+            self._links.give_back(link)
 
     async def _query(self, sql: str, params: Parameters) -> list[tuple[Any, ...]]:
         link, cursor = await self._first(sql, params, self._limit)
