@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from datetime import datetime, timezone
 from functools import partial
@@ -13,11 +13,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from repoman.accesslog import AccessLog
 from repoman.admins import read_admins
+from repoman.background import Background
 from repoman.config import Config
 from repoman.database.accounts import AccountRecords
 from repoman.database.blobs import BlobRecords
@@ -27,7 +28,7 @@ from repoman.database.images import ImageRecords
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
-from repoman.errors import DatabaseUnavailable, Misconfigured, RepomanError, TrustUnreadable
+from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
 from repoman.interfaces import IConsuming
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.repository import Repository
@@ -121,6 +122,7 @@ class RepomanService(Service):
         self._tls = tls
         self._admins = read_admins(config.accounts.admins)
         self._running = AsyncExitStack()
+        self._background = Background(reactor)
         self._gate = Gate()
         self._metrics = Metrics()
         self._trouble_with_trust = ""
@@ -151,6 +153,7 @@ class RepomanService(Service):
             [Deferred.fromCoroutine(site.drain(DRAIN_SECONDS)) for site in self._sites]
         )
         await self._gate.settle(self._reactor, SETTLE_SECONDS)
+        self._background.stop()
         await self._running.aclose()
 
     def _hurry_when_told_again(self) -> None:
@@ -209,7 +212,7 @@ class RepomanService(Service):
             ) from None
         self.ports.append(port)
         self._sites.append(site)
-        self._repeat(WATCH_SECONDS, "watch", partial(site.watch, WATCH_SECONDS))
+        self._background.every(WATCH_SECONDS, "watch", partial(site.watch, WATCH_SECONDS))
         return port
 
     def _note(self, access: AccessLog, request: Any) -> None:
@@ -244,7 +247,7 @@ class RepomanService(Service):
             self._metrics.stalled(max(late, 0.0))
             due = self._reactor.seconds() + LAG_SECONDS
 
-        self._repeat(LAG_SECONDS, "watch the loop", look)
+        self._background.every(LAG_SECONDS, "watch the loop", look)
 
     def _troubles(self) -> list[str]:
         found = [] if self._gate.behind else ["The database is not there yet."]
@@ -282,20 +285,20 @@ class RepomanService(Service):
         records = ImageRecords(pool)
         sweeper = Sweeper(records, blobs, store, float(limits.expired_kept))
         scrubber = Scrubber(blobs, store)
-        sweep = partial(self._in_background, "sweep", sweeper.sweep)
+        sweep = partial(self._background.once, "sweep", sweeper.sweep)
         images = Images(records, limits.quota, sweep)
         bounds = UploadLimits(
             limits.max_upload, limits.quota, limits.uploads, float(limits.partial_uploads)
         )
         files = Files(images, blobs, store, _digesting, bounds, now, sweep)
         uploads = Uploads(images, blobs, store, _digesting, bounds, sweep)
-        self._repeat(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
-        self._repeat(SCRUB_SECONDS, "scrub", partial(_scrub, scrubber))
+        self._background.every(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
+        self._background.every(SCRUB_SECONDS, "scrub", partial(_scrub, scrubber))
         stock = partial(_take_stock, sweeper, scrubber)
-        self._repeat(STOCK_SECONDS, "take stock", stock, at_once=True)
-        self._repeat(RENEWAL_SECONDS, "renew leases", files.renew_leases)
-        self._repeat(RENEWAL_SECONDS, "renew leases", uploads.renew_leases)
-        self._repeat(PROGRESS_SECONDS, "record progress", uploads.record_progress)
+        self._background.every(STOCK_SECONDS, "take stock", stock, at_once=True)
+        self._background.every(RENEWAL_SECONDS, "renew leases", files.renew_leases)
+        self._background.every(RENEWAL_SECONDS, "renew leases", uploads.renew_leases)
+        self._background.every(PROGRESS_SECONDS, "record progress", uploads.record_progress)
         users = UserRecords(pool)
         return Repository(
             accounts,
@@ -320,11 +323,11 @@ class RepomanService(Service):
                 return
 
     def _keep_trust_fresh(self) -> None:
-        self._repeat(self._config.tls.reload, "reload trust", self._reload)
+        self._background.every(self._config.tls.reload, "reload trust", self._reload)
         signal.signal(
             signal.SIGHUP,
             lambda *_: self._reactor.callFromThread(
-                self._in_background, "reload trust", self._reload
+                self._background.once, "reload trust", self._reload
             ),
         )
 
@@ -335,31 +338,6 @@ class RepomanService(Service):
             self._trouble_with_trust = f"Trust was not reloaded: {error.message}"
             raise
         self._trouble_with_trust = ""
-
-    def _repeat(
-        self,
-        seconds: float,
-        name: str,
-        work: Callable[[], Awaitable[Any]],
-        *,
-        at_once: bool = False,
-    ) -> None:
-        loop = LoopingCall(self._in_background, name, work)
-        loop.clock = self._reactor
-        loop.start(seconds, now=at_once)
-        self._running.callback(loop.stop)
-
-    def _in_background(self, name: str, work: Callable[[], Awaitable[Any]]) -> Deferred[Any]:
-        """Run ``work``; its failure is one line in the log and costs nothing else."""
-        running = Deferred.fromCoroutine(_run(work))
-
-        def failed(failure: Any) -> None:
-            if failure.check(RepomanError):
-                log.warn("{name}: {reason}", name=name, reason=failure.value.message)
-            else:
-                log.failure("{name} failed", failure, name=name)
-
-        return running.addErrback(failed)
 
 
 def _digesting(
@@ -391,10 +369,6 @@ async def _take_stock(sweeper: Sweeper, scrubber: Scrubber) -> None:
 
 async def _stopped(port: Any) -> None:
     await port.stopListening()
-
-
-async def _run(work: Callable[[], Awaitable[Any]]) -> Any:
-    return await work()
 
 
 def _origin(scheme: str, host: str, port: Any, usual: int) -> str:

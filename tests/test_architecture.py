@@ -45,9 +45,12 @@ MAY_IMPORT = {
     "resources": CORE | {"wire", "gsi", "repository"},
     "client": CORE | {"wire", "gsi", "tls", "streams"},
     "cli": CORE | {"client"},
+    "background": CORE,
     "accesslog": CORE,
     "metrics": set(),
     "admins": CORE | {"gsi", "repository"},
+    "gridmap": CORE | {"gsi"},
+    "operator": CORE | {"config", "database", "gridmap"},
     "tap": CORE | {"config", "service"},
 }
 # service.py is the one place that knows everyone; only the user's side is none of its business.
