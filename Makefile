@@ -1,8 +1,11 @@
 # make demo     a throw-away grid, server and session; nothing stays
 # make run      the same server, kept in the foreground
 # make test     everything the tests need, and the tests
+# make test-faults  hundreds of kills, power cuts, slow disks: half an hour
+# make scoreboard   every fault test, and what it showed, as one table
 # make lint     ruff, mypy and the news
 # make wheel    the wheel, in dist/
+# make share    the manual page and the shells' completions, made anew
 # make check    all of it, as .ci/run does
 # make clean    remove what these made
 #
@@ -24,9 +27,9 @@ BIN := $(abspath $(VENV))/bin
 # What the tests run, and the Debian package that brings it.
 TOOLS := grid-proxy-init:globus-proxy-utils voms-proxy-fake:voms-clients \
          arcproxy:nordugrid-arc-client davix-get:davix qemu-img:qemu-utils \
-         curl:curl strace:strace mkfs.ext4:e2fsprogs
+         curl:curl strace:strace mkfs.ext4:e2fsprogs rsync:rsync
 
-.PHONY: help demo run test tools lint wheel check clean
+.PHONY: help demo run test test-faults scoreboard tools lint wheel share check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -41,6 +44,12 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-test tools
 	@$(BIN)/python -m pytest $(TESTS)
 
+test-faults: $(VENV)/.installed-test tools
+	@$(BIN)/python -m pytest tests/faults
+
+scoreboard: $(VENV)/.installed-test tools
+	@$(BIN)/python -m tests.scoreboard
+
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -51,6 +60,12 @@ wheel: $(VENV)/.installed
 	@rm -rf build dist
 	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl
+
+share: $(VENV)/.installed
+	@$(BIN)/repoman help --man > share/man/man1/repoman.1
+	@$(BIN)/repoman completion bash > share/bash-completion/completions/repoman
+	@$(BIN)/repoman completion zsh > share/zsh/site-functions/_repoman
+	@$(BIN)/repoman completion fish > share/fish/vendor_completions.d/repoman.fish
 
 check:
 	@.ci/run

@@ -38,8 +38,10 @@ class Access:
         whom = f"credential {self.credential}" if self.credential else "no credential"
         return f"Server {self.host}:{self.port}, {whom}."
 
-    async def work(self, reactor: Any, command: Command, options: Options, out: Output) -> None:
-        """Connect, and let the command do its work.
+    async def work(
+        self, reactor: Any, command: Command, options: Options, settings: Settings, out: Output
+    ) -> int:
+        """Connect, let the command do its work, and answer the exit code.
 
         :raises CredentialProblem: the credential is not fit to be shown.
         """
@@ -51,7 +53,8 @@ class Access:
         client = RepositoryClient.with_files(reactor, url, self.credential, self.ca_directory)
         try:
             assert command.work is not None  # noqa: S101 -- a command is local or has work
-            await command.work(Session(client, options, out))
+            await command.work(Session(client, options, out, settings, reactor))
+            return 0
         finally:
             await client.close()
 
@@ -65,17 +68,33 @@ def find_access(
     :raises CredentialProblem: there is no credential, or not where it should be.
     :raises TrustUnreadable: there is no CA directory.
     """
-    host, port = read_host(options.host or settings.repository)
-    named = Named(
+    named = named_by(options, settings)
+    credential = find_credential(named, environ, uid)
+    if credential is None and not command.anonymous:
+        raise no_credential()
+    host, port = find_server(options, settings, environ)
+    return Access(host, port, credential, find_ca_directory(named, environ))
+
+
+def named_by(options: Options, settings: Settings) -> Named:
+    """What the command line and the configuration say about credentials."""
+    return Named(
         proxy=options.proxy or "",
         certificate=options.cert or "",
         key=options.key or "",
         configured_proxy=settings.proxy_cert,
         ca_directory=options.ca_dir or "",
     )
-    credential = find_credential(named, environ, uid)
-    if credential is None and not command.anonymous:
-        raise no_credential()
+
+
+def find_server(
+    options: Options, settings: Settings, environ: Mapping[str, str]
+) -> tuple[str, int]:
+    """Host and port.
+
+    :raises Usage: no server is named, or not in a way that we understand.
+    """
+    host, port = read_host(options.host or settings.repository)
     try:
         number = read_port(options.port) if options.port else port or settings.port
     except ValueError as error:
@@ -85,7 +104,7 @@ def find_access(
             "No repository is named: say -H HOST, or put it into your configuration with "
             f"repoman -H HOST make-config ({user_file(environ)})."
         )
-    return Access(host, number, credential, find_ca_directory(named, environ))
+    return host, number
 
 
 def read_host(text: str) -> tuple[str, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -13,21 +14,27 @@ from repoman.client.progress import Progress
 LINE_EVERY = 60.0
 """Seconds between lines where there is no terminal."""
 
+JSON_EVERY = 1.0
+"""Seconds between lines for a program."""
+
 
 class Bar(Progress):
     """Shows one transfer."""
 
     def __init__(self, label: str, *, as_json: bool = False) -> None:
         self._label, self._as_json = label, as_json
+        self._every = JSON_EVERY if as_json else LINE_EVERY
         self._bar: Any = None
-        self._total = self._done = 0
-        self._next_line = 0.0
+        self._total: int | None = None
+        self._done = self._before = 0
+        self._begun = self._next_line = 0.0
 
-    def begin(self, total: int, done: int) -> None:
+    def begin(self, total: int | None, done: int) -> None:
         """Show that it begins."""
         self.end()
-        self._total, self._done = total, done
-        self._next_line = time.monotonic() + LINE_EVERY
+        self._total, self._done, self._before = total, done, done
+        self._begun = time.monotonic()
+        self._next_line = self._begun + self._every
         if sys.stderr.isatty() and not self._as_json:
             # Imported here, because most commands show no bar.
             from tqdm import tqdm
@@ -41,6 +48,9 @@ class Bar(Progress):
                 unit_scale=True,
                 unit_divisor=1024,
                 file=sys.stderr,
+                # A terminal that does not know its width (expect(1) has such) gets the usual one.
+                ncols=None if os.get_terminal_size(sys.stderr.fileno()).columns else 80,
+                nrows=24,
                 disable=None,
             )
 
@@ -50,7 +60,7 @@ class Bar(Progress):
         if self._bar is not None:
             self._bar.update(count)
         elif time.monotonic() >= self._next_line:
-            self._next_line += LINE_EVERY
+            self._next_line = time.monotonic() + self._every
             self._line()
 
     def waiting(self, error: Exception, seconds: float) -> None:
@@ -65,8 +75,20 @@ class Bar(Progress):
             self._bar = None
 
     def _line(self) -> None:
+        speed = (self._done - self._before) / max(time.monotonic() - self._begun, 0.001)
+        left = None if self._total is None else (self._total - self._done) / max(speed, 1.0)
         if self._as_json:
-            line = json.dumps({"file": self._label, "done": self._done, "total": self._total})
+            facts = {
+                "file": self._label,
+                "done": self._done,
+                "total": self._total,
+                "bytes_per_second": round(speed),
+                "seconds_left": None if left is None else round(left),
+            }
+            line = json.dumps(facts)
         else:
-            line = f"{self._label}: {size(self._done)} of {size(self._total)}"
+            line = f"{self._label}: {size(self._done)}"
+            line += f" of {size(self._total)}" if self._total is not None else ""
+            line += f", {size(round(speed))}/s"
+            line += f", {left:.0f} s left" if left is not None else ""
         print(line, file=sys.stderr, flush=True)

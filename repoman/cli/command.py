@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import field, frozen
 
@@ -23,12 +23,14 @@ Options = argparse.Namespace
 class Session:
     """What a command works with.
 
-    :ivar me: the name of the user, when the client has found it out.
+    :ivar settings: what the configuration files say.
     """
 
     client: RepositoryClient
     options: Options
     out: Output
+    settings: Settings
+    reactor: Any
 
     async def me(self) -> str:
         """The user's own name."""
@@ -36,7 +38,11 @@ class Session:
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser of one command's words, which knows all of its options by name."""
+    """A parser of one command's words.
+
+    :ivar known: its options by name.
+    :ivar words: its other arguments.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(
@@ -46,16 +52,28 @@ class Arguments(argparse.ArgumentParser):
             **settings,
         )
         self.known: dict[str, argparse.Action] = {}
+        self.words: list[argparse.Action] = []
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         """Remember what is added."""
         action = super().add_argument(*names, **settings)
         self.known.update(dict.fromkeys(action.option_strings, action))
+        if not action.option_strings:
+            self.words.append(action)
         return action
 
 
 Work = Callable[[Session], Coroutine[Any, Any, None]]
 LocalWork = Callable[[Options, Settings, Output], None]
+
+
+class LoneWork(Protocol):
+    """A command that finds server and credential on its own; answers the exit code."""
+
+    def __call__(
+        self, reactor: Any, options: Options, settings: Settings, out: Output
+    ) -> Coroutine[Any, Any, int]:
+        """Do it."""
 
 
 @frozen
@@ -65,6 +83,7 @@ class Command:
     :ivar doing: what it does while it runs, for messages of failure.
     :ivar work: the command itself, when it needs the server.
     :ivar local: the command itself, when it does not.
+    :ivar alone: the command itself, when it finds server and credential on its own.
     :ivar first: what must be settled with the person before anything else;
         raises an error if it is not.
     :ivar pairs: free ``--key value`` pairs are taken, as in 2011.
@@ -78,6 +97,7 @@ class Command:
     doing: str
     work: Work | None = None
     local: LocalWork | None = None
+    alone: LoneWork | None = None
     arguments: Callable[[Arguments], None] = lambda parser: None
     aliases: tuple[str, ...] = ()
     examples: tuple[str, ...] = field(default=())

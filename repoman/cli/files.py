@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from repoman.cli.arguments import add_force, add_image, add_owner, image_ref
 from repoman.cli.bar import Bar
 from repoman.cli.command import Arguments, Command, Session
+from repoman.cli.exits import Usage
 from repoman.client.records import has_file, hypervisors, stored_sha256
+from repoman.client.settings import state_directory
 from repoman.errors import AlreadyExists, DigestMismatch
 from repoman.model import ImageRef
+
+if TYPE_CHECKING:
+    # Only for the types: these import Twisted, which --help has no use for.
+    from repoman.client.partfile import ISink
+    from repoman.client.source import ISource
+
+PIPE = "-"
+"""In place of a file's name: standard input or output."""
+
+MOST_STREAMS = 16
+"""Over how many connections a file is fetched at most."""
+
+
+def _streams(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_STREAMS):
+        raise ValueError(text)
+    return int(text)
+
+
+_streams.__name__ = f"number from 1 to {MOST_STREAMS}"  # argparse says it
 
 
 def _get_arguments(parser: Arguments) -> None:
@@ -18,36 +44,51 @@ def _get_arguments(parser: Arguments) -> None:
         "-d", "--dest", "-p", "--path",
         dest="target",
         metavar="PATH",
-        help="where to put it: a file or a directory (default: ./IMAGE)",
+        help="where to put it: a file, a directory, or - for standard output (default: ./IMAGE)",
     )  # fmt: skip
     parser.add_argument("--hypervisor", help="which of the image's files, if it has several")
+    parser.add_argument(
+        "-j", "--streams", metavar="N", type=_streams, default=1,
+        help=f"fetch over N connections at once, up to {MOST_STREAMS}",
+    )  # fmt: skip
 
 
 async def get(session: Session) -> None:
     """``get``."""
     options, ref = session.options, image_ref(session.options)
-    target = Path(options.target or ref.name).expanduser()
-    if target.is_dir():
-        target /= ref.name
     bar = Bar(ref.name, as_json=options.json)
-    file = await session.client.get_file(ref, target, options.hypervisor, bar)
-    session.out.show({"path": str(target), "size": file.size, "sha256": file.sha256}, "")
+    target = _target(session, ref.name)
+    file = await session.client.get_file(ref, target, options.hypervisor, bar, options.streams)
+    if isinstance(target, Path):
+        facts = {"path": str(target), "size": file.size, "sha256": file.sha256}
+        session.out.show(facts, "")
+
+
+def _target(session: Session, name: str) -> Path | ISink:
+    if session.options.target == PIPE:
+        if sys.stdout.isatty():
+            raise Usage("An image is not for a terminal: send standard output elsewhere.")
+        from repoman.cli.pipes import Outlet
+
+        return Outlet(session.reactor, sys.stdout.fileno())
+    target = Path(session.options.target or name).expanduser()
+    return target / name if target.is_dir() else target
 
 
 def _upload_arguments(parser: Arguments) -> None:
     add_image(parser)
-    parser.add_argument("--file", required=True, help="the file to send")
+    parser.add_argument("--file", required=True, help="the file to send, or - for standard input")
     parser.add_argument("--hypervisor", help="which of the image's files, if it has several")
 
 
 async def upload_image(session: Session) -> None:
     """``upload-image``: replaces the image's file, if it has one."""
     options = session.options
-    await _put(session, image_ref(options), Path(options.file), options.hypervisor)
+    await put(session, image_ref(options), options.file, options.hypervisor)
 
 
 def _put_arguments(parser: Arguments) -> None:
-    parser.add_argument("file", help="the file to send")
+    parser.add_argument("file", help="the file to send, or - for standard input")
     parser.add_argument("image", metavar="[OWNER/]IMAGE", help="the image, which must exist")
     add_force(parser, "replace the image's file, if it has one")
     parser.add_argument("-h", "--hypervisor", help="which of the image's files, if it has several")
@@ -61,22 +102,47 @@ async def put_image(session: Session) -> None:
         image = await session.client.image(ref, view="full")
         if has_file(image, options.hypervisor):
             raise AlreadyExists(f"Image {ref.name} has a file already; say --force to replace it.")
-    await _put(session, ref, Path(options.file), options.hypervisor)
+    await put(session, ref, options.file, options.hypervisor)
 
 
-async def _put(session: Session, ref: ImageRef, source: Path, hypervisor: str | None) -> None:
-    source = source.expanduser()
+async def put(session: Session, ref: ImageRef, file: str, hypervisor: str | None) -> None:
+    """Send a file, and make sure that it arrived."""
+    source, name = _source(session, file)
     image = await session.client.image(ref, view="full")
     what = f"image '{ref.name}', hypervisor {hypervisor or hypervisors(image)[0]}"
-    session.out.say(f"Uploading {source} to {what} ...")
-    bar = Bar(source.name, as_json=session.options.json)
-    sent = await session.client.put_file(ref, source, hypervisor, bar)
+    session.out.say(f"Uploading {name} to {what} ...")
+    bar = Bar(Path(name).name, as_json=session.options.json)
+    memory = state_directory(os.environ) / "uploads"
+    sent = await session.client.put_file(ref, source, hypervisor, bar, memory)
     stored = stored_sha256(await session.client.image(ref, view="full"), hypervisor)
     if stored != sent:
         raise DigestMismatch(
             f"We sent bytes with the SHA-256 {sent}, the server has {stored}; upload again."
         )
-    session.out.done(f"{source} uploaded to {what}", sha256=sent)
+    session.out.done(f"{name} uploaded to {what}", sha256=sent)
+
+
+def _source(session: Session, file: str) -> tuple[Path | ISource, str]:
+    """What to send, and its name for messages."""
+    if file != PIPE:
+        path = Path(file).expanduser()
+        return path, str(path)
+    number = sys.stdin.fileno()
+    if os.isatty(number):
+        raise Usage("There is a terminal at standard input: send a file or a pipe there.")
+    if _is_whole_file(number):
+        # As good as its name: it can be read twice.
+        return Path("/dev/stdin"), "standard input"
+    from repoman.cli.pipes import Inlet
+    from repoman.client.source import StreamSource
+
+    inlet: Any = Inlet(session.reactor, number)
+    return StreamSource(inlet.pull, "standard input"), "standard input"
+
+
+def _is_whole_file(number: int) -> bool:
+    regular = stat.S_ISREG(os.fstat(number).st_mode)
+    return regular and os.lseek(number, 0, os.SEEK_CUR) == 0
 
 
 COMMANDS = (
@@ -87,7 +153,12 @@ COMMANDS = (
         get,
         arguments=_get_arguments,
         aliases=("download-image", "down", "get-image", "gi"),
-        examples=("repoman get base.img", "repoman get impeyr/base.img --dest /var/lib/images"),
+        examples=(
+            "repoman get base.img",
+            "repoman get impeyr/base.img --dest /var/lib/images",
+            "repoman get base.img -j 4",
+            "repoman get base.img.gz -d - | gunzip > base.img",
+        ),
         anonymous=True,
         everyday=True,
     ),
@@ -98,7 +169,10 @@ COMMANDS = (
         upload_image,
         arguments=_upload_arguments,
         aliases=("up",),
-        examples=("repoman upload-image base.img --file disk.qcow2",),
+        examples=(
+            "repoman upload-image base.img --file disk.qcow2",
+            "gzip < disk.raw | repoman upload-image base.img.gz --file -",
+        ),
     ),
     Command(
         "put-image",
@@ -106,8 +180,8 @@ COMMANDS = (
         "Uploading image.",
         put_image,
         arguments=_put_arguments,
-        aliases=("pi",),
-        examples=("repoman put-image disk.qcow2 base.img", "repoman pi -f -h kvm disk base.img"),
+        aliases=("pi", "put"),
+        examples=("repoman put-image disk.qcow2 base.img", "repoman put -f -h kvm disk base.img"),
         short_h=True,
     ),
 )

@@ -149,9 +149,7 @@ async def _step(session: Session, kind: str, add: bool, word: str) -> None:
     session.out.done((_ADDED if add else _REMOVED)[kind].format(word, group))
 
 
-def _membership(
-    name: str, kind: str, add: bool, aliases: tuple[str, ...], example: str
-) -> Command:
+def _membership(name: str, kind: str, add: bool, aliases: tuple[str, ...], example: str) -> Command:
     verb, where = ("add", "to") if add else ("remove", "from")
     return Command(
         name,

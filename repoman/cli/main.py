@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from repoman import __version__
@@ -51,11 +52,15 @@ def _run(words: Sequence[str]) -> int:
         if command.local:
             command.local(options, settings, out)
             return 0
-        access = place = find_access(command, options, settings, os.environ, os.getuid())
-        finished = _with_reactor(
-            lambda reactor: place.work(reactor, command, options, out), command.name, settings
-        )
-        return 0 if finished else _interrupted()
+        if command.alone:
+            work: Any = partial(command.alone, options=options, settings=settings, out=out)
+        else:
+            access = find_access(command, options, settings, os.environ, os.getuid())
+            work = partial(
+                access.work, command=command, options=options, settings=settings, out=out
+            )
+        code = _with_reactor(work, command.name, settings)
+        return _interrupted() if code is None else code
     except BrokenPipeError:
         raise
     except (RepomanError, OSError) as error:
@@ -87,9 +92,9 @@ def _interrupted() -> int:
 
 
 def _with_reactor(
-    work: Callable[[Any], Coroutine[Any, Any, None]], name: str, settings: Settings
-) -> bool:
-    """Run the reactor until the work is done; answer whether it came to its end.
+    work: Callable[[Any], Coroutine[Any, Any, int]], name: str, settings: Settings
+) -> int | None:
+    """Run the reactor until the work is done; answer its exit code, or ``None`` if interrupted.
 
     A signal stops the reactor, which cancels the work, which puts its things
     in order.  Whatever the work raises is raised here.
@@ -128,4 +133,4 @@ def _with_reactor(
     log.info("{name} ends: {how}", name=name, how=failure.value if failure else "done")
     if failure and not interrupted:
         failure.raiseException()
-    return not interrupted
+    return None if interrupted else int(outcome[0])

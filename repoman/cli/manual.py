@@ -7,6 +7,22 @@ from repoman.cli.options import COMMANDS, command_parser, find_command
 USAGE = "usage: repoman [-h] [--help-all] [--version] [-H HOST] [-P PORT] [--proxy PROXY]"
 """The first line, as on the slides."""
 
+GLOBAL_OPTIONS = (
+    ("-h, --help", "show this message"),
+    ("--help-all", "list every command"),
+    ("--version", "print the version"),
+    ("-H, --host HOST", "Override host setting (also -r, --repository)"),
+    ("-P, --port PORT", "Override port setting for host (also -p)"),
+    ("--proxy PROXY", "Override default proxy certificate (also -P PROXY)"),
+    ("--cert FILE, --key FILE", "a certificate and its key, instead of a proxy"),
+    ("--ca-dir DIRECTORY", "the certificates of the CAs to believe"),
+    ("--json", "print JSON"),
+)
+"""The options for every command."""
+
+OPTION_WIDTH = 24
+"""How much room they take."""
+
 
 def overview(*, everything: bool = False) -> str:
     """The commands: the everyday ones, or all."""
@@ -29,18 +45,8 @@ def overview(*, everything: bool = False) -> str:
 
 def _options() -> str:
     """The options for every command."""
-    rows = [
-        ("-h, --help", "show this message"),
-        ("--help-all", "list every command"),
-        ("--version", "print the version"),
-        ("-H, --host HOST", "Override host setting (also -r, --repository)"),
-        ("-P, --port PORT", "Override port setting for host (also -p)"),
-        ("--proxy PROXY", "Override default proxy certificate (also -P PROXY)"),
-        ("--cert FILE, --key FILE", "a certificate and its key, instead of a proxy"),
-        ("--ca-dir DIRECTORY", "the certificates of the CAs to believe"),
-        ("--json", "print JSON"),
-    ]
-    return "\n".join(["optional arguments:", *(f"  {a:<24}  {b}" for a, b in rows)])
+    rows = (f"  {a:<{OPTION_WIDTH}}  {b}" for a, b in GLOBAL_OPTIONS)
+    return "\n".join(["optional arguments:", *rows])
 
 
 def page(name: str) -> str:

@@ -11,16 +11,19 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from repoman.cli import files, groups, images, local, sharing, users
+from repoman.cli import doctor, files, groups, images, local, sharing, users
 from repoman.cli.command import Arguments, Command, Options
 from repoman.cli.exits import Usage
+from repoman.cli.snapshot import save
 
 COMMANDS: tuple[Command, ...] = (
     *files.COMMANDS,
+    *save.COMMANDS,
     *images.COMMANDS,
     *sharing.COMMANDS,
     *users.COMMANDS,
     *groups.COMMANDS,
+    *doctor.COMMANDS,
     *local.COMMANDS,
 )
 """Every command."""
@@ -56,7 +59,7 @@ def parse(words: Sequence[str]) -> tuple[Command | None, Options]:
     rest = options.rest
     if options.subcommand is None or options.help or options.help_all or options.version:
         return None, options
-    command = find_command(options.subcommand)
+    command = find_command(_meant(options.subcommand, rest))
     if _wants_help(command, rest):
         options.help = True
         return command, options
@@ -136,6 +139,14 @@ def split_pairs(words: Sequence[str], parser: Arguments) -> tuple[list[str], dic
                 value = remaining.pop(0)
             pairs[name[2:].replace("-", "_")] = value
     return left, pairs
+
+
+def _meant(name: str, rest: Sequence[str]) -> str:
+    """``si`` with a user or a group shared in 2011; in 2012 it saved."""
+    shares = {"-u", "--user", "-g", "--group"}
+    if name == "si" and shares & {word.partition("=")[0] for word in rest}:
+        return "share-image"
+    return name
 
 
 def _wants_help(command: Command, rest: Sequence[str]) -> bool:

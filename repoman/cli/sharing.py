@@ -85,8 +85,8 @@ def _commands(verb: str, share: bool, aliases: tuple[str, ...], short: str) -> t
 
 
 COMMANDS = (
-    # "si" with -u or -g shared in 2011.
-    *_commands("share", True, ("si",), "si"),
+    # "si", with -u or -g, too: see the options.
+    *_commands("share", True, (), "si"),
     *_commands("unshare", False, ("ui",), "ui"),
 )
 """The commands of this module."""

@@ -6,15 +6,47 @@ from repoman.cli import output
 from repoman.cli.arguments import add_force, confirm_deletion, fields_of, renamed
 from repoman.cli.command import Arguments, Command, Session
 from repoman.cli.exits import Usage
+from repoman.client.records import Record, last_name
 
 _FIELDS = ("email", "full_name")
 _REST_NAMES = {"client_dn": "cert_dn", "new_name": "user_name"}
 
 
+def _whoami_arguments(parser: Arguments) -> None:
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="all that the server knows about you"
+    )
+
+
 async def whoami(session: Session) -> None:
-    """``whoami``: the user's name."""
-    user = await session.client.whoami()
-    session.out.show(user, user["user_name"])
+    """``whoami``: the user's name, or all that the server sees."""
+    if not session.options.verbose:
+        user = await session.client.whoami()
+        session.out.show(user, user["user_name"])
+        return
+    user = await session.client.whoami(view="full")
+    session.out.show(user, output.aligned(_facts(user)))
+
+
+def _facts(user: Record) -> list[tuple[str, object]]:
+    seen: Record = user.get("credential") or {}
+    used, quota = user.get("used"), user.get("quota")
+    facts = [
+        ("user", user["user_name"]),
+        ("full name", user["full_name"]),
+        ("e-mail", user["email"]),
+        ("DN", seen.get("dn") or user["client_dn"]),
+        ("issuer", seen.get("issuer")),
+        ("proxies", seen.get("proxies")),
+        ("limited proxy", "yes" if seen.get("limited") else "no" if seen else None),
+        ("valid until", seen.get("valid_until") and f"{seen['valid_until']} UTC"),
+        ("groups", ", ".join(map(last_name, user["groups"]))),
+        ("permissions", ", ".join(user["permissions"])),
+        ("images", len(user["images"])),
+        ("space used", None if used is None else output.size(used)),
+        ("quota", None if quota is None else output.size(quota)),
+    ]
+    return [(name, value) for name, value in facts if value not in (None, "")]
 
 
 def _list_arguments(parser: Arguments) -> None:
@@ -105,7 +137,8 @@ COMMANDS = (
         "print your user name",
         "Asking who you are.",
         whoami,
-        examples=("repoman whoami",),
+        arguments=_whoami_arguments,
+        examples=("repoman whoami", "repoman whoami -v"),
     ),
     Command(
         "list-users",

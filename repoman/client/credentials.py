@@ -125,7 +125,10 @@ def find_ca_directory(
         if text:
             path = Path(text).expanduser()
             if not path.is_dir():
-                raise TrustUnreadable(f"{path}, which {source} names, is not a directory.")
+                raise TrustUnreadable(
+                    f"{path}, which {source} names, is not a directory; install your grid's CAs"
+                    " there, or name their directory with --ca-dir."
+                )
             return path
     for path in (home_of(environ) / ".globus" / "certificates", grid_directory):
         if path.is_dir():

@@ -6,18 +6,25 @@ import base64
 import binascii
 import re
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 
 from attrs import field, frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IResponse
 
 from repoman.client.exchange import Exchange
-from repoman.client.partfile import PartFile
-from repoman.client.problems import is_passing
+from repoman.client.partfile import ISink
+from repoman.client.patience import patiently
 from repoman.client.progress import Progress
+from repoman.client.ranges import Ranges
 from repoman.client.replies import header, known_length
-from repoman.errors import BadReply, DigestMismatch, RepomanError, UnsatisfiableRange
+from repoman.errors import (
+    BadReply,
+    DigestMismatch,
+    PreconditionFailed,
+    RepomanError,
+    UnsatisfiableRange,
+)
 
 
 @frozen
@@ -38,89 +45,87 @@ class RemoteFile:
 
 @frozen
 class Download:
-    """One image's file on its way to ``target``.
+    """One image's file on its way to a sink.
 
     :ivar path: of the raw URL.
-    :ivar target: the file's final name; ``target.part`` until it is verified.
+    :ivar streams: over how many connections at once.
     """
 
     exchange: Exchange
     path: str
-    target: Path
+    sink: ISink
     progress: Progress = field(factory=Progress)
+    streams: int = 1
 
     async def run(self) -> RemoteFile:
         """Fetch the file, going on where an earlier run stopped.
 
         :raises DigestMismatch: the bytes are not those of the image.
-        :raises RepomanError: whatever else was in the way; what came stays in
-            ``target.part``.
+        :raises RepomanError: whatever else was in the way; what came stays for
+            the next run.
         :raises OSError: the file cannot be written.
         """
-        part = PartFile(self.target)
         try:
-            resumed = part.size > 0
+            resumed = self.sink.size > 0
             try:
-                return await self._fetch(part)
+                return await self._fetch()
             except DigestMismatch:
                 if not resumed:
                     raise
-                # The image was replaced since the earlier run: once more, from its start.
-            return await self._fetch(part)
+            except PreconditionFailed:
+                self.sink.restart()
+            # The image was replaced meanwhile: once more, from its start.
+            return await self._fetch()
         finally:
-            part.close()
+            self.sink.close()
             self.progress.end()
 
-    async def _fetch(self, part: PartFile) -> RemoteFile:
-        for _ in part.hash_what_is_there():
+    async def _fetch(self) -> RemoteFile:
+        sink = self.sink
+        for _ in sink.hash_what_is_there():
             await deferLater(self.exchange.reactor, 0)
-        remote = await self._go_on(part)
-        part.finish(remote.sha256)
-        part.close()
+        remote = await patiently(self.exchange, self._attempt, lambda: sink.size, self.progress)
+        sink.finish(remote.sha256)
         return remote
 
-    async def _go_on(self, part: PartFile) -> RemoteFile:
-        """Fetch what is missing; each time that some of it comes, be patient anew."""
-        delays = [*self.exchange.transfer_delays]
-        while True:
-            before = part.size
-            try:
-                return await self._attempt(part)
-            except RepomanError as error:
-                if part.size > before:
-                    delays = [*self.exchange.transfer_delays]
-                if not delays or not is_passing(error):
-                    raise
-                self.progress.waiting(error, delays[0])
-            await deferLater(self.exchange.reactor, delays.pop(0))
-
-    async def _attempt(self, part: PartFile) -> RemoteFile:
-        headers: dict[str, str] = {}
-        if part.size:
-            remote = describe(await self._ask("HEAD", {}))
-            if remote.size == part.size:
+    async def _attempt(self) -> RemoteFile:
+        sink, headers = self.sink, dict[str, str]()
+        if sink.size or self.streams > 1:
+            reply = await self._ask("HEAD", {})
+            remote = describe(reply)
+            if sink.size > remote.size or (sink.size and remote.modified > sink.modified()):
+                sink.restart()
+            if sink.size == remote.size:
                 return remote
-            if remote.size < part.size or remote.modified > part.modified():
-                part.restart()
-            else:
-                headers = {"Range": f"bytes={part.size}-", "If-Range": remote.etag}
+            if self.streams > 1 and header(reply, "Accept-Ranges") == "bytes":
+                self.progress.begin(remote.size, sink.size)
+                await Ranges(
+                    self.exchange, self.path, remote.etag, remote.size, sink, self.progress
+                ).fetch(self.streams)
+                return remote
+            if sink.size:
+                headers = {"Range": f"bytes={sink.size}-", "If-Range": remote.etag}
+        return await self._stream(headers)
+
+    async def _stream(self, headers: dict[str, str]) -> RemoteFile:
         reply = await self._ask("GET", headers)
         try:
             remote, coming = describe(reply), known_length(reply)
             if reply.code == 200:
-                part.restart()
-            if part.size + coming != remote.size:
+                self.sink.restart()
+            if self.sink.size + coming != remote.size:
                 raise BadReply(f"The server sends {coming} bytes; others are missing.")
         except RepomanError:
             self.exchange.abandon(reply)
             raise
-        self.progress.begin(remote.size, part.size)
-        await self.exchange.receive(reply, lambda data: self._take(part, data), coming)
+        self.progress.begin(remote.size, self.sink.size)
+        await self.exchange.receive(reply, self._take, coming)
         return remote
 
-    def _take(self, part: PartFile, data: bytes) -> None:
-        part.write(data)
+    def _take(self, data: bytes) -> Deferred[None] | None:
+        waiting = self.sink.write(data)
         self.progress.advance(len(data))
+        return waiting
 
     async def _ask(self, method: str, headers: dict[str, str]) -> IResponse:
         reply = await self.exchange.request(method, self.path, headers=headers)

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool
@@ -35,12 +35,19 @@ from repoman.client.problems import in_words, is_passing
 from repoman.client.receiver import Abandoning, Receiver, silence
 from repoman.client.replies import content_type, decoded, header, next_page, reply_error
 from repoman.errors import RepomanError
+from repoman.tls_flow import FlowingTLSFactory
 
 CONNECT_SECONDS = 20.0
 """How long a TCP connection may take."""
 
 NEXT_ADDRESS_SECONDS = 0.1
 """How long a host's first address may take until the next is tried beside it (RFC 8305)."""
+
+IDLE_SECONDS = 30
+"""How long an idle connection is kept: less than servers do, or orders would run into its end."""
+
+MOST_CONNECTIONS = 16
+"""How many idle connections are kept."""
 
 STALL_SECONDS = 60.0
 """How long the server may be silent when it is its turn."""
@@ -60,7 +67,34 @@ ACCEPT = "application/json, application/problem+json"
 USER_AGENT = f"repoman/{__version__}"
 """Who we say we are."""
 
-Parameters = Mapping[str, Any]
+
+@frozen
+@implementer(IStreamClientEndpoint)
+class _FlowingEndpoint:
+    """Puts TLS for large transfers on the connections of another endpoint."""
+
+    address: IStreamClientEndpoint
+    creator: Any
+    clock: Any
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect, and begin TLS."""
+        connecting: Any = self.address.connect(
+            FlowingTLSFactory(self.creator, True, factory, self.clock)
+        )
+        cancelled = []
+
+        def cancel(_: Any) -> None:
+            cancelled.append(True)
+            connecting.cancel()
+
+        # Cancelled while it resolves the name, Twisted only says that there is no such
+        # host; that would be tried again.
+        connected: Deferred[IProtocol] = Deferred(cancel)
+        connecting.addCallback(lambda transport: transport.wrappedProtocol)
+        connecting.addErrback(lambda why: Failure(CancelledError()) if cancelled else why)
+        connecting.addBoth(connected.callback)
+        return connected
 
 
 @frozen
@@ -123,6 +157,8 @@ class Exchange:
         self._retry_delays = tuple(retry_delays)
         self.stall_seconds = stall_seconds
         self._pool = HTTPConnectionPool(reactor)
+        self._pool.cachedConnectionTimeout = IDLE_SECONDS
+        self._pool.maxPersistentPerHost = MOST_CONNECTIONS
         agent = Agent.usingEndpointFactory(reactor, _Endpoints(self), self._pool)
         self._treq = HTTPClient(PlainAgent(agent))
 
@@ -134,7 +170,7 @@ class Exchange:
         address = HostnameEndpoint(
             self.reactor, host, port, timeout=CONNECT_SECONDS, attemptDelay=NEXT_ADDRESS_SECONDS
         )
-        return wrapClientTLS(self.tls.creatorForNetloc(name, port), address)
+        return _FlowingEndpoint(address, self.tls.creatorForNetloc(name, port), self.reactor)
 
     async def close(self) -> None:
         """Say goodbye to the server, but do not wait long for its answer."""
@@ -198,10 +234,11 @@ class Exchange:
         return b"".join(chunks)
 
     async def receive(
-        self, reply: IResponse, take: Callable[[bytes], None], limit: int
+        self, reply: IResponse, take: Callable[[bytes], Deferred[None] | None], limit: int
     ) -> None:
         """Hand a reply's body to ``take``, piece by piece.
 
+        :param take: may answer a Deferred: no more comes before it fires.
         :raises ConnectionProblem: it stopped before its end.
         :raises BadReply: there is more than ``limit`` bytes.
         :raises Exception: what ``take`` raised.
@@ -210,6 +247,8 @@ class Exchange:
         reply.deliverBody(receiver)
         with in_words(self.server):
             await receiver.done
+            if receiver.busy is not None and not receiver.fault:
+                await receiver.busy
         if receiver.fault:
             raise receiver.fault
 

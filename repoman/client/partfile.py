@@ -7,6 +7,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
 
 from repoman.errors import Conflict, DigestMismatch
 
@@ -14,6 +17,40 @@ SLICE = 2**20
 """How many bytes are hashed in one go when a partial file is taken up again."""
 
 _ZEROS = bytes(2**18)
+
+
+class ISink(Protocol):
+    """Where a download goes.
+
+    :ivar size: how many bytes are there.
+    """
+
+    size: int
+
+    def modified(self) -> float:
+        """When the last byte was written, in seconds since 1970."""
+
+    def hash_what_is_there(self) -> Iterator[None]:
+        """Take the bytes of an earlier run into the digest, a slice per step."""
+
+    def restart(self) -> None:
+        """Forget all bytes.
+
+        :raises BadReply: they are gone where nobody can take them back.
+        """
+
+    def write(self, data: bytes) -> Deferred[None] | None:
+        """Append some bytes; what it answers fires when it takes more."""
+
+    def finish(self, sha256: str) -> None:
+        """All bytes are there.
+
+        :param sha256: that they must have (hex).
+        :raises DigestMismatch: they have another.
+        """
+
+    def close(self) -> None:
+        """Let go, finished or not."""
 
 
 class PartFile:

@@ -18,6 +18,9 @@ from repoman.errors import (
 )
 from repoman.gsi.advice import explain_alert
 
+_NO_TLS = ("wrong version number", "packet length too long", "http request", "record layer failure")
+"""What OpenSSL says when the other side does not speak TLS."""
+
 _ABOUT_OUR_CERTIFICATE = ("certificate", "unknown ca", "access denied", "decrypt error")
 
 
@@ -50,7 +53,11 @@ def connection_problem(server: str, error: Exception) -> RepomanError:
         for kind, words in _WORDS:
             if isinstance(cause, kind):
                 return ConnectionProblem(words.format(server=server))
-    return BadReply(f"{server} does not speak HTTP as we know it; is the port right (-p)?")
+    # By its name: the class is private to Twisted.
+    if any(type(c).__name__ == "ParseError" for c in causes) or _is_no_tls(causes):
+        return BadReply(f"{server} does not speak HTTP as we know it; is the port right (-p)?")
+    # Whatever else a line that breaks at an odd moment makes Twisted or OpenSSL raise.
+    return ConnectionProblem(f"The connection with {server} broke ({_innermost(causes)}).")
 
 
 def is_passing(error: RepomanError) -> bool:
@@ -68,7 +75,19 @@ def _causes(error: Any) -> Iterator[BaseException]:
 
 
 def _is_about_our_certificate(causes: list[BaseException]) -> bool:
-    reasons = [
+    return any(
+        " alert " in reason and any(about in reason for about in _ABOUT_OUR_CERTIFICATE)
+        for reason in _of_openssl(causes)
+    )
+
+
+def _is_no_tls(causes: list[BaseException]) -> bool:
+    return any(about in reason for reason in _of_openssl(causes) for about in _NO_TLS)
+
+
+def _of_openssl(causes: list[BaseException]) -> list[str]:
+    """What OpenSSL says in its errors."""
+    return [
         str(entry[-1])
         for cause in causes
         for argument in cause.args
@@ -76,10 +95,10 @@ def _is_about_our_certificate(causes: list[BaseException]) -> bool:
         for entry in argument
         if isinstance(entry, tuple)
     ]
-    return any(
-        " alert " in reason and any(about in reason for about in _ABOUT_OUR_CERTIFICATE)
-        for reason in reasons
-    )
+
+
+def _innermost(causes: list[BaseException]) -> str:
+    return "; ".join(_of_openssl(causes)) or type(causes[-1]).__name__
 
 
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (

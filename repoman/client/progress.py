@@ -6,10 +6,10 @@ from __future__ import annotations
 class Progress:
     """Nobody watches; subclasses show it."""
 
-    def begin(self, total: int, done: int) -> None:
+    def begin(self, total: int | None, done: int) -> None:
         """A transfer begins, or begins again after a broken line.
 
-        :param total: the whole file, in bytes.
+        :param total: the whole file, in bytes; ``None`` if nobody knows yet.
         :param done: of them, those that were there before.
         """
 

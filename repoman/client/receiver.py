@@ -18,14 +18,16 @@ class Receiver(Protocol):
 
     :ivar done: fires with ``None`` when there is no more to wait for.
     :ivar fault: what went wrong on our side.
+    :ivar busy: fires when the last bytes have been taken care of.
     """
 
-    fault: Exception | None = None
+    fault: BaseException | None = None
+    busy: Deferred[None] | None = None
 
     def __init__(
         self,
         reactor: Any,
-        take: Callable[[bytes], None],
+        take: Callable[[bytes], Deferred[None] | None],
         limit: int,
         stall_seconds: float,
         server: str,
@@ -39,12 +41,15 @@ class Receiver(Protocol):
         """Pass some bytes on."""
         if self.done.called:
             return
-        self._watch.reset(self._stall_seconds)
+        if self._watch.active():
+            self._watch.reset(self._stall_seconds)
         self._left -= len(data)
         try:
             if self._left < 0:
                 raise BadReply(f"{self._server} sends more than it announced.")
-            self._take(data)
+            busy = self._take(data)
+            if busy is not None and not busy.called:
+                self._pause(busy)
         except Exception as error:
             self.fault = error
             self._end(None, lose=True)
@@ -52,6 +57,28 @@ class Receiver(Protocol):
     def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
         """The body is over, one way or the other."""
         self._end(None if reason.check(ResponseDone) else reason)
+
+    def _pause(self, busy: Deferred[None]) -> None:
+        """Receive nothing, and expect nothing, until there is room for it."""
+        if busy is self.busy:
+            return
+        self.busy = busy
+        if self._watch.active():
+            self._watch.cancel()
+        transport: Any = self.transport
+        transport.pauseProducing()
+        busy.addCallbacks(lambda _: self._resume(), self._refused)
+
+    def _resume(self) -> None:
+        if not self.done.called:
+            if not self._watch.active():
+                self._watch = self._reactor.callLater(self._stall_seconds, self._stalled)
+            transport: Any = self.transport
+            transport.resumeProducing()
+
+    def _refused(self, failure: Failure) -> None:
+        self.fault = failure.value
+        self._end(None, lose=True)
 
     def _stalled(self) -> None:
         self._end(Failure(silence(self._server, self._stall_seconds)))

@@ -8,7 +8,6 @@ raised; ConnectionProblem, CredentialRefused and BadReply tell of the line.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -18,20 +17,20 @@ from twisted.web.iweb import IPolicyForHTTPS
 from repoman.client.credentials import CredentialFiles
 from repoman.client.download import Download, RemoteFile
 from repoman.client.exchange import Exchange
+from repoman.client.partfile import ISink, PartFile
+from repoman.client.pending import Pending
 from repoman.client.progress import Progress
-from repoman.client.records import Fields, Record
+from repoman.client.records import Fields, Record, stored_sha256
+from repoman.client.renewal import RenewableTLS
+from repoman.client.source import FileSource, ISource
 from repoman.client.upload import Upload
-from repoman.gsi.credential import ClientCredential
 from repoman.model import ImageRef
-from repoman.tls import ClientTLS
 
 
 class RepositoryClient:
     """Talks to one repository as one user."""
 
-    def __init__(
-        self, reactor: Any, base_url: str, tls: IPolicyForHTTPS, **tuning: Any
-    ) -> None:
+    def __init__(self, reactor: Any, base_url: str, tls: IPolicyForHTTPS, **tuning: Any) -> None:
         """Nothing is connected yet.
 
         :param base_url: ``https://host:port``.
@@ -50,17 +49,13 @@ class RepositoryClient:
         ca_directory: Path,
         **tuning: Any,
     ) -> RepositoryClient:
-        """A client that shows a credential read from files.
+        """A client that shows a credential read from files, again when they are renewed.
 
         :param credential: ``None``: nothing, as anybody.
         :raises CredentialProblem: missing, expired, or open to others.
         :raises TrustUnreadable: the CA directory is of no use.
         """
-        shown = None
-        if credential:
-            now = datetime.now(timezone.utc)
-            shown = ClientCredential.read(credential.certificate, credential.key, now=now)
-        return cls(reactor, base_url, ClientTLS(shown, ca_directory), **tuning)
+        return cls(reactor, base_url, RenewableTLS(credential, ca_directory), **tuning)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -68,9 +63,9 @@ class RepositoryClient:
 
     # Users
 
-    async def whoami(self) -> Record:
-        """The caller's own record."""
-        return await self._record("GET", "/api/whoami")
+    async def whoami(self, **options: Any) -> Record:
+        """The caller's own record; with ``view="full"`` also the credential, as it was seen."""
+        return await self._record("GET", "/api/whoami", params=options)
 
     async def users(self, **filters: Any) -> list[Any]:
         """All users: URLs, or records with ``view="full"``."""
@@ -205,31 +200,55 @@ class RepositoryClient:
     async def get_file(
         self,
         ref: ImageRef,
-        target: Path,
+        target: Path | ISink,
         hypervisor: str | None = None,
         progress: Progress | None = None,
+        streams: int = 1,
     ) -> RemoteFile:
-        """Fetch an image's file; ``target`` appears only when all of it is there and verified.
+        """Fetch an image's file.
 
+        :param target: a path, where it appears only when all of it is there
+            and verified; or something else that takes bytes.
+        :param streams: over how many connections at once.
         :raises DigestMismatch: the bytes are not those of the image.
         """
         path = await self._file_path(ref, hypervisor)
-        return await Download(self._exchange, path, target, progress or Progress()).run()
+        sink = PartFile(target) if isinstance(target, Path) else target
+        download = Download(self._exchange, path, sink, progress or Progress(), streams)
+        return await download.run()
 
     async def put_file(
         self,
         ref: ImageRef,
-        source: Path,
+        source: Path | ISource,
         hypervisor: str | None = None,
         progress: Progress | None = None,
+        memory: Path | None = None,
     ) -> str:
         """Send an image's file and answer its SHA-256 (hex); a refusal comes before the first byte.
 
-        What the server has stored is to be compared by the caller: see
-        :func:`~repoman.client.records.stored_sha256`.
+        :param source: a file or a disk, or bytes from elsewhere.
+        :param memory: a directory in which to remember an upload that is cut
+            off, so that the same call goes on with it, in another process too.
+        :raises DigestMismatch: the server did not receive what was sent.
         """
+
+        async def stored() -> str | None:
+            return stored_sha256(await self.image(ref, view="full"), hypervisor)
+
         path = await self._file_path(ref, hypervisor)
-        return await Upload(self._exchange, path, source, progress or Progress()).run()
+        opened = FileSource(source) if isinstance(source, Path) else source
+        try:
+            pending = Pending(memory, self._exchange.base_url + path)
+            try:
+                upload = Upload(
+                    self._exchange, path, opened, pending, stored, progress or Progress()
+                )
+                return await upload.run()
+            finally:
+                pending.close()
+        finally:
+            opened.close()
 
     async def _file_path(self, ref: ImageRef, hypervisor: str | None) -> str:
         owner = ref.owner

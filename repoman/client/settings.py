@@ -95,6 +95,16 @@ def user_file(environ: Mapping[str, str]) -> Path:
     return home_of(environ) / ".repoman" / "repoman.conf"
 
 
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Where this client keeps what it must remember, after the XDG base directories.
+
+    Of the account that it runs as, also under sudo: root writes nothing into
+    a place that somebody else rules.
+    """
+    state = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/") / ".local" / "state"
+    return Path(state) / "repoman"
+
+
 def read_settings(environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Settings:
     """Merge the configuration files that exist.
 
@@ -175,6 +185,7 @@ def file_text(settings: Settings) -> str:
         value = getattr(settings, name)
         text = str(value).lower() if isinstance(value, bool) else str(value)
         sections.setdefault(section, []).append(f"{key}: {text}".rstrip())
-    return "\n\n".join(
-        "\n".join([f"[{section}]", *lines]) for section, lines in sections.items()
-    ) + "\n"
+    return (
+        "\n\n".join("\n".join([f"[{section}]", *lines]) for section, lines in sections.items())
+        + "\n"
+    )

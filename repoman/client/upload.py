@@ -1,284 +1,241 @@
-"""Sending an image's file: only what the server has agreed to take.
+"""Sending an image's file: once, in spite of broken lines, ended runs and renewed proxies.
 
-This one request does not go through treq.  Twisted's HTTP client sends a body
-at once, whatever ``Expect`` says, and hands out an answer that comes early
-only when the whole body is gone; ten gigabytes may lie between a refusal and
-the person who waits for it.
+What is small goes in one PUT.  The rest goes as a resumable upload, after
+draft-ietf-httpbis-resumable-upload: the server says how far it is, and the
+last request, which has no body, names the digest of the whole, so that wrong
+bytes never become the image's file.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import stat
-from collections.abc import Callable
-from http.client import HTTPException, HTTPResponse
-from io import BytesIO
-from pathlib import Path
-from typing import Any, cast
+import base64
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from urllib.parse import urlsplit
 
-from attrs import field, frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import connectProtocol
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Protocol
+from attrs import define, field
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
-from repoman.client.exchange import (
-    ACCEPT,
-    USER_AGENT,
-    Exchange,
-)
-from repoman.client.problems import in_words, is_passing
+from repoman.client.exchange import Exchange
+from repoman.client.patience import patiently
+from repoman.client.pending import Pending
+from repoman.client.problems import is_passing
 from repoman.client.progress import Progress
-from repoman.client.receiver import silence
-from repoman.client.replies import reply_error
-from repoman.errors import BadReply, ClientGone, Invalid, LengthMismatch, RepomanError
-from repoman.streams import Digesting, Flow
+from repoman.client.replies import header
+from repoman.client.sending import Order, send
+from repoman.client.source import ISource
+from repoman.errors import (
+    BadReply,
+    DigestMismatch,
+    MethodNotAllowed,
+    Missing,
+    RepomanError,
+    UnsupportedMedia,
+    WrongOffset,
+)
+from repoman.wire import UPLOAD_MEDIA
 
-CONTINUE_SECONDS = 10.0
-"""How long we wait for ``100 Continue`` before we send all the same (RFC 9110 section 10.1.1)."""
+WHOLE = 8 * 2**20
+"""Up to how many bytes go in one request: they are sent faster than resumed."""
 
-COMMIT_SECONDS = 600.0
-"""How long the server may take to make the last bytes durable."""
-
-REPLY_LIMIT = 2**20
-"""The longest answer to an upload that we read, in bytes."""
-
-_CONTINUE = re.compile(rb"HTTP/1\.[01] 1\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n")
-
-
-@frozen
-class Reply:
-    """The server's last word on an upload."""
-
-    status: int
-    content_type: str
-    location: str
-    body: bytes
+_OCTETS = "application/octet-stream"
 
 
-@frozen
+@define
 class Upload:
     """One file on its way to the server.
 
     :ivar path: of the raw URL.
+    :ivar pending: what an earlier run left.
+    :ivar stored: asks the server for the SHA-256 (hex) of the file that it has.
     """
 
     exchange: Exchange
     path: str
-    source: Path
+    source: ISource
+    pending: Pending
+    stored: Callable[[], Awaitable[str | None]]
     progress: Progress = field(factory=Progress)
+    _place: str = ""
+    _offset: int | None = None
+    _confirmed: int = 0
+    _done: bool = False
+    _resumed: bool = False
 
     async def run(self) -> str:
-        """Send the file and answer the SHA-256 (hex) of what was sent.
+        """Send all of it and answer the SHA-256 (hex) of what was sent.
 
         :raises RepomanError: the server's refusal, or what broke the line.
         :raises OSError: the file cannot be read.
         """
-        file = os.open(self.source, os.O_RDONLY | os.O_NONBLOCK)  # not to wait for a FIFO's writer
         try:
-            size = _size_of(file, self.source)
-            for delay in self.exchange.transfer_delays:
-                try:
-                    return await self._send(file, size)
-                except RepomanError as error:
-                    if not is_passing(error):
-                        raise
-                    self.progress.waiting(error, delay)
-                await deferLater(self.exchange.reactor, delay)
-            return await self._send(file, size)
+            try:
+                await self._send_all()
+            except DigestMismatch:
+                if not self._resumed:
+                    raise
+                # Not what an earlier run sent, then: once more, from the start.
+                self._place, self._offset, self._resumed = "", None, False
+                self.pending.forget()
+                await self._send_all()
+            self.pending.forget()
+            return self.source.sha256()
         finally:
-            os.close(file)
             self.progress.end()
 
-    async def _send(self, file: int, size: int) -> str:
-        exchange = self.exchange
-        sending = Sending(exchange, self._head(size), size, self._reader(file))
+    async def _send_all(self) -> None:
+        async for end in self.source.ends():
+            if self._is_small() or not await self._begun():
+                return await self._patiently(self._put)
+            await self._patiently(partial(self._send_up_to, end))
+        await self._patiently(self._complete)
+
+    def _is_small(self) -> bool:
+        return not self._place and self.source.size is not None and self.source.size <= WHOLE
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        await patiently(
+            self.exchange, attempt, lambda: self._confirmed, self.progress,
+            lambda error: is_passing(error) or isinstance(error, WrongOffset),
+        )  # fmt: skip
+
+    # In one request
+
+    async def _put(self) -> None:
+        size = self.source.size
+        if size is None:
+            raise UnsupportedMedia(
+                "This server takes only files whose length is known: save what you send to a"
+                " file, and send that."
+            )
+        headers = {"Content-Type": _OCTETS}
+        if size <= WHOLE:
+            await self._hash(size)
+            headers["Repr-Digest"] = _digest(self.source.sha256())
         self.progress.begin(size, 0)
+        await send(self.exchange, Order("PUT", self.path, self._read, 0, size, headers))
+
+    # In several
+
+    async def _begun(self) -> bool:
+        """There is an upload at the server; false if it cannot have one."""
+        if self._place:
+            return True
+        known, place = self.pending.recall()
+        if place and known == self.source.identity:
+            self._place, self._resumed = place, True
+            return True
+        if place:
+            # The file has changed since, or is another one.
+            with suppress(RepomanError):
+                await self.exchange.json("DELETE", place)
+            self.pending.forget()
         try:
-            with in_words(exchange.server):
-                await connectProtocol(exchange.endpoint(), sending)
-                reply = await sending.replied
-        except RepomanError:
-            # The file's fault hides behind the broken line that it caused.
-            if sending.fault:
-                raise sending.fault from None
-            raise
-        finally:
-            sending.hang_up()
-        if reply.status not in (200, 201):
-            raise reply_error(reply.status, reply.content_type, reply.body, reply.location)
-        return sending.sha256()
+            await self._patiently(self._create)
+        except (Missing, MethodNotAllowed):
+            # An older server; or the image is missing, as it will then say itself.
+            return False
+        return True
 
-    def _head(self, size: int) -> bytes:
-        lines = (
-            f"PUT {self.path} HTTP/1.1",
-            f"Host: {self.exchange.server}",
-            f"User-Agent: {USER_AGENT}",
-            f"Accept: {ACCEPT}",
-            "Content-Type: application/octet-stream",
-            f"Content-Length: {size}",
-            "Expect: 100-continue",
-            "Connection: close",
-        )
-        return "\r\n".join([*lines, "", ""]).encode("ascii")
+    async def _create(self) -> None:
+        size = self.source.size
+        headers = {"Upload-Complete": "?0"}
+        if size is not None:
+            headers["Upload-Length"] = str(size)
+        reply = await self.exchange.request("POST", self.path, headers=headers)
+        if reply.code != 201:
+            await self.exchange.refuse(reply)
+        await self.exchange.body(reply, 2**20)
+        place = urlsplit(header(reply, "Location")).path
+        if not place.startswith("/api/uploads/"):
+            raise BadReply("The server does not say where the upload goes on.")
+        self._place, self._offset = place, 0
+        self.pending.remember(self.source.identity, place)
 
-    def _reader(self, file: int) -> Callable[[int, int], bytes]:
-        def read(offset: int, count: int) -> bytes:
-            data = os.pread(file, count, offset)
-            if not data:
-                raise LengthMismatch(f"{self.source} became shorter while it was being sent.")
-            self.progress.advance(len(data))
-            return data
+    async def _send_up_to(self, end: int) -> None:
+        if self._done or not await self._find_offset() or self._offset is None:
+            return
+        await self._hash(self._offset)
+        self.progress.begin(self.source.size, self._offset)
+        offset, self._offset = self._offset, None
+        if offset < end:
+            await self._patch(offset, end - offset, {"Upload-Complete": "?0"})
+        self._offset = self._confirmed = end
 
-        return read
+    async def _complete(self) -> None:
+        """Say that this was all, and what it hashes to."""
+        size = self.source.size or 0
+        if self._done or not await self._find_offset():
+            return
+        if self._offset != size:
+            # Lost at the server since it confirmed them.
+            await self._send_up_to(size)
+            if self._done:
+                return
+        sha256 = self.source.sha256()
+        self._offset = None
+        headers = {
+            "Upload-Complete": "?1", "Upload-Length": str(size), "Repr-Digest": _digest(sha256)
+        }  # fmt: skip
+        await self._patch(size, 0, headers)
+        self._done = True
 
+    async def _patch(self, offset: int, length: int, headers: dict[str, str]) -> None:
+        headers = {"Content-Type": UPLOAD_MEDIA, "Upload-Offset": str(offset), **headers}
+        order = Order("PATCH", self._place, self._read, offset, length, headers)
+        await send(self.exchange, order)
 
-def _size_of(file: int, source: Path) -> int:
-    """The length of a file or a block device in bytes."""
-    mode = os.fstat(file).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        raise Invalid(f"{source} is neither a file nor a disk.")
-    return os.lseek(file, 0, os.SEEK_END)
-
-
-class Sending(Protocol):
-    """An HTTP/1.1 connection for one request with a body (RFC 9112).
-
-    :ivar replied: fires with the server's :class:`Reply`, early or not.
-    :ivar fault: why the body could not be read.
-    """
-
-    fault: BaseException | None = None
-
-    def __init__(
-        self, exchange: Exchange, head: bytes, size: int, read: Callable[[int, int], bytes]
-    ) -> None:
-        self.replied: Deferred[Reply] = Deferred()
-        self._exchange, self._head, self._size, self._read = exchange, head, size, read
-        self._clock: IReactorTime = exchange.reactor
-        self._received = b""
-        self._flow: Deferred[Any] | None = None
-        self._body: Digesting | None = None
-        self._watch: Any = None
-
-    def sha256(self) -> str:
-        """The digest of what has been sent, as hex."""
-        return self._body.hexdigest("sha256") if self._body else ""
-
-    def connectionMade(self) -> None:
-        """Send the head, and wait for leave to send the body."""
-        self._transport.write(self._head)
-        self._wait(CONTINUE_SECONDS, self._send_body)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Leave to send, or the answer."""
-        self._received += data
-        while found := _CONTINUE.match(self._received):
-            self._received = self._received[found.end() :]
-            self._send_body()
-        if self._received:
-            self._answer_begins()
-
-    def connectionLost(self, reason: Failure = Failure(ClientGone(""))) -> None:  # noqa: B008
-        """Whatever has come by now is the answer."""
-        self._settle(self._parsed(whole=True) or reason)
-
-    def hang_up(self) -> None:
-        """Close the connection; harmless twice."""
-        self._stop()
-        if self.transport is not None:
-            # Not loseConnection: it would go on to send what is buffered.
-            self._transport.abortConnection()
-
-    @property
-    def _transport(self) -> Any:
-        return self.transport
-
-    def _send_body(self) -> None:
-        if self._flow is None:
-            self._body = Digesting(self._transport)
-            self._wait(self._exchange.stall_seconds, self._silent)
-            self._flow = Flow(self._clock, self._read_on, self._body, 0, self._size).run()
-            self._flow.addCallbacks(self._sent, self._broken)
-
-    def _read_on(self, offset: int, count: int) -> bytes:
-        self._wait(self._exchange.stall_seconds, self._silent)
-        return self._read(offset, count)
-
-    def _sent(self, _: Any) -> None:
-        if not self.replied.called:
-            self._wait(COMMIT_SECONDS, self._silent)
-
-    def _broken(self, failure: Failure) -> None:
-        # ClientGone: the line broke or an early answer stopped us; both are told elsewhere.
-        if not failure.check(ClientGone):
-            self.fault = failure.value
-            self._settle(failure)
-
-    def _answer_begins(self) -> None:
-        """Stop sending: an answer before the body's end is a refusal."""
-        self._stop()
-        self._wait(self._exchange.stall_seconds, self._silent)
-        if len(self._received) > REPLY_LIMIT:
-            self._settle(Failure(BadReply("The server's answer to the upload has no end.")))
-        elif reply := self._parsed(whole=False):
-            self._settle(reply)
-
-    def _parsed(self, *, whole: bool) -> Reply | Failure | None:
-        """The answer, if all of it has come.
-
-        :param whole: no more will come.
-        """
-        if b"\r\n\r\n" not in self._received:
-            return None
-        parser = HTTPResponse(cast(Any, _Received(self._received)))
+    async def _find_offset(self) -> bool:
+        """Know where to go on; false if there is nothing left to do."""
+        if self._offset is not None:
+            return True
         try:
-            parser.begin()
-            if parser.length is None and not parser.chunked and not whole:
-                return None
-            body = parser.read()
-        except (HTTPException, ValueError):
-            return None
-        if parser.status < 300 and not self._complete():
-            return Failure(BadReply("The server took the upload before all of it was sent."))
-        return Reply(
-            parser.status,
-            parser.getheader("Content-Type", ""),
-            parser.getheader("Location", ""),
-            body,
-        )
+            self._offset = await self._ask_offset()
+            self._confirmed = max(self._confirmed, self._offset)
+        except Missing:
+            if await self._is_there():
+                self._done = True
+                return False
+            self.pending.forget()
+            await self._create()
+        if self.source.size is not None and (self._offset or 0) > self.source.size:
+            raise BadReply("The server has more of the file than there is.")
+        return True
 
-    def _complete(self) -> bool:
-        return self._body is not None and self._body.count == self._size
+    async def _ask_offset(self) -> int:
+        reply = await self.exchange.request("HEAD", self._place)
+        if reply.code not in (200, 204):
+            # A reply to HEAD has no body that says why.
+            reply = await self.exchange.request("GET", self._place)
+            if reply.code not in (200, 204):
+                await self.exchange.refuse(reply)
+        await self.exchange.body(reply, 2**20)
+        offset = header(reply, "Upload-Offset")
+        if not (offset.isascii() and offset.isdigit()):
+            raise BadReply("The server does not say how far the upload is.")
+        return int(offset)
 
-    def _silent(self) -> None:
-        self._settle(Failure(silence(self._exchange.server, self._exchange.stall_seconds)))
+    async def _is_there(self) -> bool:
+        """The upload is no more because it was completed, and only the answer got lost."""
+        stored = await self.stored()
+        if stored is None or self.source.size is None:
+            return False
+        await self._hash(self.source.size)
+        return stored == self.source.sha256()
 
-    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
-        if self._watch is not None and self._watch.active():
-            self._watch.cancel()
-        self._watch = self._clock.callLater(seconds, then)
+    # Bytes
 
-    def _stop(self) -> None:
-        if self._watch is not None and self._watch.active():
-            self._watch.cancel()
-        if self._flow is not None:
-            self._flow.cancel()
+    def _read(self, offset: int, count: int) -> bytes:
+        data = self.source.read(offset, count)
+        self.progress.advance(len(data))
+        return data
 
-    def _settle(self, outcome: Reply | Failure) -> None:
-        self._stop()
-        if not self.replied.called:
-            self.replied.callback(outcome)
+    async def _hash(self, offset: int) -> None:
+        for _ in self.source.hash_up_to(offset):
+            await deferLater(self.exchange.reactor, 0)
 
 
-class _Received:
-    """Bytes that have come, in the shape of the socket that ``http.client`` reads."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, mode: str) -> BytesIO:
-        return BytesIO(self._data)
+def _digest(sha256: str) -> str:
+    """A ``Repr-Digest`` (RFC 9530 section 3)."""
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode('ascii')}:"

@@ -59,9 +59,7 @@ class Program(ProcessProtocol):
         self.err += data.decode()
 
     def processEnded(self, reason: Any) -> None:
-        self.ended.callback(
-            -reason.value.signal if reason.value.signal else reason.value.exitCode
-        )
+        self.ended.callback(-reason.value.signal if reason.value.signal else reason.value.exitCode)
 
     async def sees(self, text: str) -> None:
         """Wait until it has printed something."""

@@ -16,6 +16,7 @@ from repoman.cli.options import parse
 from repoman.cli.output import Output
 from repoman.client.credentials import CredentialFiles
 from repoman.client.repository import RepositoryClient
+from repoman.client.settings import Settings
 from tests.client.scripted import ScriptedServer, json_reply
 from tests.credentials import Grid
 
@@ -37,7 +38,7 @@ async def run(client: RepositoryClient, *words: str) -> None:
     command, options = parse(words)
     assert command is not None
     assert command.work is not None
-    await command.work(Session(client, options, Output(options.json)))
+    await command.work(Session(client, options, Output(options.json), Settings(), None))
 
 
 ANSWERS: dict[str, Any] = {

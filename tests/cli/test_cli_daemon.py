@@ -227,5 +227,5 @@ def test_a_download_outlives_the_servers_sudden_death(daemon: Daemon) -> None:
     daemon.start()
     _, err = running.communicate(timeout=60)
     assert "Trying again" in err
-    assert running.returncode == 0
+    assert running.returncode == 0, err
     assert (daemon.place / "back.img").read_bytes() == content

@@ -282,14 +282,16 @@ async def test_a_question_can_be_interrupted(server: ScriptedServer, start: Star
     assert "Traceback" not in program.out
 
 
+@pytest.mark.parametrize("width", [0, 80])
 @pytest_twisted.ensureDeferred
 async def test_a_bar_is_shown_on_a_terminal(
-    server: ScriptedServer, start: Start, tmp_path: Path
+    server: ScriptedServer, start: Start, tmp_path: Path, width: int
 ) -> None:
     server.scripts[f"GET {RAW}"] = serve_file(CONTENT)
     program = start("get", "vm", pty=True)
-    size = struct.pack("4H", 24, 80, 0, 0)
-    fcntl.ioctl(program.transport.fileno(), termios.TIOCSWINSZ, size)
+    if width:
+        size = struct.pack("4H", 24, width, 0, 0)
+        fcntl.ioctl(program.transport.fileno(), termios.TIOCSWINSZ, size)
     assert (await ended(program))[0] == 0
     assert re.search(r"vm: +100%.*1\.91M/1\.91M", program.out)
 
@@ -354,3 +356,39 @@ async def test_a_log_that_cannot_be_kept_is_no_obstacle(
     code, out, err = await ended(start("whoami", REPOMAN_CLIENT_CONFIG=str(conf)))
     assert (code, out) == (0, "impeyr\n")
     assert err.startswith("No log is written to /proc/logs/repoman.log: ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_progress_is_json_lines_for_a_program(
+    server: ScriptedServer, start: Start, tmp_path: Path
+) -> None:
+    def trickle(asked: Asked) -> bytes:
+        for step in range(1, 5):
+            piece = CONTENT[step * 400_000 : step * 400_000 + 400_000]
+            reactor.callLater(step * 0.4, server.send, piece)  # type: ignore[attr-defined]
+        return serve_file(CONTENT)(asked)[: -len(CONTENT) + 400_000]
+
+    server.scripts[f"GET {RAW}"] = trickle
+    code, out, err = await ended(start("get", "vm", "--json"))
+    assert (code, json.loads(out)["size"]) == (0, len(CONTENT))
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert len(lines) == 1
+    assert set(lines[0]) == {"file", "done", "total", "bytes_per_second", "seconds_left"}
+    assert lines[0]["done"] >= 800_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_put_is_interrupted_at_a_terminal(
+    server: ScriptedServer, start: Start, tmp_path: Path
+) -> None:
+    with (tmp_path / "disk").open("wb") as file:
+        file.truncate(2**34)
+    server.scripts["GET /api/images/vm"] = lambda _: json_reply(image())
+    server.scripts[f"PUT {RAW}"] = lambda _: b"HTTP/1.1 100 Continue\r\n\r\n"
+    program = start("put", "disk", "vm", pty=True)
+    await program.sees("disk:")
+    program.transport.write(b"\x03")
+    code, out, _ = await ended(program)
+    assert code == 130
+    assert "[OK]" not in out
+    assert "Traceback" not in out

@@ -41,8 +41,12 @@ Script = Callable[[Asked], bytes]
 
 def whole(script: Script) -> Script:
     """Mark a script that wants the body: it is sent ``100 Continue`` for it."""
-    script.whole = True  # type: ignore[attr-defined]
-    return script
+
+    def wanting(asked: Asked) -> bytes:
+        return script(asked)
+
+    wanting.whole = True  # type: ignore[attr-defined]
+    return wanting
 
 
 def reply(status: int, body: bytes = b"", **headers: Any) -> bytes:

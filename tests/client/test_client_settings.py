@@ -75,9 +75,7 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     broken = tmp_path / "broken.conf"
     broken.write_text("no section\n")
-    environ = write_user_file(
-        tmp_path, "[Repository]\nport: many\n[Logger]\nenabled: perhaps\n"
-    )
+    environ = write_user_file(tmp_path, "[Repository]\nport: many\n[Logger]\nenabled: perhaps\n")
     with pytest.raises(Misconfigured) as raised:
         read_settings({**environ, "REPOMAN_CLIENT_CONFIG": str(broken)}, NOWHERE)
     mistakes = "\n".join(raised.value.mistakes)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError
+from twisted.internet.protocol import Factory, Protocol
 
 from repoman import errors
-from repoman.client import upload
+from repoman.client import sending
 from repoman.client.credentials import CredentialFiles
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef
@@ -41,6 +43,17 @@ async def test_the_bytes_arrive_and_their_digest_is_known(
     assert server.asked[0].body == CONTENT
     assert server.asked[0].headers["expect"] == "100-continue"
     assert "json" in server.asked[0].headers["accept"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_interrupted_while_a_name_is_looked_up_does_not_try_again(
+    client: RepositoryClient,
+) -> None:
+    # Twisted itself would say DNSLookupError, which passes, so that Ctrl-C was forgotten.
+    connecting = client._exchange.endpoint().connect(Factory.forProtocol(Protocol))
+    connecting.cancel()
+    with pytest.raises(CancelledError):
+        await connecting
 
 
 @pytest_twisted.ensureDeferred
@@ -124,7 +137,7 @@ async def test_a_success_before_the_end_is_none(
 async def test_a_server_that_knows_no_expectation_is_sent_to_after_a_while(
     server: ScriptedServer, client: RepositoryClient, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "CONTINUE_SECONDS", 0.1)
+    monkeypatch.setattr(sending, "CONTINUE_SECONDS", 0.1)
     server.scripts[PUT] = whole(lambda _: reply(200) + CLOSE)
     server.says_continue = False
     assert await client.put_file(REF, source) == SHA256
@@ -192,4 +205,3 @@ async def test_what_is_no_file_is_not_sent(
     with pytest.raises((errors.Invalid, FileNotFoundError)):
         await client.put_file(REF, path)
     assert server.asked == []
-

@@ -1,0 +1,1 @@
+"""``save``: the running system as an image, by rsync into a mounted file system."""

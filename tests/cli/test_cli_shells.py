@@ -1,0 +1,99 @@
+"""The manual page and the completions: current, shipped, and understood by those who read them."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from repoman.cli import manpage, shells
+from repoman.cli.options import COMMANDS, command_parser
+from tests.cli.conftest import ROOT
+
+SHIPPED = {
+    "share/man/man1/repoman.1": manpage.page,
+    "share/bash-completion/completions/repoman": shells.bash,
+    "share/zsh/site-functions/_repoman": shells.zsh,
+    "share/fish/vendor_completions.d/repoman.fish": shells.fish,
+}
+
+
+@pytest.mark.parametrize("path", SHIPPED)
+def test_what_is_shipped_is_current(path: str) -> None:
+    assert (ROOT / path).read_text() == SHIPPED[path](), "run: make share"
+    metadata = configparser.ConfigParser()
+    metadata.read(ROOT / "setup.cfg")
+    assert path in metadata["options.data_files"][str(Path(path).parent)].split()
+
+
+def test_every_command_has_its_place_and_an_example() -> None:
+    page = manpage.page()
+    for command in COMMANDS:
+        assert f".SS {command.name}".replace("-", "\\-") in page
+        assert command.examples, command.name
+        for option in shells.options_of(command_parser(command).known):
+            assert option.help, (command.name, option)
+
+
+def run(*words: str, **options: str) -> str:
+    if not shutil.which(words[0]):
+        pytest.skip(f"{words[0]} is not installed")
+    done = subprocess.run(words, capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return str(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("repoman descr", {"describe-image", "describe-user", "describe-group"}),
+        ("repoman -H there put-i", {"put-image"}),
+        ("repoman get --de", {"--dest"}),
+        ("repoman get --dest shar", {"share"}),
+        ("repoman put shar", {"share"}),
+        ("repoman help doc", {"doctor"}),
+    ],
+)
+def test_bash_completes(line: str, found: set[str]) -> None:
+    words = line.split(" ")
+    script = (
+        f"{shells.bash()}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}\n"
+        '_repoman; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    assert set(run("bash", "-c", script, cwd=str(ROOT)).split()) == found
+
+
+def test_zsh_completes(tmp_path: Path) -> None:
+    (tmp_path / "_repoman").write_text(shells.zsh())
+    run("zsh", "-n", str(tmp_path / "_repoman"))
+    # zsh completes only at a prompt: give it one.
+    script = """
+        zmodload zsh/zpty
+        zpty z zsh -f -i
+        zpty -w z "PS1=; fpath=($1 \\$fpath); autoload -U compinit; compinit -u -d $1/dump"
+        zpty -w z 'repoman descri'$'\\t'$'\\t'
+        sleep 1.5; zpty -w z ''; sleep 0.3
+        while zpty -r -t z out; do print -r -- $out; done
+    """
+    out = run("zsh", "-f", "-c", script, "zsh", str(tmp_path))
+    assert "describe-user" in out
+
+
+def test_fish_completes(tmp_path: Path) -> None:
+    (tmp_path / "repoman.fish").write_text(shells.fish())
+    script = f"source {tmp_path}/repoman.fish; complete -C"
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    commands = run("fish", "-c", f"{script} 'repoman descr'", env=environment)
+    assert {line.split("\t")[0] for line in commands.splitlines()} == {
+        "describe-image", "describe-user", "describe-group"
+    }  # fmt: skip
+    assert "--dest" in run("fish", "-c", f"{script} 'repoman get --d'", env=environment)
+
+
+def test_man_reads_the_page(tmp_path: Path) -> None:
+    (tmp_path / "repoman.1").write_text(manpage.page())
+    text = run("man", "-l", str(tmp_path / "repoman.1"))
+    assert "Download the specified image file." in text
