@@ -30,6 +30,7 @@ from repoman.gsi.advice import VERIFY_ERRORS, own_error
 from repoman.gsi.ca_directory import CADirectory, build, fingerprint, read_authorities, read_files
 from repoman.gsi.credential import ClientCredential, Credential, read_host_credential
 from repoman.gsi.crl import Mode
+from repoman.gsi.dn import shown_name
 from repoman.gsi.host import host_faults, host_names, is_address, proves_name, refusal_of_server
 from repoman.gsi.proxy import ProxyRules
 from repoman.gsi.steps import Steps, finish, finish_gently
@@ -137,7 +138,8 @@ def _verify_client(connection: Any, certificate: X509, error: int, depth: int, o
     if error in WAIVABLE:
         connection.waived.add((error, depth))
         return True
-    connection.fault = f"{VERIFY_ERRORS.get(error, f'verification error {error}')} (depth {depth})"
+    why = VERIFY_ERRORS.get(error, f"verification error {error}")
+    connection.fault = f"{why}: {shown_name(certificate.to_cryptography)} (depth {depth})"
     return False
 
 

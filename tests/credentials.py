@@ -46,19 +46,19 @@ def now() -> datetime:
 # -- keys -----------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def rsa_key(whose: str, bits: int = 2048) -> rsa.RSAPrivateKey:
     """Somebody's RSA key: made once for all tests."""
     return rsa.generate_private_key(65537, bits)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def p256_key(whose: str) -> ec.EllipticCurvePrivateKey:
     """Somebody's P-256 key."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def ed25519_key(whose: str) -> ed25519.Ed25519PrivateKey:
     """Somebody's Ed25519 key."""
     return ed25519.Ed25519PrivateKey.generate()
@@ -268,9 +268,7 @@ def sign(key: Any, content: bytes, digest: str = "sha256") -> bytes:
 
 
 def _public(key: Any) -> bytes:
-    return bytes(
-        key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    )
+    return bytes(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _key_identifier(key: Any) -> bytes:
@@ -486,9 +484,7 @@ def crl(
     for one in revoked:
         serial = one if isinstance(one, int) else one.serial
         entry = x509.RevokedCertificateBuilder().serial_number(serial)
-        builder = builder.add_revoked_certificate(
-            entry.revocation_date(now() - HOUR).build()
-        )
+        builder = builder.add_revoked_certificate(entry.revocation_date(now() - HOUR).build())
     identifier = x509.AuthorityKeyIdentifier(_key_identifier(issuer.key), None, None)
     builder = builder.add_extension(identifier, critical=False)
     builder = builder.add_extension(x509.CRLNumber(next(_serials)), critical=False)
@@ -517,9 +513,7 @@ class CADirectory:
 
     path: Path
 
-    def add(
-        self, ca: Credential, *, revokes: bytes | None = b"", policy: str | None = None
-    ) -> str:
+    def add(self, ca: Credential, *, revokes: bytes | None = b"", policy: str | None = None) -> str:
         """Put a CA in; answer its hash.
 
         :param revokes: the content of its CRL's file; empty for a good CRL that

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 VERIFY_ERRORS: Final = {
+    7: "a certificate has a wrong signature",
+    8: "a CRL has a wrong signature",
     9: "a certificate is not valid yet",
     10: "a certificate has expired",
     11: "a CRL is not valid yet",
     12: "a CRL has expired",
-    8: "a CRL has a wrong signature",
-    7: "a certificate has a wrong signature",
     18: "the certificate is self-signed",
     19: "the root certificate authority is not trusted",
     20: "the certificate authority is not known",
@@ -82,15 +82,8 @@ def _reasons(error: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
         for entry in argument if isinstance(argument, list) else ():
             if isinstance(entry, tuple) and len(entry) == 3:
                 yield str(entry[0]), str(entry[2])
-    for inner in (*_list(error, "reasons"), getattr(error, "value", None), error_cause(error)):
-        yield from _reasons(inner, seen)
-
-
-def _list(error: Any, name: str) -> list[Any]:
-    found = getattr(error, name, None)
-    return list(found) if isinstance(found, (list, tuple)) else []
-
-
-def error_cause(error: Any) -> Any:
-    """What an exception was raised from, if anything."""
-    return getattr(error, "__cause__", None)
+    # treq's lists of failures, a Failure's exception, and what an exception was raised from.
+    inner = [getattr(error, "value", None), getattr(error, "__cause__", None)]
+    reasons = getattr(error, "reasons", None)
+    for one in [*(reasons if isinstance(reasons, list) else []), *inner]:
+        yield from _reasons(one, seen)

@@ -28,7 +28,6 @@ LAYOUT: Final = re.compile(r".+\.(?:[0-9]+|r[0-9]+|signing_policy|namespaces)")
 """What belongs to the layout; anything else in the directory is not looked at."""
 
 
-
 @frozen
 class File:
     """A file of the directory.
@@ -79,24 +78,28 @@ class CADirectory:
     authorities: tuple[Authority, ...] = ()
     crls: tuple[CrlFile, ...] = ()
     faults: tuple[str, ...] = ()
+    _by_certificate: dict[x509.Certificate, Authority] = field(init=False)
     _by_key: dict[bytes, Authority] = field(init=False)
 
+    @_by_certificate.default
+    def _index_certificates(self) -> dict[x509.Certificate, Authority]:
+        return {authority.certificate: authority for authority in self.authorities}
+
     @_by_key.default
-    def _index(self) -> dict[bytes, Authority]:
+    def _index_keys(self) -> dict[bytes, Authority]:
         return {_key(authority.certificate): authority for authority in self.authorities}
 
     def trusts(self, certificate: x509.Certificate) -> bool:
         """The very certificate lies in the directory."""
-        return any(authority.certificate == certificate for authority in self.authorities)
+        return certificate in self._by_certificate
 
     def find(self, certificate: x509.Certificate) -> Authority:
         """What is known about the CA with this certificate's name and key.
 
         A sub-CA that only the peer showed has CRLs at most.
         """
-        return self._by_key.get(_key(certificate)) or Authority(
-            certificate, crls=_crls_of(certificate, (), self.crls)
-        )
+        known = self._by_certificate.get(certificate) or self._by_key.get(_key(certificate))
+        return known or Authority(certificate, crls=_crls_of(certificate, (), self.crls))
 
 
 def _key(certificate: x509.Certificate) -> bytes:
@@ -218,11 +221,11 @@ def _crls_of(
     certificate: x509.Certificate, stems: Collection[str], crls: Iterable[CrlFile]
 ) -> tuple[CrlFile, ...]:
     """The CRLs with the CA's name, and those that lie beside it: a broken one has no name."""
+    name = certificate.subject
     return tuple(
         signed_by(file, certificate)
         for file in crls
-        if (file.crl is not None and file.crl.issuer == certificate.subject)
-        or stem(file.name) in stems
+        if file.issuer == name or stem(file.name) in stems
     )
 
 

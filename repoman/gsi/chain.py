@@ -4,18 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from attrs import frozen
 from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
 
 from repoman.errors import CredentialRefused
-from repoman.gsi.dn import COMMON_NAME, dn_text, rdns
-from repoman.gsi.proxycertinfo import claims_to_be_proxy
+from repoman.gsi.dn import COMMON_NAME, Rdn, printed, rdns
+from repoman.gsi.proxycertinfo import CLAIMS
 
 _NAMES_OF_OLD_PROXIES = (((COMMON_NAME, "proxy"),), ((COMMON_NAME, "limited proxy"),))
 
 
-@frozen
+@frozen(eq=False)
+class Link:
+    """A certificate of a chain, read once.
+
+    :ivar name: its subject's RDNs, root first.
+    :ivar extensions: by OID.
+    """
+
+    certificate: x509.Certificate
+    name: tuple[Rdn, ...]
+    extensions: dict[x509.ObjectIdentifier, x509.Extension[Any]]
+
+    @property
+    def dn(self) -> str:
+        """Its subject's DN.
+
+        :raises CredentialRefused: it is too long.
+        """
+        return printed(self.name)
+
+    @property
+    def is_authority(self) -> bool:
+        """It says that it is a CA's."""
+        constraints = self.extension(ExtensionOID.BASIC_CONSTRAINTS)
+        return constraints is not None and bool(constraints.ca)
+
+    def extension(self, oid: x509.ObjectIdentifier) -> Any:
+        """An extension's value, or ``None``."""
+        found = self.extensions.get(oid)
+        return None if found is None else found.value
+
+
+def read(certificate: x509.Certificate) -> Link:
+    """Read a certificate; any oddity in it raises.
+
+    :raises CredentialRefused: its name could be mistaken for another.
+    """
+    return Link(
+        certificate,
+        rdns(certificate.subject),
+        {extension.oid: extension for extension in certificate.extensions},
+    )
+
+
+@frozen(eq=False)
 class CertificatePath:
     """Who signed whom.
 
@@ -25,17 +71,17 @@ class CertificatePath:
     :ivar authorities: from the end entity's issuer to the root, never empty.
     """
 
-    proxies: tuple[x509.Certificate, ...]
-    end_entity: x509.Certificate
-    authorities: tuple[x509.Certificate, ...]
+    proxies: tuple[Link, ...]
+    end_entity: Link
+    authorities: tuple[Link, ...]
 
     @property
-    def delegated(self) -> list[tuple[x509.Certificate, x509.Certificate]]:
+    def delegated(self) -> list[tuple[Link, Link]]:
         """Each proxy with its issuer, from the end entity down."""
         return list(zip(self.proxies, (self.end_entity, *self.proxies), strict=False))
 
     @property
-    def certified(self) -> list[tuple[x509.Certificate, x509.Certificate]]:
+    def certified(self) -> list[tuple[Link, Link]]:
         """The end entity and each sub-CA with its issuer."""
         return list(zip((self.end_entity, *self.authorities), self.authorities, strict=False))
 
@@ -49,28 +95,20 @@ def divide(chain: Sequence[x509.Certificate]) -> CertificatePath:
 
     :raises CredentialRefused: there is no end entity, or it claims to be a proxy.
     """
-    position = len(chain) - 2
-    while position >= 0 and is_authority(chain[position]):
+    links = [read(certificate) for certificate in chain]
+    position = len(links) - 2
+    while position >= 0 and links[position].is_authority:
         position -= 1
     if position < 0:
         raise CredentialRefused("A certificate authority's certificate logs nobody in.")
-    end_entity = chain[position]
-    if claims_to_be_proxy(end_entity):
+    end_entity = links[position]
+    if end_entity.extensions.keys() & CLAIMS:
         raise CredentialRefused("A certificate authority signed a proxy certificate.")
-    if rdns(end_entity.subject)[-1] in _NAMES_OF_OLD_PROXIES:
+    if end_entity.name[-1] in _NAMES_OF_OLD_PROXIES:
         raise CredentialRefused("A certificate authority signed what is named like a proxy.")
     return CertificatePath(
-        tuple(reversed(chain[:position])), end_entity, tuple(chain[position + 1 :])
+        tuple(reversed(links[:position])), end_entity, tuple(links[position + 1 :])
     )
-
-
-def is_authority(certificate: x509.Certificate) -> bool:
-    """The certificate says that it is a CA's."""
-    try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except x509.ExtensionNotFound:
-        return False
-    return constraints.value.ca
 
 
 def check_validity(path: CertificatePath, now: datetime) -> datetime:
@@ -79,26 +117,27 @@ def check_validity(path: CertificatePath, now: datetime) -> datetime:
     :param now: aware, UTC.
     :raises CredentialRefused: one is not, with what to do about it.
     """
-    certificates = (*path.authorities, path.end_entity, *path.proxies)
-    for certificate in certificates:
-        begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        whose, advice = _owner(path, certificate)
+    links = (*path.authorities, path.end_entity, *path.proxies)
+    for link in links:
+        begins, ends = link.certificate.not_valid_before_utc, link.certificate.not_valid_after_utc
         if now > ends:
+            whose, advice = _owner(path, link)
             raise CredentialRefused(f"{whose} expired at {moment(ends)}; {advice}.")
         if now < begins:
+            whose, _ = _owner(path, link)
             raise CredentialRefused(
                 f"{whose} is not valid before {moment(begins)}, and it is {moment(now)} here;"
                 " check your clock."
             )
-    return min(certificate.not_valid_after_utc for certificate in certificates)
+    return min(link.certificate.not_valid_after_utc for link in links)
 
 
-def _owner(path: CertificatePath, certificate: x509.Certificate) -> tuple[str, str]:
-    if certificate is path.end_entity:
+def _owner(path: CertificatePath, link: Link) -> tuple[str, str]:
+    if link is path.end_entity:
         return "Your certificate", "get a new one from your certificate authority"
-    if certificate in path.proxies:
+    if link in path.proxies:
         return "Your proxy", "make a new one with grid-proxy-init"
-    return f"The certificate authority {dn_text(certificate.subject)}", "tell its administrators"
+    return f"The certificate authority {link.dn}", "tell its administrators"
 
 
 def moment(time: datetime) -> str:

@@ -10,8 +10,7 @@ from attrs import frozen
 from cryptography import x509
 
 from repoman.errors import CredentialRefused
-from repoman.gsi.chain import moment
-from repoman.gsi.dn import dn_text
+from repoman.gsi.chain import Link, moment
 
 Mode = Literal["require", "if-present", "off"]
 """How much is demanded: that it exists, that it holds if it exists, or nothing."""
@@ -27,11 +26,13 @@ class CrlFile:
     :ivar name: of the file, for messages.
     :ivar crl: its content; ``None`` if it cannot be used.
     :ivar fault: why not.
+    :ivar issuer: of the CRL.
     """
 
     name: str
     crl: x509.CertificateRevocationList | None = None
     fault: str = ""
+    issuer: x509.Name | None = None
 
 
 def parse_crl(name: str, content: bytes) -> CrlFile:
@@ -44,7 +45,7 @@ def parse_crl(name: str, content: bytes) -> CrlFile:
         fault = _fault(crl)
     except Exception as error:  # the decoder raises various things at broken bytes
         return CrlFile(name, None, f"holds no CRL: {error}")
-    return CrlFile(name, None, fault) if fault else CrlFile(name, crl)
+    return CrlFile(name, None, fault) if fault else CrlFile(name, crl, "", crl.issuer)
 
 
 def _fault(crl: x509.CertificateRevocationList) -> str:
@@ -71,8 +72,8 @@ def signed_by(file: CrlFile, issuer: x509.Certificate) -> CrlFile:
 
 
 def check_revocation(
-    certificate: x509.Certificate,
-    issuer: x509.Certificate,
+    certificate: Link,
+    issuer: Link,
     files: tuple[CrlFile, ...],
     mode: Mode,
     now: datetime,
@@ -85,16 +86,15 @@ def check_revocation(
     """
     if mode == "off" or (mode == "if-present" and not files):
         return FOREVER
-    whose = dn_text(issuer.subject)
     if not files:
-        raise CredentialRefused(f"There is no CRL of the certificate authority {whose}.")
+        raise CredentialRefused(f"There is no CRL of the certificate authority {issuer.dn}.")
     good = _good(files)
-    if any(_lists(crl, certificate) for crl in good):
-        raise CredentialRefused(f"{dn_text(certificate.subject)} was revoked by {whose}.")
+    if any(_lists(crl, certificate.certificate.serial_number) for crl in good):
+        raise CredentialRefused(f"{certificate.dn} was revoked by {issuer.dn}.")
     ends = max((_end(crl) for crl in good if crl.last_update_utc <= now), default=None)
     if ends is None or ends < now:
         raise CredentialRefused(
-            f"The CRL of the certificate authority {whose} {why_useless(files, now)};"
+            f"The CRL of the certificate authority {issuer.dn} {why_useless(files, now)};"
             " tell the administrator of this server."
         )
     return ends
@@ -118,8 +118,8 @@ def _good(files: Iterable[CrlFile]) -> list[x509.CertificateRevocationList]:
     return [file.crl for file in files if file.crl is not None]
 
 
-def _lists(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
-    return crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+def _lists(crl: x509.CertificateRevocationList, serial: int) -> bool:
+    return crl.get_revoked_certificate_by_serial_number(serial) is not None
 
 
 def _end(crl: x509.CertificateRevocationList) -> datetime:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Final
 
 from cryptography import x509
@@ -54,6 +55,8 @@ _NUMBER = r"(?:0|[1-9][0-9]*)"
 _TYPE = rf"(?:{_NUMBER}(?:\.{_NUMBER})+|{'|'.join(_OIDS)})="
 _DIVIDER = re.compile(rf"([/+])(?={_TYPE})", re.IGNORECASE)
 _MAYBE_DIVIDER = re.compile(r"[/+]\s*[A-Za-z0-9.-]+\s*=")
+_SPECIAL = re.compile(r"([\\/+])")
+_BACKSLASHED = r"\\\1"
 _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -82,10 +85,26 @@ def dn_text(name: x509.Name) -> str:
     :raises CredentialRefused: it cannot be printed so that everybody reads
         the same: control characters, empty values, blanks at an end.
     """
-    text = _printed(rdns(name))
+    return printed(rdns(name))
+
+
+def printed(name: tuple[Rdn, ...]) -> str:
+    """Print the RDNs of a name.
+
+    :raises CredentialRefused: the text is too long.
+    """
+    text = _printed(name)
     if len(text.encode()) > LIMIT:
         raise CredentialRefused(f"A name in the certificate chain is longer than {LIMIT} bytes.")
     return text
+
+
+def shown_name(read: Callable[[], x509.Certificate]) -> str:
+    """The subject of a certificate for a log line, whatever state it is in."""
+    try:
+        return dn_text(read().subject)
+    except Exception:  # odd encodings raise anything
+        return "a certificate whose name cannot be shown"
 
 
 def unescaped(text: str) -> str:
@@ -131,11 +150,15 @@ def _fault(value: object) -> str:
         return "a value that is not text"
     if not value:
         return "an empty value"
-    if any(unicodedata.category(c) in _INVISIBLE for c in value):
+    if _has_invisible(value):
         return "an invisible character"
     if value != value.strip():
         return "a blank at the beginning or end of a value"
     return ""
+
+
+def _has_invisible(text: str) -> bool:
+    return not text.isprintable() and any(unicodedata.category(c) in _INVISIBLE for c in text)
 
 
 def _printed(names: tuple[Rdn, ...]) -> str:
@@ -143,12 +166,11 @@ def _printed(names: tuple[Rdn, ...]) -> str:
 
 
 def _printed_pair(oid: str, value: str) -> str:
-    escaped = re.sub(r"([\\/+])", r"\\\1", value)
-    return f"{ATTRIBUTES.get(oid, oid)}={escaped}"
+    return f"{ATTRIBUTES.get(oid, oid)}={_SPECIAL.sub(_BACKSLASHED, value)}"
 
 
 def _parsed(text: str) -> tuple[Rdn, ...]:
-    if any(unicodedata.category(c) in _INVISIBLE for c in text):
+    if _has_invisible(text):
         raise ValueError("it has an invisible character")
     before, *parts = _DIVIDER.split(_ESCAPE.sub(_hide, text))
     if before or not text.startswith("/"):

@@ -90,7 +90,7 @@ def refusal_of_server(
         return ""  # self-signed, and itself in the directory
     try:
         path = divide(chain)
-        names = [name for ca in path.authorities for name in authorities.find(ca).names]
+        names = [name for ca in path.authorities for name in authorities.find(ca.certificate).names]
         stems = "|".join(re.escape(stem(name)) for name in names)
         files = read_files(place, re.compile(rf"(?:{stems})\.\w+"))
         Trust(finish(build(files))).check_authorities(path, now)

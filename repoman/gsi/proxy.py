@@ -8,22 +8,24 @@ its place in the verified chain.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from attrs import frozen
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat import asn1
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from repoman.errors import CredentialRefused
-from repoman.gsi.chain import check_validity, divide, is_authority
-from repoman.gsi.dn import COMMON_NAME, dn_text, rdns
+from repoman.gsi.chain import CertificatePath, Link, check_validity, divide
+from repoman.gsi.dn import COMMON_NAME, dn_text, shown_name
 from repoman.gsi.proxycertinfo import Flavour, ProxyInfo, read_proxy_info
 from repoman.gsi.waivers import check_authority_path_lengths, check_waivers
 from repoman.model import Identity
+
+T = TypeVar("T")
 
 DEEPEST: Final = 8
 """The most proxies in one chain: each costs a signature to check, and nobody needs so many."""
@@ -55,25 +57,34 @@ def identify(
     :param waived: OpenSSL's (error, depth) pairs that the handshake put off.
     :raises CredentialRefused: nobody, with the reason for a person.
     """
+    return or_refuse(chain, lambda: identity_of(divide(chain), now, rules, waived))
+
+
+def or_refuse(chain: Sequence[x509.Certificate], judge: Callable[[], T]) -> T:
+    """What ``judge`` finds out about a chain; whatever it raises becomes a refusal.
+
+    :raises CredentialRefused: with the name of what the peer showed.
+    """
     try:
-        return _identify(chain, now, rules, waived)
+        return judge()
     except CredentialRefused as refusal:
-        raise CredentialRefused(f"{refusal.message}{_shown(chain)}") from None
+        shown = shown_name(lambda: chain[0])
+        raise CredentialRefused(f"{refusal.message} (Certificate: {shown})") from None
     except Exception:
         # Odd encodings raise anything, at any access to a certificate.
         raise CredentialRefused("Your certificate chain is not validly encoded.") from None
 
 
-def _identify(
-    chain: Sequence[x509.Certificate],
-    now: datetime,
-    rules: ProxyRules,
-    waived: Collection[tuple[int, int]],
+def identity_of(
+    path: CertificatePath, now: datetime, rules: ProxyRules, waived: Collection[tuple[int, int]]
 ) -> Identity:
-    path = divide(chain)
+    """Apply the rules of proxies; for the parameters see :func:`identify`.
+
+    :raises CredentialRefused: one is broken.
+    """
     if len(path.proxies) > DEEPEST:
         raise CredentialRefused(f"More than {DEEPEST} proxies lie between you and this one.")
-    infos = [read_proxy_info(proxy) for proxy in path.proxies]
+    infos = [read_proxy_info(proxy.name, proxy.extensions) for proxy in path.proxies]
     flavours = {info.flavour for info in infos}
     _check_flavours(flavours, rules)
     check_waivers(path, flavours, waived)
@@ -84,8 +95,8 @@ def _identify(
         _check_proxy(proxy, issuer)
         _check_delegation(infos[: index + 1], len(infos) - index - 1)
     return Identity(
-        subject=dn_text(path.end_entity.subject),
-        issuer=dn_text(path.end_entity.issuer),
+        subject=path.end_entity.dn,
+        issuer=dn_text(path.end_entity.certificate.issuer),
         limited=any(info.limited for info in infos),
         proxies=len(infos),
         not_after=not_after,
@@ -114,56 +125,45 @@ def _check_delegation(infos: Sequence[ProxyInfo], below: int) -> None:
         raise CredentialRefused("A limited proxy was used to make one that is not limited.")
 
 
-def _check_proxy(proxy: x509.Certificate, issuer: x509.Certificate) -> None:
-    if is_authority(proxy):
+def _check_proxy(proxy: Link, issuer: Link) -> None:
+    if proxy.is_authority:
         raise CredentialRefused("A proxy certificate says that it is a certificate authority's.")
-    for extension in proxy.extensions:
-        if isinstance(extension.value, _ALTERNATIVE_NAMES):
-            raise CredentialRefused("A proxy certificate has an alternative name.")
-    _check_key_usages(_key_usage(proxy), _key_usage(issuer))
-    *parent, last = rdns(proxy.subject)
-    if tuple(parent) != rdns(issuer.subject) or [oid for oid, _ in last] != [COMMON_NAME]:
+    if proxy.extensions.keys() & _ALTERNATIVE_NAMES:
+        raise CredentialRefused("A proxy certificate has an alternative name.")
+    _check_key_usages(proxy, issuer)
+    last = [oid for oid, _ in proxy.name[-1]]
+    if proxy.name[:-1] != issuer.name or last != [COMMON_NAME]:
         raise CredentialRefused("A proxy certificate's name is not its issuer's plus one CN.")
     _check_purpose(proxy)
     try:
-        proxy.verify_directly_issued_by(issuer)
+        proxy.certificate.verify_directly_issued_by(issuer.certificate)
     except (InvalidSignature, TypeError, ValueError):
         raise CredentialRefused("A proxy certificate was not signed by the one above.") from None
 
 
-_ALTERNATIVE_NAMES = (x509.SubjectAlternativeName, x509.IssuerAlternativeName)
+_ALTERNATIVE_NAMES = frozenset(
+    {ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ExtensionOID.ISSUER_ALTERNATIVE_NAME}
+)
 
 
-def _check_key_usages(proxy: x509.KeyUsage | None, issuer: x509.KeyUsage | None) -> None:
-    if proxy is not None and (proxy.key_cert_sign or proxy.crl_sign):
+def _check_key_usages(proxy: Link, issuer: Link) -> None:
+    usage = proxy.extension(ExtensionOID.KEY_USAGE)
+    if usage is not None and (usage.key_cert_sign or usage.crl_sign):
         raise CredentialRefused("A proxy certificate claims to sign certificates or CRLs.")
-    if issuer is not None and not issuer.digital_signature:
+    usage = issuer.extension(ExtensionOID.KEY_USAGE)
+    if usage is not None and not usage.digital_signature:
         raise CredentialRefused("A proxy was signed with a key that is not for signatures.")
 
 
-def _key_usage(certificate: x509.Certificate) -> x509.KeyUsage | None:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        return None
-
-
-def _check_purpose(certificate: x509.Certificate) -> None:
+def _check_purpose(link: Link) -> None:
     # OpenSSL checks this too, but its complaint may have been put off.
-    for extension in certificate.extensions:
-        value = extension.value
-        if isinstance(value, x509.ExtendedKeyUsage):
-            meant = ExtendedKeyUsageOID.CLIENT_AUTH in value
-        elif isinstance(value, x509.UnrecognizedExtension) and value.oid == NETSCAPE_TYPE:
-            meant = bool(asn1.decode_der(asn1.BitString, value.value).as_bytes()[0] & 0x80)
-        else:
-            continue
-        if not meant:
-            raise CredentialRefused("A certificate of yours is not meant for clients.")
+    usage = link.extension(ExtensionOID.EXTENDED_KEY_USAGE)
+    netscape = link.extension(NETSCAPE_TYPE)
+    if (usage is not None and ExtendedKeyUsageOID.CLIENT_AUTH not in usage) or (
+        netscape is not None and not _names_clients(netscape.value)
+    ):
+        raise CredentialRefused("A certificate of yours is not meant for clients.")
 
 
-def _shown(chain: Sequence[x509.Certificate]) -> str:
-    try:
-        return f" (Certificate: {dn_text(chain[0].subject)})"
-    except Exception:
-        return ""
+def _names_clients(netscape_type: bytes) -> bool:
+    return bool(asn1.decode_der(asn1.BitString, netscape_type).as_bytes()[0] & 0x80)

@@ -7,20 +7,25 @@ follows the structure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat import asn1
 
 from repoman.errors import CredentialRefused
+from repoman.gsi.dn import Rdn
 
 PROXY_CERT_INFO: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14")
 """The extension of RFC 3820, section 3.8."""
 
 DRAFT_PROXY_CERT_INFO: Final = x509.ObjectIdentifier("1.3.6.1.4.1.3536.1.222")
 """The extension of the draft before it (Globus Toolkit 3)."""
+
+CLAIMS: Final = frozenset({PROXY_CERT_INFO, DRAFT_PROXY_CERT_INFO})
+"""Who has one of these, well formed or not, claims to be a proxy."""
 
 INHERIT_ALL: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.21.1")
 """The proxy may do all that its issuer may."""
@@ -73,29 +78,20 @@ class _DraftProxyCertInfo:
     path_length: Annotated[int | None, asn1.Explicit(1)]
 
 
-def claims_to_be_proxy(certificate: x509.Certificate) -> bool:
-    """The certificate carries the extension of a proxy, well formed or not."""
-    return any(
-        extension.oid in (PROXY_CERT_INFO, DRAFT_PROXY_CERT_INFO)
-        for extension in certificate.extensions
-    )
-
-
-def read_proxy_info(certificate: x509.Certificate) -> ProxyInfo:
-    """What the proxy says of itself.
+def read_proxy_info(
+    name: tuple[Rdn, ...], extensions: Mapping[x509.ObjectIdentifier, x509.Extension[Any]]
+) -> ProxyInfo:
+    """What a proxy says of itself.
 
     A certificate without the extension is taken for a legacy proxy: whether
     it stands where a proxy may stand is for the caller to say.
 
+    :param name: the certificate's own.
     :raises CredentialRefused: it says what nobody should believe.
     """
-    found = [
-        extension
-        for extension in certificate.extensions
-        if extension.oid in (PROXY_CERT_INFO, DRAFT_PROXY_CERT_INFO)
-    ]
+    found = [extensions[oid] for oid in CLAIMS if oid in extensions]
     if not found:
-        return _legacy(certificate)
+        return _legacy(name)
     if len(found) > 1:
         raise CredentialRefused("A proxy certificate has two ProxyCertInfo extensions.")
     if not found[0].critical:
@@ -132,8 +128,8 @@ def _is_limited(policy: _Policy) -> bool:
     return policy.language == LIMITED
 
 
-def _legacy(certificate: x509.Certificate) -> ProxyInfo:
-    last = [attribute.value for attribute in certificate.subject.rdns[-1]]
+def _legacy(name: tuple[Rdn, ...]) -> ProxyInfo:
+    last = [value for _, value in name[-1]]
     if last not in (["proxy"], ["limited proxy"]):
         raise CredentialRefused(
             "A certificate was signed by one that is no certificate authority,"

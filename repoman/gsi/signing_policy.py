@@ -41,9 +41,9 @@ class NamePolicy:
     file: str
     rules: tuple[NameRule, ...]
 
-    def allows(self, issuer: x509.Name, subject: x509.Name) -> bool:
-        """The CA called ``issuer`` may issue ``subject``: permitted, and nowhere denied."""
-        ca, name = comparable(unescaped(dn_text(issuer))), comparable(unescaped(dn_text(subject)))
+    def allows(self, issuer: str, subject: str) -> bool:
+        """The CA of this DN may issue that DN: permitted, and nowhere denied."""
+        ca, name = comparable(unescaped(issuer)), comparable(unescaped(subject))
         verdicts = [r.permits for r in self.rules if r.issuer == ca and r.subjects.fullmatch(name)]
         return bool(verdicts) and all(verdicts)
 

@@ -11,16 +11,23 @@ from cryptography import x509
 
 from repoman.errors import CredentialRefused
 from repoman.gsi.ca_directory import Authority, CADirectory
-from repoman.gsi.chain import CertificatePath, divide, moment
+from repoman.gsi.chain import CertificatePath, Link, divide, moment
 from repoman.gsi.crl import FOREVER, Mode, check_revocation, why_useless
 from repoman.gsi.dn import dn_text
-from repoman.gsi.proxy import ProxyRules, identify
+from repoman.gsi.proxy import ProxyRules, identity_of, or_refuse
 from repoman.model import Identity
 
 NO_CERTIFICATE: Final = (
     "You showed no certificate: make a proxy with grid-proxy-init and show it to the server."
 )
 """Why a connection without a certificate is nobody's."""
+
+
+REMEMBERED: Final = 500
+"""How many chains that were judged well are kept, until the next load."""
+
+LARGEST_REMEMBERED: Final = 2**14
+"""The largest of them, in bytes."""
 
 
 @frozen(eq=False)
@@ -38,7 +45,7 @@ class Peer:
     identity: Identity | None = None
     refusal: str = ""
     generation: int = 0
-    chain: tuple[x509.Certificate, ...] = ()
+    chain: tuple[x509.Certificate, ...] = field(default=(), repr=False)
     waived: frozenset[tuple[int, int]] = frozenset()
     holds_until: datetime = FOREVER
 
@@ -57,6 +64,9 @@ class Trust:
     signing_policy: Mode = "if-present"
     proxies: ProxyRules = field(factory=ProxyRules)
     generation: int = 0
+    _welcome: dict[tuple[tuple[x509.Certificate, ...], frozenset[tuple[int, int]]], Peer] = field(
+        factory=dict, init=False, repr=False
+    )
 
     def judge(
         self,
@@ -70,13 +80,31 @@ class Trust:
         :param now: aware, UTC.
         :param waived: OpenSSL's (error, depth) pairs that the handshake put off.
         """
-        about = (self.generation, tuple(chain), frozenset(waived))
+        shown = (tuple(chain), frozenset(waived))
+        known = self._welcome.get(shown)
+        if known is not None and now <= known.holds_until:
+            return known
         try:
-            identity = identify(chain, now, self.proxies, waived)
-            holds_until = self.check_authorities(divide(chain), now)
+            identity, ends = or_refuse(chain, lambda: self._judge(divide(chain), now, waived))
         except CredentialRefused as refusal:
-            return Peer(None, refusal.message, *about)
-        return Peer(identity, "", *about, min(identity.not_after, holds_until))
+            return Peer(None, refusal.message, self.generation, *shown)
+        peer = Peer(identity, "", self.generation, *shown, ends)
+        self._remember(peer)
+        return peer
+
+    def _remember(self, peer: Peer) -> None:
+        # People come again and again with one proxy, and it costs as much as a handshake
+        # to judge it.  Only who was let in is remembered: strangers fill no memory.
+        if len(self._welcome) >= REMEMBERED:
+            self._welcome.clear()
+        if sum(len(c.tbs_certificate_bytes) for c in peer.chain) <= LARGEST_REMEMBERED:
+            self._welcome[peer.chain, peer.waived] = peer
+
+    def _judge(
+        self, path: CertificatePath, now: datetime, waived: Collection[tuple[int, int]]
+    ) -> tuple[Identity, datetime]:
+        identity = identity_of(path, now, self.proxies, waived)
+        return identity, min(identity.not_after, self.check_authorities(path, now))
 
     def check_authorities(self, path: CertificatePath, now: datetime) -> datetime:
         """Check that the CAs of a verified path are trusted, and stand by what they issued.
@@ -85,14 +113,14 @@ class Trust:
         :raises CredentialRefused: one is not, may not, or revoked it.
         """
         root = path.authorities[-1]
-        if not self.directory.trusts(root):
-            raise CredentialRefused(
-                f"The certificate authority {dn_text(root.subject)} is not trusted here."
-            )
+        if not self.directory.trusts(root.certificate):
+            raise CredentialRefused(f"The certificate authority {root.dn} is not trusted here.")
         self._check_names(path)
         # The root is its own issuer: its CRL may revoke it, and OpenSSL asks for it too.
         return min(
-            check_revocation(certificate, issuer, self.directory.find(issuer).crls, self.crl, now)
+            check_revocation(
+                certificate, issuer, self.directory.find(issuer.certificate).crls, self.crl, now
+            )
             for certificate, issuer in [*path.certified, (root, root)]
         )
 
@@ -100,25 +128,24 @@ class Trust:
         if self.signing_policy == "off":
             return
         for depth, (certificate, issuer) in enumerate(path.certified):
-            if not self._may_issue(path.authorities[depth:], certificate.subject):
+            if not self._may_issue(path.authorities[depth:], certificate.dn):
                 raise CredentialRefused(
-                    f"The certificate authority {dn_text(issuer.subject)} may not issue"
-                    f" {dn_text(certificate.subject)}: its signing policy does not allow it."
+                    f"The certificate authority {issuer.dn} may not issue {certificate.dn}:"
+                    " its signing policy does not allow it."
                 )
 
-    def _may_issue(self, authorities: Sequence[x509.Certificate], subject: x509.Name) -> bool:
-        """The first authority may issue the name; the others are those above it."""
-        known = [self.directory.find(authority) for authority in authorities]
+    def _may_issue(self, authorities: Sequence[Link], subject: str) -> bool:
+        """The first authority may issue the DN; the others are those above it."""
+        known = [self.directory.find(authority.certificate) for authority in authorities]
         if self.signing_policy == "require" and not known[0].policies:
             return False
         # A sub-CA without a policy is held to that of the next CA above it: else
         # every CA could give itself a sub-CA that may issue any name.
-        for authority in known:
+        for link, authority in zip(authorities, known, strict=True):
             if authority.policy_faults:
                 return False
             if authority.policies:
-                name = authority.certificate.subject
-                return all(policy.allows(name, subject) for policy in authority.policies)
+                return all(policy.allows(link.dn, subject) for policy in authority.policies)
         return True
 
     def faults(self, now: datetime) -> list[str]:

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
 from repoman.errors import CredentialRefused
-from repoman.gsi.chain import CertificatePath
+from repoman.gsi.chain import CertificatePath, Link
 from repoman.gsi.proxycertinfo import DRAFT_PROXY_CERT_INFO, Flavour
 
 UNABLE_TO_GET_CRL: Final = 3
@@ -82,8 +81,8 @@ def _explained(
     return False
 
 
-def _only_the_draft(proxy: x509.Certificate) -> bool:
-    return all(e.oid in _KNOWN_CRITICAL for e in proxy.extensions if e.critical)
+def _only_the_draft(proxy: Link) -> bool:
+    return all(oid in _KNOWN_CRITICAL for oid, e in proxy.extensions.items() if e.critical)
 
 
 def check_authority_path_lengths(path: CertificatePath) -> None:
@@ -95,10 +94,9 @@ def check_authority_path_lengths(path: CertificatePath) -> None:
     """
     below = 0
     for authority in path.authorities:
-        for extension in authority.extensions:
-            if isinstance(extension.value, x509.BasicConstraints):
-                allowed = extension.value.path_length
-                if allowed is not None and below > allowed:
-                    raise CredentialRefused(WAIVABLE[PATH_LENGTH_EXCEEDED])
-        if authority.subject != authority.issuer:
+        constraints = authority.extension(ExtensionOID.BASIC_CONSTRAINTS)
+        allowed = constraints and constraints.path_length
+        if allowed is not None and below > allowed:
+            raise CredentialRefused(WAIVABLE[PATH_LENGTH_EXCEEDED])
+        if authority.certificate.subject != authority.certificate.issuer:
             below += 1

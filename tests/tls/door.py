@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from attrs import define, field, frozen
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, load_certificate
@@ -29,6 +30,13 @@ from repoman.tls import NO_CERTIFICATE, Peer, ServerTLS
 from tests.credentials import Credential
 
 VERSIONS = {"TLS 1.2": SSL.TLS1_2_VERSION, "TLS 1.3": SSL.TLS1_3_VERSION}
+
+HOSTILE = pytest.mark.parametrize(
+    ("version", "legacy"),
+    [(SSL.TLS1_2_VERSION, False), (SSL.TLS1_3_VERSION, False), (SSL.TLS1_3_VERSION, True)],
+    ids=["TLS 1.2", "TLS 1.3", "legacy"],
+)
+"""What is refused is refused in both versions of TLS, and with the option for old proxies too."""
 
 
 @implementer(IHandshakeListener)

@@ -16,11 +16,13 @@ def shake_hands(tls: ServerTLS, credential: Credential, version: int) -> Peer | 
     client = SSL.Connection(client_context(credential, version=version), None)
     client.set_connect_state()
     try:
-        while not (_goes_on(client, server) and _goes_on(server, client)):
-            pass
+        for _ in range(10):
+            _goes_on(client, server)
+            if _goes_on(server, client):
+                return tls.peer(server)
     except SSL.Error as error:
         return str(error)
-    return tls.peer(server)
+    return "no end of it"
 
 
 def _goes_on(one: SSL.Connection, other: SSL.Connection) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import pytest_twisted
 from OpenSSL import SSL
-from OpenSSL.crypto import FILETYPE_ASN1, load_certificate
 from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint, wrapServerTLS
@@ -67,10 +66,9 @@ class AnyServer:
         self.context.set_cipher_list(b"ALL:@SECLEVEL=0")
         self.context.set_min_proto_version(version)
         self.context.set_max_proto_version(version)
-        with pytest.warns(DeprecationWarning):
-            self.context.use_certificate(load_certificate(FILETYPE_ASN1, shown.der))
-            for other in shown.sent:
-                self.context.add_extra_chain_cert(load_certificate(FILETYPE_ASN1, other.der))
+        self.context.use_certificate(shown.certificate)
+        for other in shown.sent:
+            self.context.add_extra_chain_cert(other.certificate)
         self.context.use_privatekey(shown.key)
 
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
@@ -231,9 +229,7 @@ async def test_the_whole_chain_is_sent(
 
 
 @pytest_twisted.ensureDeferred
-async def test_anonymous(
-    grid: Grid, settings: TlsSettings, clock: Lookout, listen: Listen
-) -> None:
+async def test_anonymous(grid: Grid, settings: TlsSettings, clock: Lookout, listen: Listen) -> None:
     page = Hello()
     page.tls = ServerTLS(settings, clock)
     page.tls.load()
@@ -298,5 +294,3 @@ def test_no_ca_to_trust(tmp_path: Path) -> None:
         ClientTLS(None, tmp_path)
     with pytest.raises(TrustUnreadable, match=r"/nowhere cannot be read .No such file"):
         ClientTLS(None, tmp_path / "nowhere")
-
-

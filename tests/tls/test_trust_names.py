@@ -18,15 +18,12 @@ from tests.credentials import (
     rsa_key,
     signing_policy,
 )
-from tests.tls.door import Door
+from tests.tls.door import HOSTILE, Door
+
+pytestmark = HOSTILE
 
 ROGER = "/C=CA/O=Grid/CN=Roger Impey"
 BOB = "/C=CA/O=Grid/CN=Bob"
-
-
-@pytest.fixture(params=[False, True], ids=["", "legacy"])
-def legacy(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
 
 
 @pytest.fixture

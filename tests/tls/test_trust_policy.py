@@ -22,16 +22,13 @@ from tests.credentials import (
     seq,
     utf8,
 )
-from tests.tls.door import Door
+from tests.tls.door import HOSTILE, Door
+
+pytestmark = HOSTILE
 
 ROGER = "/C=CA/O=Grid/CN=Roger Impey"
 PCI = "1.3.6.1.5.5.7.1.14"
 UNKNOWN = Extension("1.2.3.4.5", utf8("unknown"), critical=True)
-
-
-@pytest.fixture(params=[False, True], ids=["", "legacy"])
-def legacy(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
 
 
 @pytest.fixture

@@ -107,7 +107,9 @@ async def test_case_2_proxies_of_real_tools(
 
 
 @pytest.mark.parametrize("second", ["grid-proxy-init", "arcproxy"])
-@pytest.mark.parametrize("first", ["grid-proxy-init", "voms-proxy-init", "voms-proxy-fake", "arcproxy"])
+@pytest.mark.parametrize(
+    "first", ["grid-proxy-init", "voms-proxy-init", "voms-proxy-fake", "arcproxy"]
+)
 @pytest_twisted.ensureDeferred
 async def test_case_2_a_proxy_of_a_proxy_of_real_tools(
     door: Door, grid: Grid, user_files: tuple[Path, Path], first: str, second: str

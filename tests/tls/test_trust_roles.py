@@ -29,15 +29,12 @@ from tests.credentials import (
     rdns,
     rsa_key,
 )
-from tests.tls.door import Door
+from tests.tls.door import HOSTILE, Door
+
+pytestmark = HOSTILE
 
 ROGER = "/C=CA/O=Grid/CN=Roger Impey"
 MAKERS = ["proxy", "legacy_proxy", "draft_proxy"]
-
-
-@pytest.fixture(params=[False, True], ids=["", "legacy"])
-def legacy(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
 
 
 @pytest.fixture
@@ -116,7 +113,8 @@ async def test_case_28_a_proxy_signs_what_is_no_proxy(
 @pytest_twisted.ensureDeferred
 async def test_case_28_an_end_entity_signs_a_sub_ca(door: Door, grid: Grid) -> None:
     usage = key_usage(DIGITAL_SIGNATURE, CERT_SIGN)
-    for user in (grid.user(), grid.user(usage=usage), grid.user().proxy(), grid.user().legacy_proxy()):
+    one = grid.user()
+    for user in (one, grid.user(usage=usage), one.proxy(), one.legacy_proxy()):
         sub = authority("/C=CA/O=Grid/CN=Own CA", user)
         forged = end_entity("/C=CA/O=Grid/CN=Bob", sub)
         for credential in (sub, forged, forged.proxy(), forged.legacy_proxy()):

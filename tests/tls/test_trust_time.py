@@ -67,9 +67,7 @@ async def test_case_17_expires_during_keep_alive(door: Door, grid: Grid, clock: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_case_17_the_end_entity_expires_first(
-    door: Door, grid: Grid, clock: Lookout
-) -> None:
+async def test_case_17_the_end_entity_expires_first(door: Door, grid: Grid, clock: Lookout) -> None:
     visit = await door.visit(grid.user(ends=now() + HOUR).proxy())
     clock.ahead = 2 * HOUR
     assert "Your certificate expired at" in (await visit.again()).refusal

@@ -43,9 +43,7 @@ async def test_case_49_no_session_is_resumed(door: Door, grid: Grid, version: in
 
 
 @pytest_twisted.ensureDeferred
-async def test_case_49_not_within_a_generation_either(
-    door: Door, grid: Grid, version: int
-) -> None:
+async def test_case_49_not_within_a_generation_either(door: Door, grid: Grid, version: int) -> None:
     context = client_context(grid.user().proxy(), version=version)
     first = await door.visit(None, context=context)
     second = await door.visit(None, context=context, session=first.handle.get_session())
