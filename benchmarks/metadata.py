@@ -60,9 +60,7 @@ def glance(place: Path) -> Iterator[tuple[int, int]]:
     options = ["--config-file", str(config)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(["glance-manage", *options, "db_sync"], check=True, **quiet)
-    subprocess.run(
-        ["glance-manage", *options, "db_load_metadefs"], check=False, **quiet
-    )
+    subprocess.run(["glance-manage", *options, "db_load_metadefs"], check=False, **quiet)
     process = subprocess.Popen(["glance-api", *options], **quiet)
     try:
         for _ in range(300):
@@ -120,7 +118,9 @@ def main() -> None:
         daemon.admin.ask("POST", "/api/images", form={"name": "one"})
         assert daemon.process is not None
         theirs = rate(pid, ask_glance, max(count // 10, 20))
-        ours = rate(daemon.process.pid, lambda: daemon.admin.ask("GET", "/api/images/one").status, count)
+        ours = rate(
+            daemon.process.pid, lambda: daemon.admin.ask("GET", "/api/images/one").status, count
+        )
         print("one image's metadata, requests per CPU-second and per second")
         for name, (per_cpu, per_second) in {"glance": theirs, "repoman": ours}.items():
             print(f"  {name:8} {per_cpu:7.0f} {per_second:7.0f}")

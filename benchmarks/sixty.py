@@ -72,7 +72,10 @@ def measure(daemon: Daemon, theirs: str, place: Path, clients: int, length: int)
     assert daemon.process is not None
     pid, total = daemon.process.pid, clients * length / 1e6
     speeds = {}
-    for name, url in {"nginx": f"{theirs}/image", "repoman": f"{daemon.url}/api/images/raw/image"}.items():
+    for name, url in {
+        "nginx": f"{theirs}/image",
+        "repoman": f"{daemon.url}/api/images/raw/image",
+    }.items():
         idle, most, threads, slowest_small = resident(pid), 0, 0, 0.0
         begun = time.monotonic()
         running = pull(daemon, url, clients, place)
@@ -90,8 +93,10 @@ def measure(daemon: Daemon, theirs: str, place: Path, clients: int, length: int)
         fairness = times[-1] / statistics.median(times)
         print(f"{name:8} {speeds[name]:7.0f} MB/s, slowest {fairness:.2f} x the median")
         if name == "repoman":
-            print(f"         memory +{most - idle} MiB, {threads} thread(s),"
-                  f" slowest small request {slowest_small * 1000:.0f} ms")
+            print(
+                f"         memory +{most - idle} MiB, {threads} thread(s),"
+                f" slowest small request {slowest_small * 1000:.0f} ms"
+            )
     print(f"ratio {speeds['repoman'] / speeds['nginx']:.2f}")
 
 

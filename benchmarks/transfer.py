@@ -23,6 +23,7 @@ from peers import GIB, Daemon, cpu, curl, nginx
 
 from repoman.settings import size
 
+
 def measured(pid: int, transfer: Callable[[], None], gib: float) -> tuple[float, float]:
     """CPU-seconds per GiB, and MB/s, of one transfer."""
     before, begun = cpu(pid), time.monotonic()

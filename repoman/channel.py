@@ -92,6 +92,7 @@ class Channel(http.HTTPChannel):
         self._closing: Any = None
         self._waited = 0.0
         self._moved = 0
+        self._unfetched: Request | None = None
 
     def connectionMade(self) -> None:
         """Begin to read, against the clock."""
@@ -144,7 +145,15 @@ class Channel(http.HTTPChannel):
         if not _is_text(value):
             self.refuse(400, "A header is not text.")
             return False
+        if name.strip().lower() == b"transfer-encoding" and not self._is_only_chunked(value):
+            self.refuse(400, "The only transfer encoding known here is chunked, once.")
+            return False
         return bool(super().headerReceived(line))
+
+    def _is_only_chunked(self, value: bytes) -> bool:
+        # RFC 9112 section 6.3: what two readers may frame differently is refused.
+        before = self.requests[-1].requestHeaders.hasHeader("transfer-encoding")
+        return value.strip(b" \t").lower() == b"chunked" and not before
 
     def rawDataReceived(self, data: bytes) -> None:
         """Decode the body, or keep a pipelined request for later."""
@@ -198,6 +207,9 @@ class Channel(http.HTTPChannel):
         self._waitingForTransport = False
         if self._requestProducer is not None:
             self._requestProducer.resumeProducing()
+        if self._unfetched is not None:
+            answered, self._unfetched = self._unfetched, None
+            self.requestDone(answered)
         if not self._handlingRequest and not self._body_paused:
             self._networkProducer.resumeProducing()
 
@@ -236,12 +248,15 @@ class Channel(http.HTTPChannel):
 
     def requestDone(self, request: Request) -> None:
         """Go on to the next request, or drop the rest of a body that nobody wanted."""
-        if request.body.complete:
-            self._body_paused = False
-            super().requestDone(request)
-        else:
+        if not request.body.complete:
             self.requests.remove(request)
             self._linger()
+        elif self._waitingForTransport and self.persistent:
+            # The peer has not taken what it asked for: no more answers until it does.
+            self._unfetched = request
+        else:
+            self._body_paused = False
+            super().requestDone(request)
 
     def refuse(self, status: int, message: str) -> None:
         """Answer what cannot be parsed with one line, and close."""
@@ -316,8 +331,11 @@ class Channel(http.HTTPChannel):
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None
-        super().connectionLost(reason)
-        self.site.closed(self)
+        self._unfetched = None
+        try:
+            super().connectionLost(reason)
+        finally:
+            self.site.closed(self)
 
     def isSecure(self) -> bool:
         """The connection runs over TLS."""

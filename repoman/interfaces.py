@@ -91,11 +91,11 @@ class IBlobWriter(IConsuming, Protocol):
         :raises StoreUnavailable: go on from the last known offset.
         """
 
-    async def commit(self) -> None:
-        """Make every byte written, and the name, survive a power cut.
+    async def commit(self) -> str:
+        """Make every byte written, and the name, survive a power cut; answer the blob's stamp.
 
-        :raises StoreUnavailable: nothing is known to be durable; the blob
-            must be discarded and its key never used again.
+        :raises StoreUnavailable: no more is known to be durable than before; the
+            blob must be discarded, or reopened where its durable bytes end.
         :raises NoRoom: the same, for want of room.
         """
 
@@ -109,6 +109,13 @@ class IBlobReader(Protocol):
     @property
     def size(self) -> int:
         """In bytes."""
+
+    @property
+    def stamp(self) -> str:
+        """Another one as soon as anybody may have changed the bytes behind the store's back.
+
+        Also when they were copied or restored, so it calls for a look, no more.
+        """
 
     async def write_to(self, consumer: IConsuming, start: int, length: int) -> None:
         """Produce ``length`` bytes from offset ``start`` into ``consumer``.
@@ -205,6 +212,33 @@ class Reservation:
 
 
 @frozen
+class Committed:
+    """A blob whose bytes are durable.
+
+    :ivar size: in bytes.
+    :ivar stamp: what :attr:`IBlobReader.stamp` says as long as nobody touches the bytes.
+    """
+
+    size: int
+    digests: Digests
+    stamp: str
+
+
+@frozen
+class ScrubDue:
+    """A blob to read again.
+
+    :ivar size: in bytes.
+    :ivar new: it was not read since its upload.
+    """
+
+    blob: str
+    size: int
+    sha256: str
+    new: bool
+
+
+@frozen
 class UploadTerms:
     """What an upload asks for and is bound to.
 
@@ -260,13 +294,17 @@ class IBlobRecords(Protocol):
     async def progress(self, durable: Mapping[str, int]) -> None:
         """How many bytes of running uploads are durable by now."""
 
-    async def pause(self, blob: str, durable: int, keep: float) -> None:
-        """An upload has stopped for now; it is kept for ``keep`` seconds."""
+    async def pause(self, blob: str, durable: int, terms: UploadTerms) -> None:
+        """An upload has stopped for now; bytes that nobody announced count from here on.
+
+        :param terms: how long it is kept, and the payer's quota.
+        :raises QuotaExceeded: there is no room for the durable bytes; nothing is changed.
+        """
 
     async def renew(self, blobs: Sequence[str], lease: float) -> None:
         """The uploads still live, for ``lease`` more seconds."""
 
-    async def finish(self, blob: str, size: int, digests: Digests, quota: int) -> Image:
+    async def finish(self, blob: str, committed: Committed, quota: int) -> Image:
         """The bytes are durable: let the image point to them.
 
         :raises Conflict: the upload was given up, or the image deleted, meanwhile.
@@ -297,14 +335,26 @@ class IBlobRecords(Protocol):
     async def mark_damaged(self, blobs: Sequence[str]) -> int:
         """Note those of ``blobs`` that are still present as lost; answer how many."""
 
-    async def due_for_scrub(self, again_after: float) -> tuple[str, str, bool] | None:
-        """The next blob to read again: its key, its sha256, and whether it is the first time.
+    async def damaged(self) -> list[ScrubDue]:
+        """The blobs noted as lost."""
+
+    async def due_for_scrub(self, again_after: float) -> ScrubDue | None:
+        """The next blob to read again.
 
         :param again_after: seconds since the last time.
         """
 
-    async def scrubbed(self, blob: str, digests: Digests) -> None:
-        """A blob was read and is what was stored."""
+    async def scrubbed(self, blob: str, digests: Digests, stamp: str) -> None:
+        """A blob was read and is what was stored; also one that had been noted as lost."""
+
+    async def stamp(self, blob: str) -> str | None:
+        """The stamp under which a blob's bytes were last known to be right.
+
+        Empty if that is not known, ``None`` if there is no such blob any more.
+        """
+
+    async def restamp(self, blob: str, stamp: str) -> None:
+        """A blob's bytes are right under this stamp."""
 
     async def to_delete(self, limit: int) -> list[str]:
         """Blobs that nobody may get any more."""

@@ -110,10 +110,14 @@ class Identity:
 
 @frozen
 class Membership:
-    """A user's place in a group, with what the group permits."""
+    """A user's place in a group, with what the group permits.
+
+    :ivar group_id: the group's key.
+    """
 
     group: str
     permissions: frozenset[str]
+    group_id: int = 0
 
 
 @frozen

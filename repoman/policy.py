@@ -217,6 +217,18 @@ def identified(caller: Caller) -> User:
     return caller.user
 
 
+def may_write(caller: Caller) -> User:
+    """The user who asks, with a credential that may change things.
+
+    :raises NotIdentified: nobody in particular does.
+    :raises NotPermitted: the credential may only read.
+    """
+    user = identified(caller)
+    if caller.reads_only:
+        raise NotPermitted(PROTECTIONS["credential.limited"], rule="credential.limited")
+    return user
+
+
 def may(action: str, caller: Caller, thing: Any = None) -> bool:
     """Whether the caller may do it; nobody in particular may only what is open to all."""
     rule = RULES[action]

@@ -58,6 +58,9 @@ class Request(server.Request):
         self.request_id = secrets.token_hex(8)
         self.dispatched = False
         self._abandoned = False
+        # Until its headers are complete a request has no body, and none to wait for.
+        self.body = Body(channel, 0, False)
+        self.body.complete = True
         self.peer: IPeer | None = None
 
     def begin(self, command: bytes, target: bytes, version: bytes, length: int | None) -> None:
@@ -99,6 +102,17 @@ class Request(server.Request):
             self.render(self.site.resource)
         except Exception:  # a broken resource costs one request, never the connection's state
             self.processingFailed(Failure())
+
+    def getRequestHostname(self) -> bytes:
+        """Always the same: no route depends on what a client calls us, nor fails by it."""
+        return b"localhost"
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let ``producer`` write the answer; stop it at once if nobody is there to read it."""
+        if self._disconnected:
+            producer.stopProducing()
+        else:
+            super().registerProducer(producer, streaming)
 
     def write(self, data: bytes) -> None:
         """Send some of the answer; an answer before the body's end closes the connection."""

@@ -47,7 +47,7 @@ class RepositorySite(server.Site):
         self._limit = connections
         self._min_rate = min_rate
         self._log_request = log_request
-        self._channels: set[Channel] = set()
+        self._channels: dict[Channel, None] = {}  # the oldest first
         self._drained: Deferred[None] | None = None
 
     def log(self, request: Any) -> None:
@@ -55,14 +55,16 @@ class RepositorySite(server.Site):
         self._log_request(request)
 
     def opened(self, channel: Channel) -> None:
-        """A connection was made; one too many is cut."""
-        self._channels.add(channel)
+        """A connection was made; if it is one too many, the oldest idle one is cut."""
+        self._channels[channel] = None
         if len(self._channels) > self._limit:
-            channel.transport.abortConnection()
+            # At the latest it finds the new one.
+            idle = next(one for one in self._channels if not one.requests)
+            idle.transport.abortConnection()
 
     def closed(self, channel: Channel) -> None:
         """A connection has ended."""
-        self._channels.discard(channel)
+        self._channels.pop(channel, None)
         if self._drained is not None and not self._channels:
             drained, self._drained = self._drained, None
             drained.callback(None)
@@ -89,13 +91,15 @@ class RepositorySite(server.Site):
         if not self._channels:
             return
         self._drained = Deferred()
-        cut = self.reactor.callLater(deadline, self._cut)
+        cut = self.reactor.callLater(deadline, self.cut)
         await self._drained
         if cut.active():
             cut.cancel()
 
-    def _cut(self) -> None:
-        self._log.warn("{count} transfers cut at the deadline", count=len(self._channels))
+    def cut(self) -> None:
+        """End every connection now."""
+        if self._channels:
+            self._log.warn("{count} connections cut, to stop", count=len(self._channels))
         for channel in tuple(self._channels):
             channel.transport.abortConnection()
             self.closed(channel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import sys
 import time
 from importlib.resources import files
@@ -19,6 +20,9 @@ from twisted.python.usage import Options as UsageOptions
 from repoman import __version__
 from repoman.config import DEFAULT_PATH, load
 from repoman.errors import Misconfigured, RepomanError
+
+DESCRIPTORS = 1 << 16
+"""The most that are of use."""
 
 log = Logger()
 
@@ -54,6 +58,7 @@ def makeService(options: Options) -> IService:
     from repoman.service import make_service
 
     use_monotonic_clock(reactor)
+    allow_many_descriptors()
     try:
         service = make_service(reactor, load(options["config"]))
     except RepomanError as error:
@@ -69,6 +74,14 @@ def use_monotonic_clock(reactor: Any) -> None:
     a step back would stop every timer for as long.
     """
     reactor.seconds = time.monotonic
+
+
+def allow_many_descriptors() -> None:
+    """Take the descriptors that this process may have: the usual 1,024 are few for a server."""
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
+    if wanted > usual != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _lines(error: RepomanError) -> list[str]:

@@ -214,9 +214,7 @@ def credential_json(identity: Identity) -> dict[str, Any]:
     }
 
 
-def user_json(
-    profile: Profile, urls: Urls, *, private: bool, full: bool = False
-) -> dict[str, Any]:
+def user_json(profile: Profile, urls: Urls, *, private: bool, full: bool = False) -> dict[str, Any]:
     """The 8 keys of a user; with ``full`` also all DNs and the quota.
 
     :param private: show what only the user and administrators may see.

@@ -6,6 +6,7 @@ import os
 
 from hypothesis import settings
 
+from tests.ledger import board as board
 from tests.server import daemon as daemon
 
 # How long one example takes says nothing on a machine that is busy with others.

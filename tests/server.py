@@ -233,7 +233,8 @@ class Daemon:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.directory, env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(self.temporary)},
+                command, cwd=self.directory,
+                env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(self.temporary)},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self._wait_until_serving()

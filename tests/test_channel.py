@@ -317,12 +317,20 @@ def test_a_paused_upload_is_not_timed_out_by_our_own_pause(connection: Connectio
     assert not connection.wire.aborted
 
 
-def test_a_connection_over_the_limit_is_cut(connection: Connection) -> None:
+def test_a_connection_over_the_limit_costs_the_oldest_idle_one(connection: Connection) -> None:
+    connection.receive(GET)
     second, third = Wire(), Wire()
     connection.connect(second)
     connection.connect(third)
-    assert third.aborted
-    assert not second.aborted
+    assert (connection.wire.aborted, second.aborted, third.aborted) == (False, True, False)
+
+
+def test_or_itself_if_no_other_is_idle(connection: Connection) -> None:
+    second, third = Wire(), Wire()
+    connection.receive(GET)
+    connection.connect(second).dataReceived(GET)
+    connection.connect(third)
+    assert (connection.wire.aborted, second.aborted, third.aborted) == (False, False, True)
 
 
 def test_draining_closes_idle_connections_and_lets_requests_end(connection: Connection) -> None:

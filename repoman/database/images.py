@@ -132,6 +132,11 @@ async def drop_files(transaction: Transaction, image_id: int, kept: Sequence[str
         """,
         {"image": image_id, "kept": list(kept)},
     )
+    await fence_uploads(transaction, image_id, kept)
+
+
+async def fence_uploads(transaction: Transaction, image_id: int, kept: Sequence[str] = ()) -> None:
+    """Give up the uploads to an image but those for the hypervisors ``kept``; pay back."""
     await transaction.run(
         """
         WITH fenced AS (
@@ -179,6 +184,8 @@ async def _give_away(transaction: Transaction, image_id: int, owner: str, quota:
         """,
         (size, image_id),
     )
+    # Who uploads may no longer, and the new owner did not promise the room.
+    await fence_uploads(transaction, image_id)
     await transaction.run(
         "UPDATE image SET owner_id = %s WHERE image_id = %s", (known[0], image_id)
     )
@@ -203,9 +210,7 @@ class ImageRecords:
 
     async def find_either(self, word: str, caller: str | None, name: str) -> Image | None:
         """The image of user ``word``; or the caller's own, if ``word`` is a hypervisor."""
-        rows = await self._pool.ask(
-            SELECT + EITHER, {"word": word, "caller": caller, "name": name}
-        )
+        rows = await self._pool.ask(SELECT + EITHER, {"word": word, "caller": caller, "name": name})
         return image_from_row(rows[0]) if rows else None
 
     async def create(self, new: NewImage) -> Image:

@@ -22,6 +22,7 @@ from repoman.errors import (
 )
 from repoman.interfaces import (
     Clock,
+    Committed,
     IBlobReader,
     IBlobRecords,
     IBlobStore,
@@ -34,6 +35,7 @@ from repoman.model import Caller, Digests, Image, ImageFile
 from repoman.policy import authorize_image, forbid_changes_to_read_only
 from repoman.repository.images import FileRef, Images
 from repoman.repository.publishing import publish
+from repoman.repository.scrubber import Verifier
 
 LEASE = 300.0
 """Seconds that an upload lives without a sign of life of its daemon."""
@@ -158,6 +160,7 @@ class Files:
         self._limits = limits
         self._clock = clock
         self._discarded = discarded
+        self._verifier = Verifier(records, store)
         self._receiving: set[str] = set()
 
     async def find(self, caller: Caller, ref: FileRef) -> tuple[Image, ImageFile]:
@@ -183,11 +186,17 @@ class Files:
         return image, stored
 
     async def open(self, stored: ImageFile) -> IBlobReader:
-        """The bytes of a file.
+        """The bytes of a file; late, if somebody touched them behind our back.
 
-        :raises BlobDamaged: they are gone, or were replaced a moment ago.
+        :raises BlobDamaged: they are gone, wrong, or were replaced a moment ago.
         """
-        return await self._store.open(stored.blob, stored.size)
+        reader = await self._store.open(stored.blob, stored.size)
+        try:
+            await self._verifier.verify(stored, reader.stamp)
+        except BaseException:
+            reader.close()
+            raise
+        return reader
 
     async def store(
         self,
@@ -196,6 +205,7 @@ class Files:
         body: IBody,
         announced: bool,
         expected: Mapping[str, str],
+        precondition: Callable[[ImageFile | None], None] = lambda current: None,
     ) -> Image:
         """Take an upload; durable when this returns.
 
@@ -203,8 +213,10 @@ class Files:
 
         :param announced: the client said that there is a body.
         :param expected: digests in hex that the client announced, by name.
+        :param precondition: raises, if the file that is there now is not to be replaced.
         """
         image, hypervisor = await upload_target(self._images, caller, ref)
+        precondition(image.files.get(hypervisor))
         if not announced:
             raise LengthRequired("Say how long the image is: send Content-Length, or chunks.")
         uploader = authorize_image("image.write_bytes", caller, image)
@@ -213,8 +225,8 @@ class Files:
         key = reservation.blob
         self._receiving.add(key)
         try:
-            size, digests = await self._receive(key, reservation.room, body, expected)
-            image = await publish(self._records, key, size, digests, self._limits.quota)
+            committed = await self._receive(key, reservation.room, body, expected)
+            image = await publish(self._records, key, committed, self._limits.quota)
         except OutcomeUnknown:
             raise
         except BaseException:
@@ -232,7 +244,7 @@ class Files:
 
     async def _receive(
         self, key: str, room: int, body: IBody, expected: Mapping[str, str]
-    ) -> tuple[int, Digests]:
+    ) -> Committed:
         writer = await self._store.create(key, body.length)
         try:
             limit = min(room, self._limits.max_upload)
@@ -246,11 +258,11 @@ class Files:
                     f"{digesting.count} bytes came of the {body.length} that were announced."
                 )
             compare(digesting.hexdigest, expected)
-            await writer.commit()
+            stamp = await writer.commit()
         except BaseException:
             await _discard(writer)
             raise
-        return digesting.count, Digests(digesting.hexdigest("sha256"))
+        return Committed(digesting.count, Digests(digesting.hexdigest("sha256")), stamp)
 
     async def _give_up(self, key: str) -> None:
         try:

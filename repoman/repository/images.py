@@ -27,6 +27,9 @@ from repoman.policy import (
 )
 from repoman.records import IImageRecords, Listing, NewImage
 
+MOST_HYPERVISORS = 32
+"""How many hypervisors one image can be for: a new word is a name that no user can have."""
+
 
 @frozen
 class FileRef:
@@ -52,8 +55,8 @@ def check_hypervisors(words: tuple[str, ...]) -> tuple[str, ...]:
         check_name("hypervisor", word)
         if word in RESERVED_WORDS:
             raise Invalid(f"{word} is a reserved word, not a hypervisor.", field="hypervisor")
-    if not words:
-        raise Invalid("An image needs a hypervisor at least.", field="hypervisor")
+    if not 0 < len(words) <= MOST_HYPERVISORS:
+        raise Invalid(f"An image is for 1 to {MOST_HYPERVISORS} hypervisors.", field="hypervisor")
     return tuple(dict.fromkeys(words))
 
 
@@ -109,8 +112,8 @@ class Images:
         if new.owner and new.owner != user.user_name:
             authorize("image.create_for_another", caller)
         check_image_name(new.name)
-        check_hypervisors(new.hypervisors)
-        return await self._records.create(evolve(new, owner=new.owner or user.user_name))
+        listed, owner = check_hypervisors(new.hypervisors), new.owner or user.user_name
+        return await self._records.create(evolve(new, hypervisors=listed, owner=owner))
 
     async def change(self, caller: Caller, ref: ImageRef, changes: Mapping[str, Any]) -> Image:
         """Set fields of the record; rename and give away touch no bytes."""
@@ -120,7 +123,7 @@ class Images:
         if "name" in changes:
             check_image_name(changes["name"])
         if "hypervisors" in changes:
-            check_hypervisors(changes["hypervisors"])
+            changes = {**changes, "hypervisors": check_hypervisors(changes["hypervisors"])}
         return await self._records.change(image, changes, self._quota)
 
     async def delete(self, caller: Caller, ref: ImageRef) -> None:

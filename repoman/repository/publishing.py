@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from repoman.errors import DatabaseUnavailable, OutcomeUnknown
-from repoman.interfaces import IBlobRecords
-from repoman.model import Digests, Image
+from repoman.interfaces import Committed, IBlobRecords
+from repoman.model import Image
 
 
-async def publish(
-    records: IBlobRecords, key: str, size: int, digests: Digests, quota: int
-) -> Image:
+async def publish(records: IBlobRecords, key: str, committed: Committed, quota: int) -> Image:
     """Let the image point to a committed blob; settle the outcome if the link breaks.
 
     :param quota: of owners without one of their own, in bytes.
@@ -18,12 +16,12 @@ async def publish(
     :raises QuotaExceeded: the owner has no room for it.
     """
     try:
-        return await records.finish(key, size, digests, quota)
+        return await records.finish(key, committed, quota)
     except OutcomeUnknown:
         # COMMIT was on its way when the line broke: ask what became of it.
         state = await _ask(records, key)
     if state == "receiving":
-        return await records.finish(key, size, digests, quota)
+        return await records.finish(key, committed, quota)
     image = await records.image_of(key) if state == "present" else None
     if image is None:
         raise OutcomeUnknown("The upload's fate is not known yet; look at the image again.")

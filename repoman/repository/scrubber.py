@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
 from repoman.errors import BlobDamaged
-from repoman.interfaces import IBlobRecords, IBlobStore
-from repoman.model import Digests
+from repoman.interfaces import IBlobRecords, IBlobStore, ScrubDue
+from repoman.model import Digests, ImageFile
 
 ALGORITHMS = ("adler32", "md5", "sha256", "sha512")
 """The digests that every file has in the end."""
@@ -14,6 +17,8 @@ RATE = 50 * 2**20
 
 AGAIN_AFTER = 30 * 86400.0
 """Seconds after which a file is read again."""
+
+_log = Logger()
 
 
 class Scrubber:
@@ -32,17 +37,73 @@ class Scrubber:
         damaged = 0
         try:
             while (due := await self._records.due_for_scrub(AGAIN_AFTER)) is not None:
-                damaged += await self._scrub_one(*due)
+                if not await self._is_right(due):
+                    damaged += await self._records.mark_damaged([due.blob])
         finally:
             self._busy = False
         return damaged
 
-    async def _scrub_one(self, key: str, sha256: str, first_time: bool) -> int:
+    async def heal(self) -> int:
+        """Look at the damaged ones again: somebody may have restored them; answer how many had."""
+        return sum([await self._is_right(due) for due in await self._records.damaged()])
+
+    async def _is_right(self, due: ScrubDue) -> bool:
+        rate = None if due.new else RATE
         try:
-            found = await self._store.digests(key, *ALGORITHMS, rate=None if first_time else RATE)
+            reader = await self._store.open(due.blob, due.size)
+            reader.close()
+            found = await self._store.digests(due.blob, *ALGORITHMS, rate=rate)
         except BlobDamaged:
-            return await self._records.mark_damaged([key])
-        if found["sha256"] != sha256:
-            return await self._records.mark_damaged([key])
-        await self._records.scrubbed(key, Digests(**found))
-        return 0
+            return False
+        if found["sha256"] == due.sha256:
+            await self._records.scrubbed(due.blob, Digests(**found), reader.stamp)
+        return found["sha256"] == due.sha256
+
+
+class Verifier:
+    """Bytes that somebody may have touched behind our back are read again before they are served.
+
+    Touched is not wrong: whoever restores a backup touches every file.  So
+    nothing is refused that is what was stored, it only comes later.
+    """
+
+    def __init__(self, records: IBlobRecords, store: IBlobStore) -> None:
+        self._records = records
+        self._store = store
+        self._waiting: dict[str, list[Deferred[Exception | None]]] = {}
+
+    async def verify(self, stored: ImageFile, stamp: str) -> None:
+        """Make sure that a file's bytes under this stamp are what was stored.
+
+        :raises BlobDamaged: they are not, which is noted; or the file is no more.
+        """
+        key = stored.blob
+        known = await self._records.stamp(key)
+        if known is None:
+            raise BlobDamaged("The file was replaced or deleted a moment ago.")
+        if known == stamp:
+            return
+        if key in self._waiting:  # once for all who ask at the same time
+            answer: Deferred[Exception | None] = Deferred()
+            self._waiting[key].append(answer)
+            wrong = await answer
+        else:
+            self._waiting[key] = []
+            wrong = await self._what_is_wrong(stored, stamp)
+            for answer in self._waiting.pop(key):
+                answer.callback(wrong)
+        if wrong is not None:
+            raise wrong
+
+    async def _what_is_wrong(self, stored: ImageFile, stamp: str) -> Exception | None:
+        _log.warn("blob {key} was touched or restored: reading it again", key=stored.blob)
+        try:
+            found = await self._store.digests(stored.blob, "sha256")
+            if found["sha256"] != stored.digests.sha256:
+                await self._records.mark_damaged([stored.blob])
+                _log.critical("blob {key} is not what was stored", key=stored.blob)
+                return BlobDamaged("The stored file is damaged; tell the administrator.")
+            await self._records.restamp(stored.blob, stamp)
+        except Exception as error:  # whatever it is, it is for everybody who waits
+            return error
+        return None

@@ -50,7 +50,7 @@ class Sweeper:
         self._again = False
 
     async def sweep(self) -> int:
-        """Give up dead uploads and expired files, remove what is marked; answer how many blobs went.
+        """Give up dead uploads and expired files, remove what is marked; answer how many went.
 
         Two calls at once become one that looks twice.
         """
@@ -96,11 +96,18 @@ class Sweeper:
         """
         # The order matters: a file comes after its record, and goes before it.
         present = await self._records.present()
-        stored = {key async for key, _ in self._store.keys()}
+        stored = await self._stored()
         orphans = await self._records.unknown(sorted(stored))
+        if orphans:
+            # What the sweeper has just removed was there a moment ago, and is no orphan.
+            still = await self._stored()
+            orphans = [key for key in orphans if key in still]
         found = Inventory(damaged=await self._records.mark_damaged(sorted(present - stored)))
         if len(orphans) > ORPHAN_LIMIT:
             return evolve(found, suspicious=len(orphans))
         for key in orphans:
             await self._store.quarantine(key)
         return evolve(found, quarantined=len(orphans))
+
+    async def _stored(self) -> set[str]:
+        return {key async for key, _ in self._store.keys()}  # noqa: SIM118 a store is no dict  # noqa: SIM118  # no dict

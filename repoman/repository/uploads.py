@@ -8,21 +8,26 @@ proxy goes on where the expired one stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 from repoman.errors import (
     DatabaseUnavailable,
+    DigestMismatch,
     Invalid,
     LengthMismatch,
+    NoRoom,
+    QuotaExceeded,
     RepomanError,
     TooLarge,
+    Unavailable,
     WrongOffset,
 )
-from repoman.interfaces import IBlobRecords, IBlobStore, IBlobWriter, IBody
+from repoman.interfaces import Committed, IBlobRecords, IBlobStore, IBlobWriter, IBody
 from repoman.model import Caller, Digests, Image, ImageRef, Upload, User
-from repoman.policy import authorize, forbid_changes_to_read_only, identified
+from repoman.policy import authorize, forbid_changes_to_read_only, identified, may_write
 from repoman.repository.files import (
     LEASE,
     Digester,
@@ -43,12 +48,14 @@ class Part:
     :ivar last: the upload is complete with it.
     :ivar length: of the whole, in bytes, if the client says so.
     :ivar expected: digests of the whole in hex that the client announced, by name.
+    :ivar content: the same of this piece alone.
     """
 
     offset: int
     last: bool
     length: int | None
     expected: Mapping[str, str]
+    content: Mapping[str, str] = field(factory=dict)
 
 
 @define
@@ -93,28 +100,36 @@ class Uploads:
         try:
             writer = await self._store.create(reservation.blob, length)
             await writer.keep()
+            # Only now is there something to go on with: until here it lived by its lease.
+            await self._pause(reservation.blob, 0, 0)
         except BaseException:
             await self._forget(reservation.blob)
             raise
         return await self._records.upload(reservation.blob, user)
 
-    async def find(self, caller: Caller, upload_id: str) -> Upload:
-        """The state of an upload of the caller's; ends a transfer that still seems to run.
+    async def find(self, caller: Caller, upload_id: str, *, settle: bool = False) -> Upload:
+        """The state of an upload of the caller's.
 
+        :param settle: end a transfer that still seems to run, so that the offset is the last
+            word; a credential that may only read ends nothing.
         :raises Missing: the caller has none of that name.
         """
         user = identified(caller)
-        await self._records.upload(upload_id, user)
-        await self._interrupt(upload_id)
-        return await self._records.upload(upload_id, user)
+        upload = await self._records.upload(upload_id, user)
+        if settle and not caller.reads_only:
+            await self._interrupt(upload_id)
+            upload = await self._records.upload(upload_id, user)
+        return upload
 
     async def listing(self, caller: Caller) -> list[Upload]:
         """The caller's unfinished uploads."""
         return await self._records.uploads(identified(caller))
 
     async def delete(self, caller: Caller, upload_id: str) -> None:
-        """Give an upload up."""
-        await self._ready(caller, upload_id)
+        """Give an upload up: whose it is may do so, whatever became of the image."""
+        user = may_write(caller)
+        await self._records.upload(upload_id, user)
+        await self._interrupt(upload_id)
         await self._forget(upload_id)
 
     async def append(self, caller: Caller, upload_id: str, part: Part, body: IBody) -> Image | int:
@@ -170,15 +185,21 @@ class Uploads:
         try:
             writer = running.writer = await self._store.reopen(key, offset, length)
         except BaseException:
-            await self._pause(key, offset)
+            await self._pause(key, offset, offset)
             raise
         digesting = self._continued(key, writer, offset, min(room, self._limits.max_upload))
+        content = self._digester(digesting, room, part.content, offset, None)
         try:
-            await running.body.deliver_to(digesting)
+            await running.body.deliver_to(content)
         except BaseException as error:
             await self._keep(key, writer, offset)
             if isinstance(error, TooLarge):
                 raise _too_much(length, self._limits, room) from None
+            raise
+        try:
+            compare(content.hexdigest, part.content)
+        except DigestMismatch:
+            await self._take_back(key, writer, offset)
             raise
         if part.last and digesting.count == (length or digesting.count):
             return await self._complete(key, writer, digesting, part)
@@ -204,29 +225,42 @@ class Uploads:
     async def _keep(self, key: str, writer: IBlobWriter, before: int) -> int:
         """Stop for now; answer the offset to go on from."""
         try:
-            durable = await writer.keep()
-        except RepomanError:
-            await self._pause(key, before)
-            raise
-        await self._pause(key, durable)
-        return durable
+            await writer.keep()
+        finally:
+            await self._pause(key, writer.durable, before)
+        return writer.durable
 
-    async def _pause(self, key: str, durable: int) -> None:
-        await self._records.pause(key, durable, self._limits.keep)
+    async def _take_back(self, key: str, writer: IBlobWriter, before: int) -> None:
+        """Stop, and count nothing of what came."""
+        self._digesting.pop(key, None)
+        try:
+            await writer.keep()
+        finally:
+            await self._pause(key, before, before)
+
+    async def _pause(self, key: str, durable: int, before: int) -> None:
+        terms = self._limits.terms(None, resumable=True)
+        try:
+            await self._records.pause(key, durable, terms)
+        except QuotaExceeded:
+            await self._records.pause(key, before, terms)
+            raise
 
     async def _complete(
         self, key: str, writer: IBlobWriter, digesting: IDigesting, part: Part
     ) -> Image:
-        quota = self._limits.quota
+        size, durable = digesting.count, writer.durable
         try:
-            await writer.commit()
+            stamp = await writer.commit()
+            durable = size
             found = await self._found(key, digesting, part.expected)
             compare(found.__getitem__, part.expected)
-            image = await publish(
-                self._records, key, digesting.count, Digests(found["sha256"]), quota
-            )
-        except DatabaseUnavailable:
-            # Committed, but not published: the client sends the last part again, empty.
+            whole = Committed(size, Digests(found["sha256"]), stamp)
+            image = await publish(self._records, key, whole, self._limits.quota)
+        except (Unavailable, NoRoom):
+            # Nothing is wrong with the upload: the client sends the rest again, if only its end.
+            with suppress(DatabaseUnavailable):
+                await self._pause(key, durable, durable)
             raise
         except BaseException:
             await self._forget(key)
@@ -261,6 +295,8 @@ def _check(upload: Upload, part: Part, body: IBody) -> None:
             field="Upload-Length",
         )
     length = upload.length if upload.length is not None else part.length
+    if length is not None and length < upload.offset:
+        raise LengthMismatch(f"{upload.offset} bytes are stored already, of {length}.")
     if length is None or body.length is None:
         return
     end = upload.offset + body.length

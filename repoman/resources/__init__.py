@@ -9,7 +9,7 @@ from klein import Klein
 from twisted.internet.defer import TimeoutError
 from twisted.web.resource import Resource
 
-from repoman.errors import NoSuchRoute, NotIdentified, RepomanError, Unavailable
+from repoman.errors import MethodNotAllowed, NoSuchRoute, NotIdentified, RepomanError, Unavailable
 from repoman.repository import Repository
 from repoman.resources import description, files, groups, images, uploads, users, whoami
 from repoman.resources.asking import Routes
@@ -50,13 +50,13 @@ class Root(Resource):
 
 def _check_path(request: Any) -> None:
     segments = request.postpath
-    if not request.isSecure() and not _is_public_path(request):
+    plain = all(map(_is_plain, segments)) and (segments == [b""] or b"" not in segments)
+    if not request.isSecure() and not (plain and _is_public_path(request)):
         raise NotIdentified(PLAIN_ENDPOINT)
-    for segment in segments:
-        if not _is_plain(segment):
-            raise NoSuchRoute("There is nothing at this address.")
-    if not (request.method.isalpha() and (request.getRequestHostname() or b"-").isascii()):
+    if not plain:
         raise NoSuchRoute("There is nothing at this address.")
+    if not (request.method.isalpha() and request.method.isupper()):
+        raise MethodNotAllowed("There is no such method here; methods are in capitals.")
 
 
 def _is_plain(segment: bytes) -> bool:
@@ -69,11 +69,9 @@ def _is_plain(segment: bytes) -> bool:
 
 
 def _is_public_path(request: Any) -> bool:
-    return request.method in (b"GET", b"HEAD") and request.postpath[:3] == [
-        b"api",
-        b"images",
-        b"raw",
-    ]
+    path = request.postpath
+    reads = request.method in (b"GET", b"HEAD")
+    return reads and path[:3] == [b"api", b"images", b"raw"] and 4 <= len(path) <= 6
 
 
 class Gate(Resource):

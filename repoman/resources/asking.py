@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import frozen
 from klein import Klein
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException
@@ -66,6 +66,7 @@ class Routes:
         self._app = app
         self._accounts = accounts
         self._urls = urls
+        self._running: set[Deferred[None]] = set()
         app.handle_errors(HTTPException)(_unroutable)
 
     def add(self, method: str, *paths: str) -> Callable[[Route], Route]:
@@ -83,9 +84,19 @@ class Routes:
 
     def _add(self, method: str, path: str, route: Route) -> None:
         def endpoint(request: Any, **names: str) -> Deferred[None]:
-            return detached(self._answer(request, route, names))
+            work = Deferred.fromCoroutine(self._answer(request, route, names))
+            self._running.add(work)
+            return detached(work.addBoth(self._ended, work))
 
         self._app.route(path, methods=[method], endpoint=f"{method} {path}")(endpoint)
+
+    def _ended(self, result: Any, work: Deferred[None]) -> Any:
+        self._running.discard(work)
+        return result
+
+    def settled(self) -> Deferred[Any]:
+        """Fires when all that is under way now has ended, with or without its client."""
+        return detached(DeferredList(list(self._running)))
 
     async def _answer(self, request: Any, route: Route, names: dict[str, str]) -> None:
         try:
@@ -109,15 +120,15 @@ class Routes:
         return await self._accounts.caller(peer.identity, peer.refusal)
 
 
-def detached(work: Coroutine[Any, Any, None]) -> Deferred[None]:
-    """Run ``work`` to its end, whatever becomes of the Deferred.
+def detached(work: Deferred[Any]) -> Deferred[Any]:
+    """Let ``work`` run to its end, whatever becomes of the Deferred that is answered.
 
     Klein cancels it when the client goes.  The flow of bytes ends by itself
     then; a cancellation would also hit what must not be stopped half-way,
     such as a commit or a query.
     """
-    outer: Deferred[None] = Deferred()
-    Deferred.fromCoroutine(work).addCallbacks(outer.callback, outer.errback)
+    outer: Deferred[Any] = Deferred()
+    work.addCallbacks(outer.callback, outer.errback)
     return outer
 
 

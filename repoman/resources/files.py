@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import asdict
@@ -9,6 +10,7 @@ from attrs import asdict
 from repoman.errors import BlobDamaged, Invalid, PreconditionFailed
 from repoman.interfaces import IBlobReader
 from repoman.model import Image, ImageFile
+from repoman.policy import identified
 from repoman.repository import Repository
 from repoman.repository.images import FileRef
 from repoman.resources import headers
@@ -18,6 +20,12 @@ from repoman.wire import image_json
 
 DIGEST_FIELDS = ("Repr-Digest", "Content-Digest", "Digest", "Content-MD5")
 """Where an upload may carry the digest of its bytes."""
+
+PART_FIELDS = ("Content-Digest", "Content-MD5")
+"""Those that are about a message's content, which may be a part of the whole."""
+
+WHOLE_FIELDS = ("Repr-Digest", "Digest")
+"""Those that are about the whole."""
 
 PATHS = (
     "/api/images/raw/<name>",
@@ -56,24 +64,68 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("PUT", *PATHS)
     async def store(ask: Ask, **names: str) -> Reply:
+        identified(ask.caller)
         request = ask.request
         if request.getHeader("content-range") is not None:
             raise Invalid(
                 "A part of a file cannot be put; use a resumable upload.", field="Content-Range"
             )
         body, expected = request.body, announced(request)
-        image = await files.store(ask.caller, FileRef(**names), body, body.announced, expected)
+
+        def precondition(current: ImageFile | None) -> None:
+            _check_replacing(request, current)
+
+        image = await files.store(
+            ask.caller, FileRef(**names), body, body.announced, expected, precondition
+        )
         return Reply(image_json(image, ask.urls))
 
 
-def announced(request: Any) -> dict[str, str]:
-    """The digests that an upload carries, in hex, by name."""
-    return headers.announced_digests({name: request.getHeader(name) for name in DIGEST_FIELDS})
+def announced(request: Any, fields: Sequence[str] = DIGEST_FIELDS) -> dict[str, str]:
+    """The digests that an upload carries in ``fields``, in hex, by name."""
+    return headers.announced_digests({name: request.getHeader(name) for name in fields})
+
+
+def _check_replacing(request: Any, current: ImageFile | None) -> None:
+    """The preconditions of an upload (RFC 9110 section 13.1).
+
+    :raises PreconditionFailed: they do not hold for the file that is there.
+    """
+    tag = headers.etag(current.digests.sha256) if current else ""
+    match, none_match = request.getHeader("if-match"), request.getHeader("if-none-match")
+    if match is not None and not (tag and headers.tag_matches(match, tag, weak=False)):
+        raise PreconditionFailed("The file is not the one that If-Match names.")
+    if none_match is not None and tag and headers.tag_matches(none_match, tag, weak=True):
+        raise PreconditionFailed("There is such a file already.")
 
 
 def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] | None:
     """Set status and headers; answer which bytes to send, ``None`` for none."""
     tag = headers.etag(stored.digests.sha256)
+    unmodified = _unmodified(request, stored, tag)
+    span = None
+    # RFC 9110 section 14.2: only GET has ranges.
+    if request.method == b"GET" and headers.range_applies(
+        request.getHeader("if-range"), tag, stored.uploaded
+    ):
+        span = None if unmodified else headers.byte_range(request.getHeader("range"), stored.size)
+    # Only now: a refusal above is not about these bytes.
+    _describe_bytes(request, stored, tag)
+    if unmodified:
+        request.setResponseCode(304)
+        return None
+    request.setHeader("Content-Type", "application/octet-stream")
+    request.setHeader("Content-Disposition", f'attachment; filename="{image.name}"')
+    start, length = span or (0, stored.size)
+    if span is not None:
+        request.setResponseCode(206)
+        last = start + length - 1
+        request.setHeader("Content-Range", f"bytes {start}-{last}/{stored.size}")
+    request.setHeader("Content-Length", str(length))
+    return start, length
+
+
+def _describe_bytes(request: Any, stored: ImageFile, tag: str) -> None:
     known = {k: v for k, v in asdict(stored.digests).items() if v is not None}
     request.setHeader("ETag", tag)
     request.setHeader("Last-Modified", headers.http_date(stored.uploaded))
@@ -82,21 +134,6 @@ def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] 
     wanted = request.getHeader("want-digest")
     if wanted and (digest := headers.old_digest(wanted, known)):
         request.setHeader("Digest", digest)
-    if _unmodified(request, stored, tag):
-        request.setResponseCode(304)
-        return None
-    request.setHeader("Content-Type", "application/octet-stream")
-    request.setHeader("Content-Disposition", f'attachment; filename="{image.name}"')
-    span = None
-    if headers.range_applies(request.getHeader("if-range"), tag, stored.uploaded):
-        span = headers.byte_range(request.getHeader("range"), stored.size)
-    start, length = span or (0, stored.size)
-    if span is not None:
-        request.setResponseCode(206)
-        last = start + length - 1
-        request.setHeader("Content-Range", f"bytes {start}-{last}/{stored.size}")
-    request.setHeader("Content-Length", str(length))
-    return start, length
 
 
 def _unmodified(request: Any, stored: ImageFile, tag: str) -> bool:

@@ -21,7 +21,6 @@ LENGTHS = {"sha256": 32, "sha512": 64, "md5": 16, "adler32": 4}
 """How long a digest is, in bytes."""
 
 _RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII | re.IGNORECASE)
-_MEMBER = re.compile(r"\s*([A-Za-z0-9_*.-]+)\s*=\s*(:[A-Za-z0-9+/=]*:|[^,]*)\s*(?:,|$)", re.ASCII)
 
 
 def etag(sha256: str) -> str:
@@ -67,11 +66,14 @@ def not_after(header: str, moment: datetime) -> bool | None:
     """``moment`` is not later than the date in the header; ``None`` if that is no date."""
     try:
         limit = parsedate_to_datetime(header)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     if limit.tzinfo is None:
         limit = limit.replace(tzinfo=timezone.utc)
-    return moment.replace(microsecond=0) <= limit
+    try:
+        return moment.replace(microsecond=0) <= limit
+    except OverflowError:
+        return None
 
 
 def range_applies(if_range: str | None, tag: str, modified: datetime) -> bool:
@@ -143,10 +145,10 @@ def announced_digests(fields: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _members(field: str, value: str) -> list[tuple[str, str]]:
-    members = [(m.group(1), m.group(2)) for m in _MEMBER.finditer(value)]
-    if not members:
+    members = [part.partition("=") for part in value.split(",") if part.strip()]
+    if not members or not all(name.strip() and equals for name, equals, _ in members):
         raise Invalid(f"{field}: must be algorithm=digest, ….", field=field)
-    return members
+    return [(name.strip(), digest) for name, _, digest in members]
 
 
 def _decode(field: str, name: str, text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -97,7 +97,10 @@ def _place(value: Any, column: str) -> Any:
     :raises TypeError: the same.
     """
     if column == "modified":
-        return datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
+        if moment.utcoffset() != timedelta(0) or not 1970 <= moment.year < 9999:
+            raise ValueError
+        return moment
     if column == "size" and type(value) is int:
         return min(max(value, -1), 2**63 - 1)
     if column == "name" and isinstance(value, str):

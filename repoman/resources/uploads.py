@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from repoman.errors import Invalid, UnsupportedMedia
+from attrs import evolve
+
+from repoman.errors import (
+    ClientGone,
+    Invalid,
+    LengthMismatch,
+    RepomanError,
+    UnsupportedMedia,
+)
 from repoman.model import Upload
+from repoman.policy import identified
 from repoman.repository import Repository
 from repoman.repository.images import FileRef
 from repoman.repository.uploads import Part
 from repoman.resources.asking import Ask, Routes
-from repoman.resources.files import PATHS, announced
+from repoman.resources.files import PART_FIELDS, PATHS, WHOLE_FIELDS, announced
 from repoman.resources.replies import Reply
 from repoman.wire import UPLOAD_MEDIA, Urls, ctime, image_json
 
@@ -25,14 +34,24 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("POST", *PATHS)
     async def create(ask: Ask, **names: str) -> Reply:
-        request = ask.request
-        last, length = _flag(request, "Upload-Complete"), _number(request, "Upload-Length")
-        if last and length is None:
-            length = request.body.length
-        upload = await uploads.create(ask.caller, FileRef(**names), length)
-        if not request.body.announced or (request.body.length == 0 and not last):
+        identified(ask.caller)
+        request, body = ask.request, ask.request.body
+        part = _part(request, 0)
+        if part.last and part.length is None:
+            part = evolve(part, length=body.length)
+        if part.last and body.length is not None and body.length != part.length:
+            raise LengthMismatch(f"{body.length} bytes are not the {part.length} announced.")
+        upload = await uploads.create(ask.caller, FileRef(**names), part.length)
+        if not body.announced or (body.length == 0 and not part.last):
             return Reply(status=201, headers=_headers(upload))
-        return await _append(ask, upload.id, Part(0, last, length, announced(request)), 201)
+        try:
+            return await _append(ask, upload.id, part, 201)
+        except ClientGone:
+            raise
+        except RepomanError:
+            # Nobody has been told of it yet, so nobody could go on with it.
+            await uploads.delete(ask.caller, upload.id)
+            raise
 
     @routes.add("GET", "/api/uploads")
     async def listing(ask: Ask) -> Reply:
@@ -40,14 +59,16 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("GET", one)
     async def state(ask: Ask, upload_id: str) -> Reply:
-        upload = await uploads.find(ask.caller, upload_id)
+        is_head = ask.request.method == b"HEAD"
+        upload = await uploads.find(ask.caller, upload_id, settle=is_head)
         headers = {**_headers(upload), "Cache-Control": "no-store"}
-        if ask.request.method == b"HEAD":
+        if is_head:
             return Reply(status=200, headers=headers)
         return Reply(upload_json(upload, ask.urls), headers=headers)
 
     @routes.add("PATCH", one)
     async def append(ask: Ask, upload_id: str) -> Reply:
+        identified(ask.caller)
         request = ask.request
         media = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
         if media != UPLOAD_MEDIA:
@@ -55,8 +76,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         offset = _number(request, "Upload-Offset")
         if offset is None:
             raise Invalid("Upload-Offset is missing.", field="Upload-Offset")
-        last, length = _flag(request, "Upload-Complete"), _number(request, "Upload-Length")
-        return await _append(ask, upload_id, Part(offset, last, length, announced(request)), 204)
+        return await _append(ask, upload_id, _part(request, offset), 204)
 
     @routes.add("DELETE", one)
     async def delete(ask: Ask, upload_id: str) -> Reply:
@@ -70,6 +90,17 @@ def add_routes(routes: Routes, repository: Repository) -> None:
             offset = {"Upload-Offset": str(done), "Upload-Complete": "?0"}
             return Reply(status=unfinished, headers={**place, **offset})
         return Reply(image_json(done, ask.urls), headers={"Upload-Complete": "?1"})
+
+
+def _part(request: Any, offset: int) -> Part:
+    """The part that a request brings."""
+    return Part(
+        offset,
+        _flag(request, "Upload-Complete"),
+        _number(request, "Upload-Length"),
+        announced(request, WHOLE_FIELDS),
+        announced(request, PART_FIELDS),
+    )
 
 
 def upload_json(upload: Upload, urls: Urls) -> dict[str, Any]:

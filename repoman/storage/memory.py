@@ -140,11 +140,12 @@ class MemoryWriter:
         self._kept = True
         return len(self.blob)
 
-    async def commit(self) -> None:
-        """Make the blob visible."""
+    async def commit(self) -> str:
+        """Make the blob visible; answer its stamp."""
         self._check()
         del self._store.arriving[self.key]
-        self._store.committed[self.key] = bytes(self.blob)
+        blob = self._store.committed[self.key] = bytes(self.blob)
+        return _stamp(blob)
 
     async def discard(self) -> None:
         """Forget the bytes; without effect on a committed blob."""
@@ -159,10 +160,12 @@ class MemoryReader:
     """See :class:`repoman.interfaces.IBlobReader`.
 
     :ivar size: in bytes.
+    :ivar stamp: see :class:`repoman.interfaces.IBlobReader`.
     """
 
     def __init__(self, reactor: IReactorTime, blob: bytes) -> None:
         self.size = len(blob)
+        self.stamp = _stamp(blob)
         self._reactor = reactor
         self._blob = blob
 
@@ -178,6 +181,10 @@ class MemoryReader:
         if not data:
             raise _damaged()
         return data
+
+
+def _stamp(blob: bytes) -> str:
+    return str(id(blob))
 
 
 def _damaged() -> BlobDamaged:

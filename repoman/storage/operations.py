@@ -139,8 +139,16 @@ def keep(at: Layout, fd: int, key: str) -> None:
     _sync_directory(at.incoming)
 
 
-def commit(at: Layout, fd: int, key: str, size: int) -> None:
-    """Make bytes and name durable: what is not synced is not acknowledged."""
+def stamp(found: os.stat_result) -> str:
+    """What changes whenever somebody writes, replaces or restores a file.
+
+    Nobody can set a ctime, short of setting the clock.
+    """
+    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+
+
+def commit(at: Layout, fd: int, key: str, size: int) -> str:
+    """Make bytes and name durable: what is not synced is not acknowledged; answer the stamp."""
     found = os.fstat(fd).st_size
     if found < size:
         raise OSError(errno.EIO, f"{found} bytes in the file instead of {size}")
@@ -149,6 +157,7 @@ def commit(at: Layout, fd: int, key: str, size: int) -> None:
     os.fdatasync(fd)
     os.rename(at.arriving(key), at.committed(key))
     _sync_directory(os.path.dirname(at.committed(key)))
+    return stamp(os.fstat(fd))
 
 
 def delete(at: Layout, fd: int, key: str) -> None:

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from repoman.errors import BlobDamaged, RepomanError, StoreUnavailable
 from repoman.interfaces import IConsuming
 from repoman.storage.flusher import Flusher
+from repoman.storage.operations import stamp
 from repoman.streams import CHUNK, Flow
 
 AHEAD = 4 << 20
@@ -51,12 +52,14 @@ class DirectoryReader:
     nobody else.
 
     :ivar size: in bytes.
+    :ivar stamp: see :class:`repoman.interfaces.IBlobReader`.
     """
 
     def __init__(
         self, reactor: IReactorTime, flusher: Flusher, key: str, file: int, size: int
     ) -> None:
         self.size = size
+        self.stamp = stamp(os.fstat(file))
         self._reactor = reactor
         self._flusher = flusher
         self._key = key

@@ -120,12 +120,13 @@ class DirectoryWriter:
         self._durable = self._written
         return self._durable
 
-    async def commit(self) -> None:
+    async def commit(self) -> str:
         """Make bytes and name durable; see :class:`repoman.interfaces.IBlobWriter`."""
-        await self._end_with("commit", self.key, self._written + self._gathering)
+        stamp = await self._end_with("commit", self.key, self._written + self._gathering)
         self._committed = True
+        return str(stamp)
 
-    async def _end_with(self, operation: str, *arguments: Any) -> None:
+    async def _end_with(self, operation: str, *arguments: Any) -> Any:
         try:
             if self._broken is None:
                 self._spill()
@@ -135,7 +136,7 @@ class DirectoryWriter:
                 await self._flushing
             if self._broken is not None:
                 raise self._broken
-            await self._flusher.ask(operation, *arguments)
+            return await self._flusher.ask(operation, *arguments)
         except OSError as error:
             raise self._break(cannot_write(error)) from None
         finally:

@@ -55,7 +55,7 @@ class Watch:
                 target = os.readlink(descriptor)
             except FileNotFoundError:
                 continue
-            if target.startswith(("/tmp/", "/var/tmp/")) and "(deleted)" in target:  # noqa: S108
+            if target.startswith(("/tmp/", "/var/tmp/")) and "(deleted)" in target:
                 self.temporary.add(target)
 
 
@@ -119,8 +119,8 @@ def test_an_anonymous_put_of_1_gib_is_refused_with_the_reason_and_nothing_is_wri
         file.truncate(1 << 30)
     before, read = stored_files(daemon), bytes_read(pid_of(daemon))
     said = subprocess.run(
-        ["curl", *daemon.nobody.curl, "-H", expect, "-T", gib, "-w", "\n%{http_code} %{size_upload}",
-         f"{daemon.url}/api/images/raw/{roger.name}/mine"],
+        ["curl", *daemon.nobody.curl, "-H", expect, "-T", gib,
+         "-w", "\n%{http_code} %{size_upload}", f"{daemon.url}/api/images/raw/{roger.name}/mine"],
         capture_output=True, text=True, timeout=60,
     ).stdout  # fmt: skip
     reason, code = said.rstrip().rsplit("\n", 1)

@@ -1,0 +1,222 @@
+"""Uploads under way: what they reserve, how far they are, and those that pause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from repoman.database.pool import Pool, Transaction
+from repoman.errors import LengthMismatch, Missing, QuotaExceeded, TooManyUploads
+from repoman.interfaces import Reservation, UploadTerms, new_key
+from repoman.model import Image, Upload, User
+
+RESERVE = """
+UPDATE account SET reserved = reserved + %(size)s
+ WHERE account_id = %(payer)s AND used + reserved + %(size)s <= coalesce(quota, %(quota)s)
+RETURNING coalesce(quota, %(quota)s) - used - reserved + %(size)s
+"""
+
+INSERT = """
+INSERT INTO blob (blob, payer_id, uploader_id, image_id, hypervisor, reserved, announced,
+                  resumable, lease, keep_until)
+SELECT %(blob)s, owner_id, %(uploader)s, image_id, hypervisor, coalesce(%(size)s, 0), %(size)s,
+       %(resumable)s, now() + %(lease)s * interval '1 s', CASE WHEN %(resumable)s THEN now() END
+  FROM image JOIN image_hypervisor USING (image_id)
+ WHERE image_id = %(image)s AND hypervisor = %(hypervisor)s AND owner_id = %(owner)s
+RETURNING blob
+"""
+
+UPLOADS = """
+SELECT blob, user_name, i.name, hypervisor, announced, durable, keep_until
+  FROM blob b JOIN image i USING (image_id) JOIN account o ON o.account_id = i.owner_id
+ WHERE b.state = 'receiving' AND b.resumable AND b.uploader_id = %s
+"""
+
+KEPT = 100
+"""How many unfinished uploads one user may have."""
+
+
+async def _admit(
+    transaction: Transaction, uploader: User, terms: UploadTerms, but: str = ""
+) -> None:
+    """Count the user's uploads ``but`` this one, under the lock on their account's row."""
+    await transaction.run("SELECT 1 FROM account WHERE account_id = %s FOR UPDATE", (uploader.id,))
+    row = await transaction.run_one(
+        """
+        SELECT count(*) FILTER (WHERE lease > now()), count(*) FILTER (WHERE resumable)
+          FROM blob WHERE uploader_id = %s AND state = 'receiving' AND blob <> %s
+        """,
+        (uploader.id, but),
+    )
+    running, kept = row or (0, 0)
+    if running >= terms.uploads:
+        raise TooManyUploads(
+            f"User {uploader.user_name} already runs {running} uploads at once; "
+            "wait until one has ended."
+        )
+    if terms.keep is not None and kept >= KEPT:
+        raise TooManyUploads(
+            f"User {uploader.user_name} has {kept} unfinished uploads; "
+            "finish or delete one of those that GET /api/uploads lists."
+        )
+
+
+class UploadRecords:
+    """The part of :class:`~repoman.interfaces.IBlobRecords` that is about uploads."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def begin(
+        self, image: Image, hypervisor: str, uploader: User, terms: UploadTerms
+    ) -> Reservation:
+        """Reserve quota and record an upload, so that a crash leaves a name to sweep.
+
+        :raises QuotaExceeded: no room for the announced size.
+        :raises TooManyUploads: the uploader runs as many as they may.
+        :raises Missing: the image is gone.
+        """
+        key = new_key()
+
+        async def work(transaction: Transaction) -> Reservation:
+            room = await self._reserve(transaction, image.owner_id, terms)
+            await _admit(transaction, uploader, terms)
+            row = await transaction.run_one(
+                INSERT,
+                {
+                    "blob": key,
+                    "uploader": uploader.id,
+                    "image": image.id,
+                    "hypervisor": hypervisor,
+                    "owner": image.owner_id,
+                    "size": terms.size,
+                    "lease": terms.lease,
+                    "resumable": terms.keep is not None,
+                },
+            )
+            if row is None:
+                raise Missing("The image was deleted or changed meanwhile.")
+            return Reservation(key, room)
+
+        return await self._pool.interact(work)
+
+    async def _reserve(self, transaction: Transaction, payer: int, terms: UploadTerms) -> int:
+        params = {"payer": payer, "size": terms.size or 0, "quota": terms.quota}
+        row = await transaction.run_one(RESERVE, params)
+        if row is not None:
+            return int(row[0])
+        left = await transaction.run_one(
+            "SELECT user_name, greatest(coalesce(quota, %s) - used - reserved, 0) FROM account"
+            " WHERE account_id = %s",
+            (terms.quota, payer),
+        )
+        if left is None:
+            raise Missing("The owner of the image is gone.")
+        raise QuotaExceeded(
+            f"The quota of user {left[0]} has room for {left[1]} more bytes, "
+            f"and {terms.size or 0} are needed; delete something or ask for more."
+        )
+
+    async def upload(self, blob: str, uploader: User) -> Upload:
+        """A resumable upload of this user's.
+
+        :raises Missing: there is none.
+        """
+        rows = await self._pool.query(UPLOADS + " AND blob = %s", (uploader.id, blob))
+        if not rows:
+            raise Missing("You have no such upload; it is complete, given up, or never was.")
+        return Upload(*rows[0])
+
+    async def uploads(self, uploader: User) -> list[Upload]:
+        """All resumable uploads of a user's, the oldest first."""
+        rows = await self._pool.query(UPLOADS + " ORDER BY b.created, blob", (uploader.id,))
+        return [Upload(*row) for row in rows]
+
+    async def resume(self, blob: str, uploader: User, terms: UploadTerms) -> int:
+        """Let an upload run again; answer how many more bytes there is room for.
+
+        :param terms: their size is that of the whole, if it is known only now.
+        :raises Missing: it is no more.
+        :raises QuotaExceeded: no room for the size that was not announced before.
+        :raises TooManyUploads: the uploader runs as many as they may.
+        """
+
+        async def work(transaction: Transaction) -> int:
+            # Its own lease may be left over from a daemon that was killed.
+            await _admit(transaction, uploader, terms, blob)
+            row = await transaction.run_one(
+                """
+                UPDATE blob SET lease = now() + %s * interval '1 s',
+                                announced = coalesce(announced, %s)
+                 WHERE blob = %s AND state = 'receiving' AND resumable
+                RETURNING payer_id, announced, durable, reserved
+                """,
+                (terms.lease, terms.size, blob),
+            )
+            if row is None:
+                raise Missing("The upload was given up meanwhile.")
+            payer, announced, durable, reserved = row
+            if announced is not None and announced < durable:
+                raise LengthMismatch(f"{durable} bytes are stored already, of {announced}.")
+            more = evolve(terms, size=max((announced or 0) - reserved, 0))
+            room = await self._reserve(transaction, payer, more)
+            await transaction.run(
+                "UPDATE blob SET reserved = reserved + %s WHERE blob = %s", (more.size, blob)
+            )
+            if announced is not None:
+                return int(announced) - int(durable)
+            return int(room) + int(reserved) - int(durable)
+
+        return await self._pool.interact(work)
+
+    async def progress(self, durable: Mapping[str, int]) -> None:
+        """How many bytes of running uploads are durable by now."""
+        await self._run(
+            """
+            UPDATE blob SET durable = known.durable
+              FROM unnest(%s::text[], %s::bigint[]) AS known (key, durable)
+             WHERE blob = key AND state = 'receiving' AND blob.durable < known.durable
+            """,
+            (list(durable), list(durable.values())),
+        )
+
+    async def pause(self, blob: str, durable: int, terms: UploadTerms) -> None:
+        """An upload has stopped for now; bytes that nobody announced count from here on.
+
+        :param terms: how long it is kept, and the payer's quota.
+        :raises QuotaExceeded: there is no room for the durable bytes; nothing is changed.
+        """
+
+        async def work(transaction: Transaction) -> None:
+            row = await transaction.run_one(
+                """
+                UPDATE blob SET durable = %s, lease = NULL,
+                                keep_until = now() + %s * interval '1 s'
+                 WHERE blob = %s AND state = 'receiving'
+                RETURNING payer_id, greatest(durable - reserved, 0)
+                """,
+                (durable, terms.keep, blob),
+            )
+            if row is not None and row[1]:
+                payer, more = row
+                await self._reserve(transaction, payer, evolve(terms, size=more))
+                await transaction.run(
+                    "UPDATE blob SET reserved = reserved + %s WHERE blob = %s", (more, blob)
+                )
+
+        await self._pool.interact(work)
+
+    async def renew(self, blobs: Sequence[str], lease: float) -> None:
+        """The uploads still live, for ``lease`` more seconds."""
+        await self._run(
+            "UPDATE blob SET lease = now() + %s * interval '1 s'"
+            " WHERE blob = ANY(%s) AND state = 'receiving'",
+            (lease, list(blobs)),
+        )
+
+    async def _run(
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        return await self._pool.interact(lambda transaction: transaction.run(sql, params))
