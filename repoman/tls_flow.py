@@ -99,7 +99,7 @@ class FlowingTLSTransport(BufferingTLSTransport):
             self._flush_ciphertext()
 
     def _flush_ciphertext(self) -> None:
-        while count := _take_ciphertext(self._tlsConnection):
+        while count := take_ciphertext(self._tlsConnection):
             self._send(_scratch[:count])
             if count < len(_scratch):
                 return
@@ -122,7 +122,7 @@ class FlowingTLSTransport(BufferingTLSTransport):
                     self._deliver(count)
                     count = 0
                 else:
-                    count += _take_plaintext(self._tlsConnection, count)
+                    count += take_plaintext(self._tlsConnection, count)
         except WantReadError:
             self._deliver(count)
         except ZeroReturnError:
@@ -140,7 +140,7 @@ class FlowingTLSTransport(BufferingTLSTransport):
             self.wrappedProtocol.dataReceived(bytes(_scratch[:count]))
 
 
-def _take_ciphertext(connection: Any) -> int:
+def take_ciphertext(connection: Any) -> int:
     """Move what is to be sent to the beginning of ``_scratch``; answer how many bytes."""
     if _openssl and hasattr(connection, "_from_ssl"):
         lib, pointer = _openssl
@@ -155,7 +155,7 @@ def _take_ciphertext(connection: Any) -> int:
     return len(ciphertext)
 
 
-def _take_plaintext(connection: Any, place: int) -> int:
+def take_plaintext(connection: Any, place: int) -> int:
     """Decrypt one record into ``_scratch``; answer how many bytes.
 
     :raises OpenSSL.SSL.Error: as ``Connection.recv`` does.
