@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
@@ -338,6 +339,13 @@ class ImageRecords:
         """The images wanted, in order; one query."""
         condition, params = image_query(wanted)
         return [image_from_row(r) for r in await self._pool.query(SELECT + condition, params)]
+
+    async def batches(self, wanted: Listing, size: int) -> AsyncGenerator[list[Image]]:
+        """The same, so many at a time; also one query."""
+        condition, params = image_query(wanted)
+        async with aclosing(self._pool.batches(SELECT + condition, params, size)) as batches:
+            async for rows in batches:
+                yield [image_from_row(row) for row in rows]
 
     async def names(self, wanted: Listing) -> list[tuple[str, str]]:
         """Their ``(owner, name)`` pairs only."""
