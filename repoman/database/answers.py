@@ -14,7 +14,7 @@ KEPT = 1.0
 MOST = 1000
 """How many answers are kept."""
 
-Rows = list[tuple[Any, ...]]
+Rows = list[Any]
 
 
 @define

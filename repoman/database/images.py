@@ -34,6 +34,8 @@ SELECT i.image_id, i.uuid, i.name, i.owner_id, o.user_name, i.modified, i.upload
   FROM image i JOIN account o ON o.account_id = i.owner_id
 """
 
+BY_NAME = SELECT + " WHERE o.user_name = %s AND i.name = %s"
+
 EITHER = """
  WHERE i.name = %(name)s
    AND o.user_name = (SELECT CASE kind WHEN 'user' THEN word WHEN 'hypervisor' THEN %(caller)s END
@@ -204,15 +206,14 @@ class ImageRecords:
 
     async def find(self, owner: str, name: str) -> Image | None:
         """An image by its owner's and its own name."""
-        rows = await self._pool.ask(
-            SELECT + " WHERE o.user_name = %s AND i.name = %s", (owner, name)
-        )
-        return image_from_row(rows[0]) if rows else None
+        images = await self._pool.ask(BY_NAME, (owner, name), image_from_row)
+        return images[0] if images else None
 
     async def find_either(self, word: str, caller: str | None, name: str) -> Image | None:
         """The image of user ``word``; or the caller's own, if ``word`` is a hypervisor."""
-        rows = await self._pool.ask(SELECT + EITHER, {"word": word, "caller": caller, "name": name})
-        return image_from_row(rows[0]) if rows else None
+        params = {"word": word, "caller": caller, "name": name}
+        images = await self._pool.ask(SELECT + EITHER, params, image_from_row)
+        return images[0] if images else None
 
     async def create(self, new: NewImage) -> Image:
         """Make an image.

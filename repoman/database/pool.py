@@ -145,18 +145,21 @@ class Pool:
         """
         return _detached(_available(self._interact(work)))
 
-    def ask(self, sql: str, params: Parameters = ()) -> Deferred[list[tuple[Any, ...]]]:
+    def ask(
+        self, sql: str, params: Parameters = (), read: Callable[[tuple[Any, ...]], Any] = tuple
+    ) -> Deferred[list[Any]]:
         """The same as :meth:`query`, for what nearly every request asks: planned only once.
 
         If nobody else writes, what was just asked is not asked again.
 
         :param sql: one of few constants.
+        :param read: makes the value of a row that is answered, one that nobody changes.
         """
         statement = prepared(sql)
         values = statement.values(params)
         if self._is_alone and (rows := self._answers.find((statement.name, *values))) is not None:
             return succeed(rows)
-        return _detached(_available(self._ask(statement, values)))
+        return _detached(_available(self._ask(statement, values, read)))
 
     def query(self, sql: str, params: Parameters = ()) -> Deferred[list[tuple[Any, ...]]]:
         """Answer the rows of one statement that only reads, in one round trip.
@@ -229,15 +232,18 @@ class Pool:
                 "the change may or may not have been made."
             ) from error
 
-    async def _ask(self, statement: Prepared, values: list[Any]) -> list[tuple[Any, ...]]:
+    async def _ask(
+        self, statement: Prepared, values: list[Any], read: Callable[[tuple[Any, ...]], Any]
+    ) -> list[Any]:
         keep = self._answers.asking((statement.name, *values))
         try:
             rows = await self._ask_once(statement, values)
         except _STALE:
             self._links.discard_idle()  # they are as old
             rows = await self._ask_once(statement, values)
-        keep(rows)
-        return rows
+        found = [read(row) for row in rows]
+        keep(found)
+        return found
 
     async def _ask_once(self, statement: Prepared, values: list[Any]) -> list[tuple[Any, ...]]:
         link = await self._links.take()
