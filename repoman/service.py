@@ -169,8 +169,9 @@ class RepomanService(Service):
             site.cut()
 
     async def _start(self) -> None:
-        dsn = self._config.database.dsn or await self._start_postgres()
-        pool = self._pool = Pool(self._reactor, dsn)
+        given = self._config.database.dsn
+        dsn = given or await self._start_postgres()
+        pool = self._pool = Pool(self._reactor, dsn, is_alone=given is None)
         await pool.start()
         self._running.push_async_callback(pool.stop)
         urls = await self._listen()

@@ -30,7 +30,7 @@ WHOLE_FIELDS = ("Repr-Digest", "Digest")
 PATHS = (
     "/api/images/raw/<name>",
     "/api/images/raw/<word>/<name>",
-    "/api/images/raw/<owner>/<hypervisor>/<name>",
+    "/api/images/raw/<owner:owner>/<hypervisor>/<name>",
 )
 """The raw URLs, by the number of names in them."""
 

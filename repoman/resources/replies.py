@@ -34,7 +34,8 @@ def send(request: Any, reply: Reply) -> None:
         request.setHeader("Content-Type", "application/json")
     for name, value in reply.headers.items():
         request.setHeader(name, value)
-    request.setHeader("Content-Length", str(len(data)))
+    if reply.status != 204:  # RFC 9110 section 8.6
+        request.setHeader("Content-Length", str(len(data)))
     request.setResponseCode(reply.status)
     request.write(data)
 
