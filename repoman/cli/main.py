@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -20,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"repoman {__version__}")
         return 0
+    _mend_streams()
+    # Until the reactor takes care of it; the exit code is the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -32,10 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _interrupted()
 
 
+def _mend_streams() -> None:
+    """Standard streams that are there, whoever closed them, and take any text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 -- for the whole run
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _run(words: Sequence[str]) -> int:
     # Imported here: "repoman --version" costs no more than Python itself.
     from repoman.cli.access import find_access
-    from repoman.cli.exits import report
+    from repoman.cli.exits import Usage, report
     from repoman.cli.options import parse
     from repoman.cli.output import Output
     from repoman.client.settings import read_settings
@@ -64,7 +79,10 @@ def _run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (RepomanError, OSError) as error:
-        return report(error, doing, str(access or ""), sys.stderr, as_json="--json" in words)
+        problem: Exception = error
+    except UnicodeEncodeError as error:
+        problem = Usage(f"{error.object[:100]!r} is no text that could be sent.")
+    return report(problem, doing, str(access or ""), sys.stderr, as_json="--json" in words)
 
 
 def _help(topic: str, options: Any) -> int:

@@ -24,7 +24,7 @@ class Output:
         if self.as_json:
             print(json.dumps(data))
         elif text:
-            print(text)
+            _print(text)
 
     def done(self, text: str, **facts: Any) -> None:
         """Something is done, for certain.
@@ -36,13 +36,19 @@ class Output:
     def say(self, text: str) -> None:
         """Something that happens now; not part of a JSON result."""
         if self.as_json:
-            print(text, file=sys.stderr)
+            print(json.dumps({"message": text}), file=sys.stderr)
         else:
-            print(text, flush=True)
+            _print(text)
+
+
+def _print(text: str) -> None:
+    print("\n".join(map(printable, text.split("\n"))), flush=True)
 
 
 def printable(text: str) -> str:
     """``text`` without the control characters that could play with a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

@@ -29,7 +29,7 @@ async def whoami(session: Session) -> None:
 
 
 def _facts(user: Record) -> list[tuple[str, object]]:
-    seen: Record = user.get("credential") or {}
+    seen: Record = user.get("credential") or Record()
     used, quota = user.get("used"), user.get("quota")
     facts = [
         ("user", user["user_name"]),

@@ -70,6 +70,70 @@ def test_help_and_version_import_nothing_of_twisted(words: list[str]) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_no_name_plays_with_the_terminal(server: ScriptedServer, start: Start) -> None:
+    evil = {"user_name": "\x1b[2Jr", "images": ["https://x/r/\x1b]0;x\x07"]}
+    server.scripts["GET /api/whoami"] = lambda _: json_reply(evil)
+    assert await ended(start("whoami")) == (0, "?[2Jr\n", "")
+    assert await ended(start("list")) == (0, "r/?]0;x?\n", "")
+
+
+@pytest.mark.parametrize(("encoding", "printed"), [("ascii", "Gr\\xfcn"), ("utf-8", "Grün")])
+@pytest_twisted.ensureDeferred
+async def test_every_text_can_be_printed(
+    server: ScriptedServer, start: Start, encoding: str, printed: str
+) -> None:
+    server.scripts["GET /api/images/vm"] = lambda _: json_reply(image(description="Grün"))
+    code, out, err = await ended(start("list-images", "vm", PYTHONIOENCODING=encoding))
+    assert (code, err) == (0, "")
+    assert f"description : {printed}\n" in out
+
+
+@pytest.mark.parametrize(
+    "words", [["get", "\udcff"], ["li", "-o", "\udcff"]], ids=["path", "query"]
+)
+def test_words_that_are_no_text_are_a_usage_error(words: list[str], grid: Grid) -> None:
+    environ = {
+        "PYTHONPATH": str(ROOT), "X509_USER_PROXY": str(grid.place / "x509up"),
+        "X509_CERT_DIR": str(grid.directory.path),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "repoman.cli", "-H", "localhost:1", *words]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is no text that could be sent" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("words", "code"), [("version", 0), ("delete vm", 2), ("nonsense", 2)])
+def test_closed_standard_streams_are_no_trouble(closed: str, words: str, code: int) -> None:
+    command = f"{sys.executable} -m repoman.cli {words} {closed}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.PIPE
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_results_that_cannot_be_written_are_a_failure() -> None:
+    for words in (["version"], ["version", "--json"], ["--help-all"]):
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, "-m", "repoman.cli", *words]
+            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_signal_before_the_reactor_runs_is_130_too(start: Start, tmp_path: Path) -> None:
+    # It waits for the FIFO's writer while it reads its configuration.
+    os.mkfifo(tmp_path / "conf")
+    program = start("whoami", REPOMAN_CLIENT_CONFIG=str(tmp_path / "conf"))
+    await deferLater(reactor, 1.0)
+    program.transport.signalProcess("TERM")
+    assert await ended(program) == (130, "", "Interrupted.\n")
+
+
+@pytest_twisted.ensureDeferred
 async def test_nothing_to_do_is_a_usage_error(start: Start) -> None:
     code, out, err = await ended(start())
     assert (code, out) == (2, "")
