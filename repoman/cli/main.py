@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from repoman import __version__
 
 if TYPE_CHECKING:
+    from repoman.cli.command import Command
     from repoman.client.settings import Settings
 
 
@@ -53,14 +54,15 @@ def _run(words: Sequence[str]) -> int:
     from repoman.cli.exits import Usage, report
     from repoman.cli.options import parse
     from repoman.cli.output import Output
+    from repoman.cli.table import COMMANDS
     from repoman.client.settings import read_settings
     from repoman.errors import RepomanError
 
     doing, access = "Reading the command line.", None
     try:
-        command, options = parse(words)
+        command, options = parse(COMMANDS, words)
         if command is None or options.help:
-            return _help(command.name if command else "", options)
+            return _help(command, options)
         doing = command.doing
         command.first(options)
         settings, out = read_settings(os.environ), Output(options.json)
@@ -85,19 +87,20 @@ def _run(words: Sequence[str]) -> int:
     return report(problem, doing, str(access or ""), sys.stderr, as_json="--json" in words)
 
 
-def _help(topic: str, options: Any) -> int:
+def _help(topic: Command | None, options: Any) -> int:
     """Print what was asked for; nothing asked for is a usage error."""
     from repoman.cli import manual
     from repoman.cli.exits import USAGE
+    from repoman.cli.table import COMMANDS
 
     if topic:
         print(manual.page(topic))
     elif options.version:
         print(f"repoman {__version__}")
     elif options.help or options.help_all:
-        print(manual.overview(everything=options.help_all))
+        print(manual.overview(COMMANDS, everything=options.help_all))
     else:
-        print(manual.overview(), file=sys.stderr)
+        print(manual.overview(COMMANDS), file=sys.stderr)
         return USAGE
     return 0
 

@@ -7,6 +7,7 @@ import pprint
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 from repoman.client.records import Record, last_name
 
@@ -72,11 +73,19 @@ def aligned(pairs: Sequence[tuple[str, object]]) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns below their names; the last one as long as it is."""
     lines = [[printable(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(c + " " * (w - _width(c)) for c, w in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal a text takes (Unicode, annex 11)."""
+    if text.isascii():
+        return len(text)
+    wide = sum(east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(combining(c) != 0 for c in text)
 
 
 def size(count: int | None) -> str:

@@ -9,7 +9,7 @@ from repoman.cli.exits import Usage
 from repoman.client.records import Record, last_name
 
 _FIELDS = ("email", "full_name")
-_REST_NAMES = {"client_dn": "cert_dn", "new_name": "user_name"}
+_REST_NAMES = {"client_dn": "cert_dn", "new_name": "user_name", "name": "user_name"}
 
 
 def _whoami_arguments(parser: Arguments) -> None:

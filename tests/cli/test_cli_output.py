@@ -81,6 +81,11 @@ def test_images_in_a_table() -> None:
     ]
 
 
+def test_columns_stand_below_each_other_in_any_script() -> None:
+    text = output.table(("A", "B"), [("漢字", "x"), ("e\u0301", "x"), ("abcd", "x")])
+    assert text == "A     B\n漢字  x\ne\u0301     x\nabcd  x"
+
+
 def test_an_empty_table_is_its_head() -> None:
     assert output.images_table([]).startswith("Image Name  Owner")
 
