@@ -56,7 +56,7 @@ def connection_problem(server: str, error: Exception) -> RepomanError:
     # By their names: these classes are private to Twisted.  Its parser raises ValueError, too.
     names = {type(cause).__name__ for cause in causes}
     if "_DataLoss" in names:
-        return ConnectionProblem(f"{server} broke off in the middle of its answer.")
+        return ConnectionProblem(f"{server}: its answer came broken.")
     if names & {"ParseError", "ValueError"} or _is_no_tls(causes):
         return BadReply(f"{server} does not speak HTTP as we know it; is the port right (-p)?")
     # Whatever else a line that breaks at an odd moment makes Twisted or OpenSSL raise.
