@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from attrs import field, frozen
 
+from repoman.cli.exits import Usage
 from repoman.cli.output import Output
 from repoman.client.settings import Settings
 
@@ -61,6 +62,13 @@ class Arguments(argparse.ArgumentParser):
         if not action.option_strings:
             self.words.append(action)
         return action
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse a command line as everything else is refused, with the usage.
+
+        :raises Usage: always.
+        """
+        raise Usage(f"{message[0].upper()}{message[1:]}.\n{self.format_usage().rstrip()}")
 
 
 Work = Callable[[Session], Coroutine[Any, Any, None]]

@@ -38,8 +38,7 @@ def parse(commands: Iterable[Command], words: Sequence[str]) -> tuple[Command | 
     """Read a command line.
 
     :return: no command, if help or the version is asked for (or nothing at all).
-    :raises Usage: it makes no sense.  Where argparse finds that out, it
-        prints its usage and exits with 2 itself.
+    :raises Usage: it makes no sense.
     """
     options = global_parser().parse_args(words)
     rest = options.rest
