@@ -200,6 +200,27 @@ async def test_json_without_a_bottom_is_refused(
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_answer_that_never_begins_is_left(
+    server: ScriptedServer, client: RepositoryClient
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + b"X-More: of the same\r\n" * 100_000
+    server.scripts["GET /api/whoami"] = lambda _: head
+    with pytest.raises(errors.BadReply, match="does not come to its point"):
+        await client.whoami()
+    assert len(server.asked) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_larger_than_a_head_may_be_is_read(
+    server: ScriptedServer, client: RepositoryClient
+) -> None:
+    server.scripts["GET /api/images"] = lambda _: json_reply(["x" * 3_000_000])
+    for _ in range(2):
+        assert [len(row) for row in await client.images()] == [3_000_000]
+    assert server.connected == 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_pages_that_go_in_circles_have_an_end(
     server: ScriptedServer, client: RepositoryClient
 ) -> None:
