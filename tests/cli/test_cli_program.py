@@ -273,6 +273,16 @@ def disk(tmp_path: Path) -> Path:
     return tmp_path / "disk"
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_file_for_several_hypervisors_is_for_one_of_them(
+    server: ScriptedServer, start: Start, disk: Path
+) -> None:
+    server.scripts["GET /api/images/vm"] = lambda _: json_reply(image(hypervisor="kvm,xen"))
+    code, out, err = await ended(start("put", "disk", "vm"))
+    assert (code, out) == (2, "")
+    assert "Image vm is for kvm and xen: say --hypervisor" in err
+
+
 OTHER = hashlib.sha256(b"other").hexdigest()
 """Not the digest of what we send."""
 
