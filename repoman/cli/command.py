@@ -98,6 +98,7 @@ class Command:
     :ivar short_h: ``-h`` with a value is the hypervisor, as in 2012.
     :ivar anonymous: works without a credential, too.
     :ivar everyday: listed by plain ``--help``.
+    :ivar configured: has a use for the configuration, and may fail for it.
     """
 
     name: str
@@ -114,3 +115,4 @@ class Command:
     short_h: bool = False
     anonymous: bool = False
     everyday: bool = False
+    configured: bool = True

@@ -86,6 +86,7 @@ COMMANDS = (
         "print the version",
         "Looking around.",
         local=version,
+        configured=False,
         examples=("repoman version",),
     ),
 )

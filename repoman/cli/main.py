@@ -55,7 +55,7 @@ def _run(words: Sequence[str]) -> int:
     from repoman.cli.options import parse
     from repoman.cli.output import Output
     from repoman.cli.table import COMMANDS
-    from repoman.client.settings import read_settings
+    from repoman.client.settings import Settings, read_settings
     from repoman.errors import RepomanError
 
     doing, access = "Reading the command line.", None
@@ -65,7 +65,8 @@ def _run(words: Sequence[str]) -> int:
             return _help(command, options)
         doing = command.doing
         command.first(options)
-        settings, out = read_settings(os.environ), Output(options.json)
+        out = Output(options.json)
+        settings = read_settings(os.environ) if command.configured else Settings()
         if command.local:
             command.local(options, settings, out)
             return 0

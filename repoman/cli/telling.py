@@ -31,6 +31,7 @@ def with_help(*others: Command) -> tuple[Command, ...]:
             "print all commands, or all about one",
             "Looking around.",
             local=help_,
+            configured=False,
             arguments=_help_arguments,
             examples=("repoman help get", "repoman help --man | man -l -"),
         ),
@@ -39,6 +40,7 @@ def with_help(*others: Command) -> tuple[Command, ...]:
             "print what lets your shell complete commands and options",
             "Looking around.",
             local=completion,
+            configured=False,
             arguments=_completion_arguments,
             examples=(
                 "source <(repoman completion bash)",

@@ -396,6 +396,14 @@ async def test_make_config_keeps_what_was_there(start: Start, tmp_path: Path) ->
 
 
 @pytest_twisted.ensureDeferred
+async def test_help_is_there_whatever_the_configuration_says(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "conf").write_text("nonsense")
+    for words, code in (("help", 0), ("version", 0), ("completion bash", 0), ("about", 2)):
+        program = start(*words.split(), REPOMAN_CLIENT_CONFIG=str(tmp_path / "conf"))
+        assert (await ended(program))[0] == code
+
+
+@pytest_twisted.ensureDeferred
 async def test_about_has_eleven_aligned_lines(start: Start) -> None:
     code, out, _ = await ended(start("about"))
     assert code == 0
