@@ -8,7 +8,9 @@ import json
 import os
 import random
 import re
+import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from twisted.internet.task import deferLater
 from tests.cli.conftest import ROOT, Start
 from tests.client.scripted import (
     CLOSE,
+    SILENCE,
     Asked,
     ScriptedServer,
     json_reply,
@@ -121,6 +124,34 @@ def test_results_that_cannot_be_written_are_a_failure() -> None:
         assert done.returncode == 1
         assert "No space left on device" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["handshake", "reply", "head", "body"])
+@pytest.mark.parametrize(
+    ("line", "route"),
+    [("whoami", "GET /api/whoami"), ("list -a", "GET /api/images"), ("get vm", f"GET {RAW}"),
+     ("put disk vm", "GET /api/images/vm")],
+)  # fmt: skip
+@pytest_twisted.ensureDeferred
+async def test_whatever_it_waits_for_it_can_be_interrupted(
+    server: ScriptedServer, start: Start, disk: Path, stage: str, line: str, route: str
+) -> None:
+    file = serve_file(CONTENT)(Asked("GET", RAW, {}))
+    said = {"reply": SILENCE, "head": file[:30], "body": file[: -len(CONTENT) + 10]}
+    server.scripts[route] = lambda _: said[stage]
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.setblocking(False)
+        port = mute.getsockname()[1]
+        program = start(
+            *(["-H", f"localhost:{port}"] if stage == "handshake" else []), *line.split()
+        )
+        while not (select.select([mute], [], [], 0)[0] or server.asked):
+            assert not program.ended.called, program.err
+            await deferLater(reactor, 0.05)
+        await deferLater(reactor, 0.2)
+        program.transport.signalProcess("INT")
+        code = await program.ended.addTimeout(5, reactor)
+    assert (code, program.out, program.err) == (130, "", "Interrupted.\n")
 
 
 @pytest_twisted.ensureDeferred
