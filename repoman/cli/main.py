@@ -136,6 +136,9 @@ def _with_reactor(
     interrupted: list[bool] = []
 
     def begin() -> None:
+        # A line that is cut off is an interruption, too; nohup(1) still has its way.
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reactor.stop))
         log.info("{name} begins", name=name)
         working = Deferred.fromCoroutine(work(reactor))
         working.addBoth(outcome.append)

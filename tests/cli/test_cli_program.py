@@ -262,7 +262,7 @@ async def test_a_place_that_takes_no_file_is_told(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest_twisted.ensureDeferred
 async def test_an_interrupted_download_is_taken_up_again(
     server: ScriptedServer, start: Start, tmp_path: Path, number: int
