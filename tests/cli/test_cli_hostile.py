@@ -252,7 +252,7 @@ def test_a_full_disk_is_told_and_leaves_no_file(desk: Desk) -> None:
     try:
         code, _, err = desk.run("get", "vm", "-d", "small/copy")
         assert code == 1
-        assert "No space left on device" in err
+        assert "There is no more room for small/copy.part: make some" in err
         assert os.listdir(small) == ["copy.part"]
         subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
         assert desk.run("get", "vm", "-d", "small/copy")[0] == 0
