@@ -10,7 +10,7 @@ from repoman.database.images import load
 from repoman.database.pool import Transaction
 from repoman.database.uploads import UploadRecords
 from repoman.errors import Conflict, QuotaExceeded
-from repoman.interfaces import Committed, ScrubDue
+from repoman.interfaces import Committed, Precondition, ScrubDue
 from repoman.model import Digests, Image
 
 LOCK = """
@@ -25,6 +25,8 @@ UPDATE blob SET state = 'present', size = %(size)s, sha256 = %(sha256)s, sha512 
 RETURNING hypervisor, payer_id, reserved
 """
 
+# Two files of one image never have the same second: as Last-Modified it is a strong validator,
+# or an If-Range with a date would put a file together of two (RFC 9110 section 8.8.2.2).
 POINT = """
 WITH old AS (
     SELECT blob FROM image_file WHERE image_id = %(image)s AND hypervisor = %(hypervisor)s),
@@ -33,7 +35,8 @@ replaced AS (
 pointed AS (
     INSERT INTO image_file (image_id, hypervisor, blob) VALUES (%(image)s, %(hypervisor)s, %(blob)s)
     ON CONFLICT (image_id, hypervisor) DO UPDATE
-    SET blob = excluded.blob, uploaded = now(), version = image_file.version + 1)
+    SET blob = excluded.blob, version = image_file.version + 1,
+        uploaded = greatest(now(), date_trunc('second', image_file.uploaded) + interval '1 s'))
 SELECT coalesce(sum(size), 0) FROM replaced
 """
 
@@ -69,7 +72,13 @@ class BlobRecords(UploadRecords):
         """The repository has bytes in its store."""
         return bool(await self._pool.query("SELECT 1 FROM blob WHERE state = 'present' LIMIT 1"))
 
-    async def finish(self, blob: str, committed: Committed, quota: int) -> Image:
+    async def finish(
+        self,
+        blob: str,
+        committed: Committed,
+        quota: int,
+        precondition: Precondition | None = None,
+    ) -> Image:
         """The bytes are durable: let the image point to them.
 
         :raises Conflict: the upload was given up, or the image deleted, meanwhile.
@@ -87,6 +96,8 @@ class BlobRecords(UploadRecords):
             (image_id, owner, read_only), (hypervisor, payer, reserved) = image, row
             if read_only:
                 raise Conflict("The image became read-only during the upload.")
+            if precondition is not None:
+                precondition((await load(transaction, image_id)).files.get(hypervisor))
             await transaction.run(
                 "UPDATE image SET uploaded = now(), modified = now(), version = version + 1"
                 " WHERE image_id = %s",

@@ -110,4 +110,4 @@ class Sweeper:
         return evolve(found, quarantined=len(orphans))
 
     async def _stored(self) -> set[str]:
-        return {key async for key, _ in self._store.keys()}  # noqa: SIM118 a store is no dict  # noqa: SIM118  # no dict
+        return {key async for key, _ in self._store.keys()}  # noqa: SIM118 a store is no dict

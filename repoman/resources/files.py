@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from attrs import asdict
@@ -26,6 +27,9 @@ PART_FIELDS = ("Content-Digest", "Content-MD5")
 
 WHOLE_FIELDS = ("Repr-Digest", "Digest")
 """Those that are about the whole."""
+
+CONDITIONS = ("If-Match", "If-None-Match")
+"""What may bind an upload to the file that it replaces."""
 
 PATHS = (
     "/api/images/raw/<name>",
@@ -71,12 +75,14 @@ def add_routes(routes: Routes, repository: Repository) -> None:
                 "A part of a file cannot be put; use a resumable upload.", field="Content-Range"
             )
         body, expected = request.body, announced(request)
-
-        def precondition(current: ImageFile | None) -> None:
-            _check_replacing(request, current)
-
+        conditional = any(request.getHeader(name) is not None for name in CONDITIONS)
         image = await files.store(
-            ask.caller, FileRef(**names), body, body.announced, expected, precondition
+            ask.caller,
+            FileRef(**names),
+            body,
+            body.announced,
+            expected,
+            partial(_check_replacing, request) if conditional else None,
         )
         return Reply(image_json(image, ask.urls))
 

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping
+from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from pathlib import Path
 from string import hexdigits
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from repoman.errors import NoRoom, StoreUnavailable
@@ -35,6 +37,9 @@ UNFLUSHED = 512 << 20
 
 UNFLUSHED_EACH = 128 << 20
 """How many of them one upload may have."""
+
+HOLD_ATTEMPTS, HOLD_PAUSE = 40, 0.05
+"""How often, and how many seconds apart, a store is tried that another daemon may be leaving."""
 
 
 class DirectoryStore:
@@ -65,6 +70,7 @@ class DirectoryStore:
         self._may_create = may_create
         self._flusher = Flusher(reactor, self._at.root)
         self._unflushed = Unflushed(UNFLUSHED, UNFLUSHED_EACH)
+        self._lock = -1
 
     async def start(self) -> None:
         """Make ready; lay out an empty root.
@@ -83,9 +89,34 @@ class DirectoryStore:
             await self._flusher.stop()
             raise StoreUnavailable(wrong)
 
+    async def hold(self) -> None:
+        """Keep other daemons off this store: two could write into one unfinished upload.
+
+        :raises StoreUnavailable: another daemon has it.
+        """
+        # Not in the helper process: that outlives a killed daemon by a moment, and may be replaced.
+        self._lock = os.open(self._at.id, os.O_RDWR | os.O_CLOEXEC)
+        for _ in range(HOLD_ATTEMPTS):
+            try:
+                flock(self._lock, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                await deferLater(self._reactor, HOLD_PAUSE)
+            except OSError as error:
+                raise StoreUnavailable(
+                    f"The blob store {self._at.root} cannot be locked: {error.strerror}."
+                ) from None
+            else:
+                return
+        raise StoreUnavailable(
+            f"The blob store {self._at.root} is in use by another daemon: stop that one first."
+        )
+
     async def stop(self) -> None:
         """End the helper process."""
         await self._flusher.stop()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def room(self) -> Room:
         """The room left above the reserve."""
