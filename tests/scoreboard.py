@@ -22,7 +22,11 @@ SCENARIOS = (
     "tests/end_to_end/test_early_refusals.py",
     "tests/end_to_end/test_database_absent.py",
     "tests/end_to_end/test_database_faults.py",
+    "tests/end_to_end/test_database_load.py",
     "tests/end_to_end/test_resumable_uploads.py",
+    "tests/end_to_end/test_meanwhile.py",
+    "tests/end_to_end/test_conditions.py",
+    "tests/end_to_end/test_framing.py",
     "tests/faults",
 )
 """Where the fault tests are."""

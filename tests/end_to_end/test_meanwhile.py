@@ -9,11 +9,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg2
 import pytest
 
+from tests.credentials import now, p256_key
 from tests.end_to_end.conftest import MIB
 from tests.end_to_end.test_attacks import owed
 from tests.end_to_end.test_resumable_uploads import begin, begin_part, offset_of, send
@@ -138,6 +140,33 @@ def test_it_waits_for_a_user_who_is_suspended(daemon: Daemon, alice: Person) -> 
     assert send(alice, place, 3, b"def", last=True).status == 403
     daemon.admin.ask("POST", f"/api/users/{alice.name}", form={"suspended": "false"})
     assert send(alice, place, 3, b"def", last=True).status == 200
+
+
+def test_a_proxy_counts_at_the_start_of_a_part_and_need_not_last_to_its_end(
+    daemon: Daemon, alice: Person
+) -> None:
+    place = begin(alice, "one", 9)
+    assert alice.credential is not None
+    ends = now() + timedelta(seconds=3)
+    proxy = alice.credential.proxy(key=p256_key("short"), ends=ends)
+    path = proxy.write(daemon.directory / f"short-{alice.name}")
+    short = Person(daemon, alice.name, alice.dn, path, alice.credential)
+    assert send(short, place, 0, b"abc").status == 204
+    whole, part = short.connection(), begin_part(short, place, 3, 6)
+    whole.putrequest("PUT", "/api/images/raw/one")
+    whole.putheader("Content-Length", "6")
+    whole.endheaders(b"who")
+    part.send(b"def")
+    wait_for(lambda: now() > ends, 10)
+    whole.send(b"le!")
+    assert whole.getresponse().status == 200
+    part.close()  # and is cut, at the worst time
+    assert send(short, place, 6, b"ghi", last=True).status == 403, "a new part is a new question"
+    offset = offset_of(alice, place)
+    assert send(alice, place, offset, b"abcdefghi"[offset:], last=True).status == 200
+    assert alice.ask("GET", "/api/images/raw/one").body == b"abcdefghi"
+    whole.close()
+    short.hang_up()
 
 
 def test_one_whose_time_is_over_is_swept_with_its_bytes_and_its_room(
