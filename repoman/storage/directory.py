@@ -29,7 +29,7 @@ from repoman.errors import NoRoom, StoreUnavailable
 from repoman.interfaces import Room
 from repoman.storage.flusher import Flusher, IReactor
 from repoman.storage.operations import Layout
-from repoman.storage.reader import DirectoryReader, cannot_read, damaged
+from repoman.storage.reader import DirectoryReader, cannot_open, cannot_read, damaged
 from repoman.storage.writer import DirectoryWriter, Unflushed, cannot_write
 
 UNFLUSHED = 512 << 20
@@ -154,7 +154,7 @@ class DirectoryStore:
             found = await self._flusher.ask("size", key)
             file = os.open(self._at.committed(key), os.O_RDONLY)
         except OSError as error:
-            raise cannot_read(key, error) from None
+            raise cannot_open(key, error) from None
         if found != size:
             os.close(file)
             raise damaged(key, f"{found} bytes instead of {size}")
