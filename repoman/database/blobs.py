@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import asdict
 
@@ -59,6 +59,14 @@ CASE WHEN resumable THEN keep_until < now() AND coalesce(lease < now(), true)
 """
 
 DUE = "SELECT blob, size, sha256, scrubbed IS NULL FROM blob"
+
+PAGE = 2000
+"""Blobs spoken of in one statement: to write and read so many takes some milliseconds."""
+
+
+def _pages(blobs: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(blobs), PAGE):
+        yield list(blobs[start : start + PAGE])
 
 
 class BlobRecords(UploadRecords):
@@ -168,28 +176,40 @@ class BlobRecords(UploadRecords):
 
     async def present(self) -> set[str]:
         """The blobs whose bytes must be in the store."""
-        rows = await self._pool.query("SELECT blob FROM blob WHERE state = 'present'")
-        return {row[0] for row in rows}
+        found: set[str] = set()
+        last: str | None = ""
+        while last is not None:
+            rows = await self._pool.query(
+                "SELECT blob FROM blob WHERE state = 'present' AND blob > %s"
+                " ORDER BY blob LIMIT %s",
+                (last, PAGE),
+            )
+            found.update(row[0] for row in rows)
+            last = rows[-1][0] if rows else None
+        return found
 
     async def unknown(self, blobs: Sequence[str]) -> list[str]:
         """Those of ``blobs`` that there is no record of."""
-        rows = await self._pool.query(
-            "SELECT key FROM unnest(%s::text[]) AS key"
-            " WHERE NOT EXISTS (SELECT FROM blob WHERE blob.blob = key)",
-            (list(blobs),),
-        )
-        return [row[0] for row in rows]
+        found = []
+        for page in _pages(blobs):
+            found += await self._pool.query(
+                "SELECT key FROM unnest(%s::text[]) AS key"
+                " WHERE NOT EXISTS (SELECT FROM blob WHERE blob.blob = key)",
+                (page,),
+            )
+        return [row[0] for row in found]
 
     async def mark_damaged(self, blobs: Sequence[str]) -> int:
         """Note those of ``blobs`` that are still present as lost; answer how many."""
-        if not blobs:
-            return 0
-        rows = await self._run(
-            "UPDATE blob SET state = 'damaged' WHERE blob = ANY(%s) AND state = 'present'"
-            " RETURNING blob",
-            (list(blobs),),
-        )
-        return len(rows)
+        marked = 0
+        for page in _pages(blobs):
+            rows = await self._run(
+                "UPDATE blob SET state = 'damaged' WHERE blob = ANY(%s) AND state = 'present'"
+                " RETURNING blob",
+                (page,),
+            )
+            marked += len(rows)
+        return marked
 
     async def damaged(self) -> list[ScrubDue]:
         """The blobs noted as lost."""
