@@ -155,7 +155,8 @@ class IBlobStore(Protocol):
 
         :param offset: how many of its bytes are durable; what lies behind is dropped.
         :param size: of the whole, in bytes, reserved at once; ``None`` if unknown.
-        :raises StoreUnavailable: it is not there.
+        :raises BlobDamaged: it, or some of those bytes, are not there.
+        :raises StoreUnavailable: the store does not work.
         """
 
     async def open(self, key: str, size: int) -> IBlobReader:

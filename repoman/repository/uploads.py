@@ -14,10 +14,12 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 from repoman.errors import (
+    BlobDamaged,
     DatabaseUnavailable,
     DigestMismatch,
     Invalid,
     LengthMismatch,
+    Missing,
     NoRoom,
     QuotaExceeded,
     RepomanError,
@@ -189,6 +191,10 @@ class Uploads:
             if length is None and offset + (running.body.length or 0) > room:
                 raise self._limits.too_much(room, offset)
             writer = running.writer = await self._store.reopen(key, offset, length)
+        except BlobDamaged:
+            # No retry would find them again.
+            await self._forget(key)
+            raise Missing("The stored part of this upload is lost; begin it anew.") from None
         except BaseException:
             await self._pause(key, offset, offset)
             raise

@@ -14,6 +14,7 @@ and reads from it.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Mapping
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -129,20 +130,25 @@ class DirectoryStore:
     async def create(self, key: str, size: int | None) -> DirectoryWriter:
         """Begin a blob, its room reserved; see :class:`IBlobStore`."""
         self._check_room(1 if size is None else size)
-        return await self._writer(key, 0, "create", size)
+        try:
+            return await self._writer(key, 0, "create", size)
+        except OSError as error:
+            raise cannot_write(error) from None
 
     async def reopen(self, key: str, offset: int, size: int | None) -> DirectoryWriter:
         """Go on with a blob; see :class:`IBlobStore`."""
-        return await self._writer(key, offset, "reopen", offset, size)
+        try:
+            return await self._writer(key, offset, "reopen", offset, size)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODATA):
+                raise damaged(key, error.strerror) from None
+            raise cannot_write(error) from None
 
     async def _writer(
         self, key: str, offset: int, operation: str, *arguments: Any
     ) -> DirectoryWriter:
-        try:
-            reserved = await self._flusher.ask(operation, key, *arguments)
-            file = os.open(self._at.arriving(key), os.O_WRONLY)
-        except OSError as error:
-            raise cannot_write(error) from None
+        reserved = await self._flusher.ask(operation, key, *arguments)
+        file = os.open(self._at.arriving(key), os.O_WRONLY)
         check = _nothing if reserved else partial(self._check_room, 1)
         return DirectoryWriter(self._flusher, key, file, self._unflushed, check, offset)
 

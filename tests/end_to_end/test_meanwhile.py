@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -188,6 +189,22 @@ def test_one_whose_time_is_over_is_swept_with_its_bytes_and_its_room(
     files = daemon.directory / "state/blobs"
     wait_for(lambda: not list(files.rglob(key)), 10)
     assert not list(files.rglob(key))
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: os.truncate(path, 1)])
+def test_an_upload_whose_bytes_were_lost_is_given_up_and_says_so(
+    daemon: Daemon, alice: Person, harm: Callable[[Path], None]
+) -> None:
+    """As after a restored backup that left unfinished uploads out."""
+    place = begin(alice, "one", None)
+    assert send(alice, place, 0, b"abc").status == 204
+    harm(daemon.directory / "state/blobs/incoming" / place.rpartition("/")[2])
+    answer = send(alice, place, 3, b"def", last=True)
+    assert (answer.status, "begin it anew" in answer.text) == (404, True)
+    assert alice.ask("GET", "/api/uploads").json == []
+    assert owed(daemon, alice.name) == (0, 0)
+    place = begin(alice, "one", 6)
+    assert send(alice, place, 0, b"abcdef", last=True).status == 200
 
 
 def test_a_damaged_file_is_told_before_its_length_too(daemon: Daemon, alice: Person) -> None:
