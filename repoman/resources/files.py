@@ -28,7 +28,7 @@ PART_FIELDS = ("Content-Digest", "Content-MD5")
 WHOLE_FIELDS = ("Repr-Digest", "Digest")
 """Those that are about the whole."""
 
-CONDITIONS = ("If-Match", "If-None-Match")
+CONDITIONS = ("If-Match", "If-None-Match", "If-Unmodified-Since")
 """What may bind an upload to the file that it replaces."""
 
 PATHS = (
@@ -99,8 +99,12 @@ def _check_replacing(request: Any, current: ImageFile | None) -> None:
     """
     tag = headers.etag(current.digests.sha256) if current else ""
     match, none_match = request.getHeader("if-match"), request.getHeader("if-none-match")
-    if match is not None and not (tag and headers.tag_matches(match, tag, weak=False)):
-        raise PreconditionFailed("The file is not the one that If-Match names.")
+    unless = request.getHeader("if-unmodified-since")
+    if match is not None:
+        if not (tag and headers.tag_matches(match, tag, weak=False)):
+            raise PreconditionFailed("The file is not the one that If-Match names.")
+    elif unless and current and headers.not_after(unless, current.uploaded) is False:
+        raise PreconditionFailed("The file was changed since the date given.")
     if none_match is not None and tag and headers.tag_matches(none_match, tag, weak=True):
         raise PreconditionFailed("There is such a file already.")
 

@@ -132,6 +132,13 @@ def test_an_empty_file_has_no_ranges(alice: Person) -> None:
     assert (whole.status, whole.headers["Content-Length"], whole.body) == (200, "0", b"")
 
 
+def test_an_upload_may_be_bound_to_a_date_too(alice: Person) -> None:
+    seen = {"If-Unmodified-Since": alice.ask("HEAD", RAW).headers["Last-Modified"]}
+    assert alice.ask("PUT", RAW, body=b"new", headers=seen).status == 200
+    assert alice.ask("PUT", RAW, body=b"newer", headers=seen).status == 412
+    assert alice.ask("GET", RAW).body == b"new"
+
+
 def test_of_two_uploads_under_one_condition_one_is_refused(alice: Person) -> None:
     """The condition is asked again when the file takes its place: no update is lost."""
     tag = alice.ask("HEAD", RAW).headers["Etag"]
