@@ -124,6 +124,29 @@ def test_the_end_of_the_headers_is_the_only_end(alice: Person, headers: bytes) -
     assert say(alice, [data], len(expected)) == expected
 
 
+@pytest.mark.parametrize(
+    ("rest", "answers", "stored"),
+    [
+        (b"\r\n", [411], b"old"),
+        (b"Content-Length: 0\r\n\r\n", [200], b""),
+        (b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [200], b""),
+        (b"Content-Length: -1\r\n\r\n", [400], b"old"),
+        (b"Content-Length: 99999999999999999\r\n\r\n", [413], b"old"),
+        (b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", [400], b"old"),
+        (b"Content-Length: 3\r\n\r\nabcdef\r\n\r\n", [200, 400], b"abc"),
+    ],
+    ids=["none", "0", "0 in chunks", "negative", "over the limit", "no number", "too short"],
+)
+def test_a_length_is_what_counts(
+    daemon: Daemon, rest: bytes, answers: list[int], stored: bytes
+) -> None:
+    person = daemon.newcomer()
+    person.ask("POST", "/api/images", form={"name": "framed"})
+    person.ask("PUT", "/api/images/raw/framed", body=b"old")
+    assert say(person, [PUT + rest], len(answers)) == answers
+    assert person.ask("GET", "/api/images/raw/framed").body == stored
+
+
 @pytest.mark.parametrize("expectation", [b"", b"Expect: 100-continue\r\n"])
 def test_requests_in_a_refused_body_are_never_executed(alice: Person, expectation: bytes) -> None:
     delete = b"DELETE /api/images/framed HTTP/1.1\r\nHost: localhost\r\n\r\n"
