@@ -277,6 +277,7 @@ class RepomanService(Service):
         # From here on the database is not asked: this may be tried again only before.
         await store.start()
         self._running.push_async_callback(store.stop)
+        await store.hold()
         self._gate.behind = Root(self._repository(pool, blobs, accounts, store), urls)
 
     def _repository(

@@ -198,11 +198,18 @@ def test_a_wrong_digest_of_the_whole_forgets_the_upload_and_keeps_the_old_file(
     assert alice.ask("HEAD", place).status == 404
 
 
-def test_right_digests_of_the_whole_are_accepted(alice: Person) -> None:
+def test_right_digests_of_the_part_and_of_the_whole_are_accepted(alice: Person) -> None:
+    """RFC 1864: Content-MD5 is about what one message carries."""
     place = begin(alice, "digests")
     send(alice, place, 0, CONTENT[:MIB])
-    right = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
-    answer = send(alice, place, MIB, CONTENT[MIB:], last=True, Digest=f"md5={right}")
+    whole, part = (
+        base64.b64encode(hashlib.md5(data).digest()).decode() for data in (CONTENT, CONTENT[MIB:])
+    )
+    right = {"Digest": f"md5={whole}", "Content_MD5": part}
+    wrong = {"Digest": f"md5={whole}", "Content_MD5": whole}
+    assert send(alice, place, MIB, CONTENT[MIB:], last=True, **wrong).status == 400
+    assert offset_of(alice, place) == MIB, "a broken part may be sent again"
+    answer = send(alice, place, MIB, CONTENT[MIB:], last=True, **right)
     assert answer.status == 200, answer
 
 

@@ -93,11 +93,12 @@ async def test_bytes_go_some_time_after_the_image_expired(records: Records) -> N
     alice = await records.user("alice")
     long_ago, lately = days_ago(40), days_ago(20)
     for name, expires in (
-        ("over", long_ago), ("kept", lately), ("locked", long_ago), ("endless", None),
-        ("again", long_ago),
+        ("over", long_ago), ("kept", lately), ("locked", long_ago),
+        ("endless", None), ("again", long_ago),
     ):  # fmt: skip
         image = await records.image("alice", name, expires=expires)
         await records.store(image, alice, 5)
+    # what is read-only takes no bytes, so it became that later
     await records.run("UPDATE image SET read_only = true WHERE name = 'locked'")
     # "again" got its bytes after it had expired, and that lately
     await records.run("UPDATE image SET uploaded = %s WHERE name <> 'again'", days_ago(50))
