@@ -11,8 +11,8 @@ from cryptography import x509
 
 from repoman.errors import CredentialRefused
 from repoman.gsi.ca_directory import Authority, CADirectory
-from repoman.gsi.chain import CertificatePath, Link, divide, moment
-from repoman.gsi.crl import FOREVER, Mode, check_revocation, why_useless
+from repoman.gsi.chain import CertificatePath, Link, divide, moment, read
+from repoman.gsi.crl import FOREVER, Mode, check_revocation, why_narrow, why_useless
 from repoman.gsi.dn import dn_text
 from repoman.gsi.proxy import ProxyRules, identity_of, or_refuse
 from repoman.model import Identity
@@ -164,9 +164,12 @@ class Trust:
         ends = certificate.not_valid_after_utc
         if ends < now:
             yield f"{name} expired at {moment(ends)}."
-        if self.crl != "off" and authority.crls and (why := why_useless(authority.crls, now)):
+        if self.crl != "off" and authority.crls:
             files = ", ".join(file.name for file in authority.crls)
-            yield f"The CRL of {name} in {files} {why}: run fetch-crl."
+            if why := why_useless(authority.crls, now):
+                yield f"The CRL of {name} in {files} {why}: run fetch-crl."
+            elif why := why_narrow(authority.crls, read(certificate)):
+                yield f"The CRL of {name} in {files} {why}: its users are refused."
         if self.crl == "require" and not authority.crls:
             yield f"{name} has no CRL: run fetch-crl."
         if self.signing_policy == "require" and not authority.policies:

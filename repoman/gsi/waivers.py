@@ -88,5 +88,5 @@ def check_authority_path_lengths(path: CertificatePath) -> None:
         allowed = constraints and constraints.path_length
         if allowed is not None and below > allowed:
             raise CredentialRefused(WAIVABLE[PATH_LENGTH_EXCEEDED])
-        if authority.certificate.subject != authority.certificate.issuer:
+        if not authority.is_root:
             below += 1
