@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "gsi": CORE,
     "settings": set(),
     "config": CORE | {"settings"},
-    "tls": CORE | VOCABULARY,
+    "bounded_log": set(),
+    "tls": CORE | VOCABULARY | {"bounded_log"},
     "streams": CORE,
     "tls_flow": set(),
     "body": CORE | {"streams"},
@@ -50,7 +51,8 @@ MAY_IMPORT = {
     "metrics": set(),
     "admins": CORE | {"gsi", "repository"},
     "gridmap": CORE | {"gsi"},
-    "operator": CORE | {"config", "database", "gridmap"},
+    "inspection": CORE | VOCABULARY | {"tls"},
+    "operator": CORE | {"config", "database", "gridmap", "inspection"},
     "tap": CORE | {"config", "service"},
 }
 # service.py is the one place that knows everyone; only the user's side is none of its business.

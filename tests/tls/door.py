@@ -31,11 +31,12 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from repoman.bounded_log import LINES_A_MINUTE
 from repoman.errors import NotIdentified
 from repoman.model import Identity
 from repoman.resources.replies import Reply, refuse, send
 from repoman.site import RepositorySite
-from repoman.tls import LINES_A_MINUTE, NO_CERTIFICATE, Peer, ServerTLS
+from repoman.tls import NO_CERTIFICATE, Peer, ServerTLS
 from repoman.tls_flow import tls_factory
 from repoman.wire import credential_json
 from tests.credentials import Credential

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import pytest_twisted
 
-from repoman.tls import LINES_A_MINUTE
+from repoman.bounded_log import LINES_A_MINUTE
 from tests.credentials import (
     CADirectory,
     Extension,
