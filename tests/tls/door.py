@@ -104,15 +104,17 @@ class Door:
         """Connect and wait for the server's verdict.
 
         :param how: see :func:`client_context`; or a ``context``, and a ``session`` to
-            resume; ``smuggle`` two byte strings, to send the second instead of the first.
+            resume; ``smuggle`` two byte strings, to send the second instead of the first;
+            a ``server_name`` to ask for.
         """
         session, smuggle = how.pop("session", None), how.pop("smuggle", None)
+        server_name = how.pop("server_name", None)
         context = how.pop("context", None) or client_context(
             credential, **({"version": self.version} | how)
         )
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.number)
         visitor = await connectProtocol(
-            wrapClientTLS(_Creator(context, session, smuggle), endpoint), _Visitor()
+            wrapClientTLS(_Creator(context, session, smuggle, server_name), endpoint), _Visitor()
         )
         # Twisted sends 32 KiB of a handshake message and forgets the rest until it hears something.
         flushing = LoopingCall(visitor.transport._flushSendBIO)
@@ -191,12 +193,15 @@ class _Creator:
     context: SSL.Context
     session: Any = None
     smuggle: tuple[bytes, bytes] | None = None
+    server_name: bytes | None = None
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         connection = _Smuggler(self.context, None)
         connection.smuggle = self.smuggle
         if self.session is not None:
             connection.set_session(self.session)
+        if self.server_name is not None:
+            connection.set_tlsext_host_name(self.server_name)
         return connection
 
 
