@@ -224,10 +224,10 @@ class ServerTLS:
             return Peer(None, f"Your certificate could not be judged ({type(error).__name__}).")
 
     def _judge_connection(self, connection: SSL.Connection) -> Peer:
-        if connection.get_peer_certificate() is None:
-            return Peer(None, NO_CERTIFICATE)
         # Not get_peer_cert_chain(), which is whatever the client sent.
         chain = connection.get_verified_chain(as_cryptography=True)
+        if not chain and connection.get_peer_certificate() is None:
+            return Peer(None, NO_CERTIFICATE)
         if not chain or not isinstance(connection, _ServerConnection):
             return Peer(None, "Your certificate was not verified on this connection.")
         return self._trust.judge(chain, self._clock(), connection.waived)

@@ -64,9 +64,7 @@ class Trust:
     signing_policy: Mode = "if-present"
     proxies: ProxyRules = field(factory=ProxyRules)
     generation: int = 0
-    _welcome: dict[tuple[tuple[x509.Certificate, ...], frozenset[tuple[int, int]]], Peer] = field(
-        factory=dict, init=False, repr=False
-    )
+    _welcome: dict[bytes, Peer] = field(factory=dict, init=False, repr=False)
 
     def judge(
         self,
@@ -81,8 +79,9 @@ class Trust:
         :param waived: OpenSSL's (error, depth) pairs that the handshake put off.
         """
         shown = (tuple(chain), frozenset(waived))
-        known = self._welcome.get(shown)
-        if known is not None and now <= known.holds_until:
+        # The signature only finds the entry, at less cost than a hash of all; then all must agree.
+        known = self._welcome.get(chain[0].signature) if chain else None
+        if known and (known.chain, known.waived) == shown and now <= known.holds_until:
             return known
         try:
             identity, ends = or_refuse(chain, lambda: self._judge(divide(chain), now, waived))
@@ -98,7 +97,7 @@ class Trust:
         if len(self._welcome) >= REMEMBERED:
             self._welcome.clear()
         if sum(len(c.tbs_certificate_bytes) for c in peer.chain) <= LARGEST_REMEMBERED:
-            self._welcome[peer.chain, peer.waived] = peer
+            self._welcome[peer.chain[0].signature] = peer
 
     def _judge(
         self, path: CertificatePath, now: datetime, waived: Collection[tuple[int, int]]
