@@ -161,12 +161,12 @@ class RepomanService(Service):
             site.cut()
 
     async def _start(self) -> None:
+        self._keep_trust_fresh()  # first of all: without it SIGHUP ends a process
         dsn = self._config.database.dsn or await self._start_postgres()
         pool = self._pool = Pool(self._reactor, dsn)
         await pool.start()
         self._running.push_async_callback(pool.stop)
         urls = await self._listen()
-        self._keep_trust_fresh()
         await self._monitor()
         await self._open_when_possible(pool, urls)
 
