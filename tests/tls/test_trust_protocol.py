@@ -152,7 +152,6 @@ def test_no_session_is_resumed_and_no_early_data_taken(daemon: Daemon, tmp_path:
         assert b"200 OK" in again.stdout
         hasty = told(
             daemon, person, version, "-sess_in", str(saved), "-early_data", str(early),
-            "-ign_eof",
         )  # fmt: skip
         assert b"Early data was accepted" not in hasty.stdout
         saved.unlink()
