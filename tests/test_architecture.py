@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "body": CORE | {"streams"},
     "request": CORE | VOCABULARY | {"body"},
     "channel": CORE | VOCABULARY | {"request"},
-    "site": CORE | VOCABULARY | {"channel", "request"},
+    "site": CORE | VOCABULARY | {"bounded_log", "channel", "request"},
     "storage": CORE | VOCABULARY | {"streams"},
     "database": CORE | VOCABULARY,
     "repository": CORE,
