@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.errors import AlreadyExists, Misconfigured, RepomanError
 from repoman.gridmap import read_gridmap
+from repoman.inspection import inspect_trust, remark_on_clock
 
 
 @frozen
@@ -69,8 +71,16 @@ def _complain(error: RepomanError) -> None:
 
 
 def check_config(arguments: Namespace) -> int:
-    """Say whether the configuration can be read."""
-    config.load(arguments.config)
+    """Say what is wrong with the configuration, certificate, key, CAs, CRLs and clock."""
+    now = datetime.now(timezone.utc)
+    faults, starts = inspect_trust(config.load(arguments.config), now)
+    if faults:
+        print(*faults, sep="\n", file=sys.stderr)
+    if remark := remark_on_clock():
+        print(f"Note: {remark}", file=sys.stderr)
+    if faults:
+        print(f"The daemon would {'start all the same' if starts else 'not start'}.")
+        return 1
     print("The configuration is good.")
     return 0
 
@@ -156,7 +166,11 @@ async def _daemon_runs(reactor: Any, state: Path) -> bool:
 
 
 COMMANDS = {
-    "check-config": Command(check_config, "Say whether the configuration can be read."),
+    "check-config": Command(
+        check_config,
+        "Say what is wrong with the configuration, host certificate, key, CA directory, CRLs and "
+        "clock.",
+    ),
     "sample-config": Command(sample_config, "Print a configuration with every setting."),
     "import-gridmap": Command(
         import_gridmap,

@@ -29,6 +29,7 @@ from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
+from repoman.inspection import tls_settings
 from repoman.interfaces import IConsuming
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.repository import Repository
@@ -45,7 +46,7 @@ from repoman.settings import Share
 from repoman.site import RepositorySite
 from repoman.storage.directory import DirectoryStore
 from repoman.streams import Digesting
-from repoman.tls import ServerTLS, TlsSettings
+from repoman.tls import ServerTLS
 from repoman.tls_flow import tls_factory
 from repoman.wire import Urls
 
@@ -93,18 +94,8 @@ def make_service(reactor: Any, config: Config) -> RepomanService:
     :raises Misconfigured: files that the configuration names are unusable.
     :raises TrustUnreadable: so are certificates or keys.
     """
-    tls = ServerTLS(
-        TlsSettings(
-            certificate=config.tls.certificate,
-            key=config.tls.key,
-            ca_directory=config.tls.ca_directory,
-            crl=config.tls.crl,
-            signing_policy=config.tls.signing_policy,
-            legacy_proxies=config.tls.legacy_proxies,
-        ),
-        now,
-    )
-    _warn(tls.load())
+    tls = ServerTLS(tls_settings(config), now)
+    tls.load()
     return RepomanService(reactor, config, tls)
 
 
@@ -126,6 +117,7 @@ class RepomanService(Service):
         self._gate = Gate()
         self._metrics = Metrics()
         self._trouble_with_trust = ""
+        self._faults: list[str] = []
         self._sites: list[RepositorySite] = []
         self._pool: Pool | None = None
         self._starting: Deferred[None] | None = None
@@ -169,13 +161,13 @@ class RepomanService(Service):
             site.cut()
 
     async def _start(self) -> None:
+        self._keep_trust_fresh()  # first of all: without it SIGHUP ends a process
         given = self._config.database.dsn
         dsn = given or await self._start_postgres()
         pool = self._pool = Pool(self._reactor, dsn, is_alone=given is None)
         await pool.start()
         self._running.push_async_callback(pool.stop)
         urls = await self._listen()
-        self._keep_trust_fresh()
         await self._monitor()
         await self._open_when_possible(pool, urls)
 
@@ -325,21 +317,40 @@ class RepomanService(Service):
                 return
 
     def _keep_trust_fresh(self) -> None:
-        self._background.every(self._config.tls.reload, "reload trust", self._reload)
+        self._warn_anew()
+        self._background.every(self._config.tls.reload, "trust", self._look_at_trust)
         signal.signal(
             signal.SIGHUP,
             lambda *_: self._reactor.callFromThread(
-                self._background.once, "reload trust", self._reload
+                self._background.once, "trust", self._reload_trust
             ),
         )
 
-    async def _reload(self) -> None:
+    async def _look_at_trust(self) -> None:
+        if self._tls.changed():
+            await self._reload_trust()
+        else:
+            self._warn_anew()
+
+    async def _reload_trust(self) -> None:
         try:
-            _warn(self._tls.load())
-        except TrustUnreadable as error:
-            self._trouble_with_trust = f"Trust was not reloaded: {error.message}"
-            raise
-        self._trouble_with_trust = ""
+            await self._tls.reload(self._reactor)
+        except Exception as error:
+            why = error.message if isinstance(error, TrustUnreadable) else "a fault of ours"
+            self._trouble_with_trust = f"Trust was not reloaded, the old one stays in use: {why}"
+            log.error("{trouble}", trouble=self._trouble_with_trust)
+            if not isinstance(error, TrustUnreadable):
+                raise
+        else:
+            self._trouble_with_trust = ""
+            log.info("Trust was reloaded: CAs, CRLs, policies and the host certificate")
+            self._warn_anew()
+
+    def _warn_anew(self) -> None:
+        """Say what is to be mended, unless it was said at the last look."""
+        faults = self._tls.faults()
+        _warn([fault for fault in faults if fault not in self._faults])
+        self._faults = faults
 
 
 def _digesting(

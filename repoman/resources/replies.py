@@ -54,7 +54,7 @@ def refuse(request: Any, error: RepomanError) -> None:
         data = json.dumps(problem(error)).encode()
     else:
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
-        data = " ".join(error.message.split()).encode("utf-8", "replace") + b"\n"
+        data = " ".join(error.message.splitlines()).encode("utf-8", "replace") + b"\n"
     for name, value in _special_headers(error).items():
         request.setHeader(name, value)
     if status == 503:
