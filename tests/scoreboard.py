@@ -78,7 +78,7 @@ class Scoreboard:
 
 def _shown(row: dict[str, float]) -> str:
     """The figures; those that a scenario does not measure as a dash."""
-    stall = f"{row['stall']:5.0f} ms" if row["answer"] else "-"
+    stall = f"{row['stall']:5.0f} ms" if row["answer"] or row["stall"] else "-"
     answer = f"{row['answer']:6.2f} s" if row["answer"] else "-"
     heal = f"{row['heal']:5.1f} s" if row["heal"] else "-"
     return f"{stall:>8} {answer:>8} {heal:>7}"
