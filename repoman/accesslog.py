@@ -84,7 +84,10 @@ class AccessLog:
             )
         except OSError as error:
             raise Misconfigured(
-                [f"[log] access: {self._path} cannot be written: {error.strerror}"]
+                [
+                    f"[log] access: {self._path} cannot be written: {error.strerror}: mend that,"
+                    " or name another file"
+                ]
             ) from None
         old, self._file = self._file, opened
         if old is not sys.stdout:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from datetime import datetime, timezone
 from functools import partial
@@ -18,33 +17,19 @@ from twisted.logger import Logger
 
 from repoman.accesslog import AccessLog
 from repoman.admins import read_admins
+from repoman.assembly import assemble, make_accounts, make_store
 from repoman.background import Background
+from repoman.chores import begin_chores
 from repoman.config import Config
-from repoman.database.accounts import AccountRecords
 from repoman.database.blobs import BlobRecords
 from repoman.database.embedded import EmbeddedPostgres
-from repoman.database.groups import GroupRecords
-from repoman.database.images import ImageRecords
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
-from repoman.database.users import UserRecords
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
-from repoman.interfaces import IConsuming
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
-from repoman.repository import Repository
-from repoman.repository.accounts import Accounts
-from repoman.repository.files import Files, UploadLimits
-from repoman.repository.groups import Groups
-from repoman.repository.images import Images
-from repoman.repository.scrubber import Scrubber
 from repoman.repository.sweeper import Sweeper
-from repoman.repository.uploads import Uploads
-from repoman.repository.users import Users
 from repoman.resources import Gate, Root
-from repoman.settings import Share
 from repoman.site import RepositorySite
-from repoman.storage.directory import DirectoryStore
-from repoman.streams import Digesting
 from repoman.tls import ServerTLS, TlsSettings
 from repoman.tls_flow import tls_factory
 from repoman.wire import Urls
@@ -54,21 +39,6 @@ DRAIN_SECONDS = 600.0
 
 SETTLE_SECONDS = 30.0
 """How long it waits then for what goes on without a client."""
-
-SWEEP_SECONDS = 60.0
-"""Seconds between two looks of the sweeper."""
-
-SCRUB_SECONDS = 5.0
-"""Seconds between two looks for files to read again."""
-
-STOCK_SECONDS = 6 * 3600.0
-"""Seconds between two comparisons of the store with the records."""
-
-RENEWAL_SECONDS = 60.0
-"""Seconds between two signs of life of running uploads."""
-
-PROGRESS_SECONDS = 2.0
-"""Seconds between two notes of how far resumable uploads are durable."""
 
 LAG_SECONDS = 0.1
 """Seconds between two looks at how late the event loop is."""
@@ -128,6 +98,7 @@ class RepomanService(Service):
         self._trouble_with_trust = ""
         self._sites: list[RepositorySite] = []
         self._pool: Pool | None = None
+        self._sweeper: Sweeper | None = None
         self._starting: Deferred[None] | None = None
         self.started: Deferred[None] = Deferred()
         self.ports: list[Any] = []
@@ -208,7 +179,10 @@ class RepomanService(Service):
             port = await listening.listen(factory)
         except CannotListenError as error:
             raise Misconfigured(
-                [f"[server] cannot listen on {endpoint}: {error.socketError}"]
+                [
+                    f"[server] cannot listen on {endpoint}: {error.socketError.strerror}: stop"
+                    " what listens there, or name another endpoint"
+                ]
             ) from None
         self.ports.append(port)
         self._sites.append(site)
@@ -259,55 +233,23 @@ class RepomanService(Service):
         """Make the repository ready, and open the gate to it."""
         await migrate(pool)
         config, blobs = self._config, BlobRecords(pool)
-        accounts = Accounts(AccountRecords(pool), config.tls.limited_proxies)
-        for name in await accounts.ensure_admins(self._admins):
+        for name in await make_accounts(config, pool).ensure_admins(self._admins):
             log.info("Administrator {name} created", name=name)
         if config.database.dsn is None:
             # Nobody else uses this database: whatever was on its way in, is not any more.
             await blobs.expire_leases(all_of_them=True)
-        reserve = config.limits.disk_reserve
-        store = DirectoryStore(
-            self._reactor,
-            config.storage.directory,
-            repository_id=await blobs.repository_id(),
-            reserve=reserve.percent / 100 if isinstance(reserve, Share) else reserve.size,
-            may_create=not await blobs.any_present(),
-        )
+        store = await make_store(self._reactor, config, blobs)
         # From here on the database is not asked: this may be tried again only before.
         await store.start()
         self._running.push_async_callback(store.stop)
-        self._gate.behind = Root(self._repository(pool, blobs, accounts, store), urls)
+        assembly = assemble(config, pool, store, now, self._sweep_soon)
+        self._sweeper = assembly.sweeper
+        begin_chores(self._background, assembly)
+        self._gate.behind = Root(assembly.repository, urls)
 
-    def _repository(
-        self, pool: Pool, blobs: BlobRecords, accounts: Accounts, store: DirectoryStore
-    ) -> Repository:
-        limits = self._config.limits
-        records = ImageRecords(pool)
-        sweeper = Sweeper(records, blobs, store, float(limits.expired_kept))
-        scrubber = Scrubber(blobs, store)
-        sweep = partial(self._background.once, "sweep", sweeper.sweep)
-        images = Images(records, limits.quota, sweep)
-        bounds = UploadLimits(
-            limits.max_upload, limits.quota, limits.uploads, float(limits.partial_uploads)
-        )
-        files = Files(images, blobs, store, _digesting, bounds, now, sweep)
-        uploads = Uploads(images, blobs, store, _digesting, bounds, sweep)
-        self._background.every(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
-        self._background.every(SCRUB_SECONDS, "scrub", partial(_scrub, scrubber))
-        stock = partial(_take_stock, sweeper, scrubber)
-        self._background.every(STOCK_SECONDS, "take stock", stock, at_once=True)
-        self._background.every(RENEWAL_SECONDS, "renew leases", files.renew_leases)
-        self._background.every(RENEWAL_SECONDS, "renew leases", uploads.renew_leases)
-        self._background.every(PROGRESS_SECONDS, "record progress", uploads.record_progress)
-        users = UserRecords(pool)
-        return Repository(
-            accounts,
-            Users(users),
-            Groups(GroupRecords(pool), users),
-            images,
-            files,
-            uploads,
-        )
+    def _sweep_soon(self) -> None:
+        if self._sweeper is not None:
+            self._background.once("sweep", self._sweeper.sweep)
 
     async def _open_when_possible(self, pool: Pool, urls: Urls) -> None:
         waiting = False
@@ -338,33 +280,6 @@ class RepomanService(Service):
             self._trouble_with_trust = f"Trust was not reloaded: {error.message}"
             raise
         self._trouble_with_trust = ""
-
-
-def _digesting(
-    consumer: IConsuming, limit: int, names: Iterable[str], start: int, previous: Digesting | None
-) -> Digesting:
-    return Digesting(consumer, limit=limit, algorithms=names, start=start, previous=previous)
-
-
-async def _scrub(scrubber: Scrubber) -> None:
-    if damaged := await scrubber.scrub():
-        log.critical("{count} files in the store are not what was stored", count=damaged)
-
-
-async def _take_stock(sweeper: Sweeper, scrubber: Scrubber) -> None:
-    if healed := await scrubber.heal():
-        log.warn("{count} damaged files are whole again", count=healed)
-    found = await sweeper.take_stock()
-    if found.suspicious:
-        log.critical(
-            "{count} files in the store have no record: is this the right database? "
-            "Nothing was touched.",
-            count=found.suspicious,
-        )
-    if found.quarantined:
-        log.warn("{count} files without a record: see quarantine/", count=found.quarantined)
-    if found.damaged:
-        log.critical("{count} files are missing from the store", count=found.damaged)
 
 
 async def _stopped(port: Any) -> None:

@@ -50,7 +50,10 @@ MAY_IMPORT = {
     "metrics": set(),
     "admins": CORE | {"gsi", "repository"},
     "gridmap": CORE | {"gsi"},
-    "operator": CORE | {"config", "database", "gridmap"},
+    "assembly": CORE | {"config", "settings", "database", "repository", "storage", "streams"},
+    "chores": CORE | {"assembly", "background", "repository"},
+    "operator": CORE
+    | {"config", "admins", "gridmap", "assembly", "database", "repository", "storage"},
     "tap": CORE | {"config", "service"},
 }
 # service.py is the one place that knows everyone; only the user's side is none of its business.

@@ -76,7 +76,10 @@ class DirectoryStore:
         try:
             wrong = await self._flusher.ask("prepare", self._repository_id, self._may_create)
         except OSError as error:
-            wrong = f"The blob store {self._at.root} cannot be used: {error.strerror}."
+            wrong = (
+                f"The blob store {self._at.root} cannot be used: {error.strerror}: mend that, "
+                "or name another place in [storage] directory."
+            )
         except StoreUnavailable as error:
             wrong = error.message
         if wrong:
