@@ -9,6 +9,7 @@ from attrs import frozen
 
 from repoman.config import Config, Limits
 from repoman.database.accounts import AccountRecords
+from repoman.database.audit import AuditRecords
 from repoman.database.blobs import BlobRecords
 from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
@@ -17,6 +18,7 @@ from repoman.database.users import UserRecords
 from repoman.interfaces import Clock, IBlobStore, IConsuming
 from repoman.repository import Repository
 from repoman.repository.accounts import Accounts
+from repoman.repository.audit import Audit
 from repoman.repository.files import Files, UploadLimits
 from repoman.repository.groups import Groups
 from repoman.repository.images import Images
@@ -68,6 +70,7 @@ def assemble(
             images,
             Files(images, blobs, store, _digesting, bounds, clock, discarded),
             Uploads(images, blobs, store, _digesting, bounds, discarded),
+            Audit(AuditRecords(pool)),
         ),
         Sweeper(records, blobs, store, float(limits.expired_kept)),
         Scrubber(blobs, store),

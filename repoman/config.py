@@ -128,10 +128,12 @@ class Log:
     """``[log]``.
 
     :ivar access: the access log, absolute once loaded; ``None``: standard output.
+    :ivar audit_kept: how long the audit is kept, in seconds.
     """
 
     access: Path | None = setting("log/access.log", settings.path_or_stdout)
     format: Literal["text", "json"] = setting("text", settings.choice(Literal["text", "json"]))
+    audit_kept: int = setting("365d", settings.duration)
 
 
 @frozen

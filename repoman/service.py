@@ -244,7 +244,7 @@ class RepomanService(Service):
         self._running.push_async_callback(store.stop)
         assembly = assemble(config, pool, store, now, self._sweep_soon)
         self._sweeper = assembly.sweeper
-        begin_chores(self._background, assembly)
+        begin_chores(self._background, assembly, float(config.log.audit_kept))
         self._gate.behind = Root(assembly.repository, urls)
 
     def _sweep_soon(self) -> None:

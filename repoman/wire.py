@@ -16,6 +16,7 @@ from urllib.parse import quote
 from attrs import frozen
 
 from repoman import errors
+from repoman.audit import Entry
 from repoman.model import Group, Identity, Image, ImageFile, Profile
 
 PROBLEM_TYPE = "urn:repoman:error:"
@@ -243,4 +244,22 @@ def group_json(group: Group, urls: Urls) -> dict[str, Any]:
         "name": group.name,
         "permissions": list(group.permissions),
         "users": [urls.user(u) for u in group.users],
+    }
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """A row of the audit: all that its digest covers, and that."""
+    origin, change = entry.origin, entry.change
+    return {
+        "number": entry.number,
+        "time": entry.time.isoformat(timespec="microseconds"),
+        "user": origin.user,
+        "dn": origin.dn,
+        "address": origin.address,
+        "request_id": origin.request_id,
+        "action": change.action,
+        "subject": change.subject,
+        "outcome": change.outcome,
+        "detail": dict(change.detail),
+        "digest": entry.digest,
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from repoman import config
 from repoman.errors import RepomanError
-from repoman.operator import configuration, gridmaps, plugins, setup, upkeep
+from repoman.operator import audits, configuration, gridmaps, plugins, setup, upkeep
 from repoman.operator.command import complain
 
 COMMANDS = {
@@ -16,6 +16,7 @@ COMMANDS = {
     "sample-config": configuration.SAMPLE,
     "init": setup.INIT,
     "import-gridmap": gridmaps.IMPORT,
+    "verify-audit": audits.VERIFY,
     "sweep": upkeep.SWEEP,
     "scrub": upkeep.SCRUB,
     "refresh-plugins": plugins.REFRESH,

@@ -14,6 +14,7 @@ from psycopg2.extensions import make_dsn
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from repoman.audit import ORIGIN, Origin
 from repoman.config import Config
 from repoman.database.cluster import NAME
 from repoman.database.embedded import EmbeddedPostgres
@@ -51,6 +52,7 @@ def with_database(config: Config, work: Work, *, bare: bool = False) -> int:
 
     async def run(reactor: Any) -> None:
         nonlocal status
+        ORIGIN.set(_operator())
         async with AsyncExitStack() as stack:
             dsn = await _reach(reactor, config, stack)
             pool = Pool(reactor, dsn, size=1)
@@ -73,6 +75,13 @@ def with_database(config: Config, work: Work, *, bare: bool = False) -> int:
     except SystemExit as end:
         return int(end.code or 0) or status
     return status
+
+
+def _operator() -> Origin:
+    """Who gives the command: nobody who is known by a certificate."""
+    # Under sudo the account is root's, but somebody else logged in.
+    login = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    return Origin("(operator)", request_id=f"repoman-server by {login}")
 
 
 async def _reach(reactor: Any, config: Config, stack: AsyncExitStack) -> str:

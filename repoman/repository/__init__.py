@@ -8,6 +8,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from repoman.repository.accounts import Accounts
+from repoman.repository.audit import Audit
 from repoman.repository.files import Files
 from repoman.repository.groups import Groups
 from repoman.repository.images import Images
@@ -25,3 +26,4 @@ class Repository:
     images: Images
     files: Files
     uploads: Uploads
+    audit: Audit

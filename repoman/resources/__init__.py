@@ -11,7 +11,7 @@ from twisted.web.resource import Resource
 
 from repoman.errors import MethodNotAllowed, NoSuchRoute, NotIdentified, RepomanError, Unavailable
 from repoman.repository import Repository
-from repoman.resources import description, files, groups, images, uploads, users, whoami
+from repoman.resources import audit, description, files, groups, images, uploads, users, whoami
 from repoman.resources.asking import Routes
 from repoman.resources.replies import refuse
 from repoman.wire import Urls
@@ -31,8 +31,8 @@ class Root(Resource):
         # A doubled or final slash is another path: no redirects, no second spelling.
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
-        routes = Routes(app, repository.accounts, urls)
-        for noun in (description, whoami, users, groups, images, files, uploads):
+        routes = Routes(app, repository.accounts, urls, repository.audit)
+        for noun in (description, whoami, users, groups, images, files, uploads, audit):
             noun.add_routes(routes, repository)
         self.app = app
         self.settled = routes.settled
