@@ -24,11 +24,13 @@ from repoman.repository.groups import Groups
 from repoman.repository.images import Images
 from repoman.repository.scrubber import Scrubber
 from repoman.repository.sweeper import Sweeper
+from repoman.repository.transfers import Transfers
 from repoman.repository.uploads import Uploads
 from repoman.repository.users import Users
 from repoman.settings import Share
 from repoman.storage.directory import DirectoryStore
 from repoman.streams import Digesting
+from repoman.transfers import Transfer
 
 
 @frozen
@@ -53,11 +55,17 @@ async def make_store(reactor: Any, config: Config, blobs: BlobRecords) -> Direct
 
 
 def assemble(
-    config: Config, pool: Pool, store: IBlobStore, clock: Clock, discarded: Callable[[], object]
+    config: Config,
+    pool: Pool,
+    store: IBlobStore,
+    clock: Clock,
+    discarded: Callable[[], object],
+    running: Callable[[], Iterable[Transfer]],
 ) -> Assembly:
     """Put a repository together.
 
     :param discarded: called when there is work for the sweeper.
+    :param running: answers which transfers run.
     """
     limits, blobs, records = config.limits, BlobRecords(pool), ImageRecords(pool)
     users, bounds = UserRecords(pool), upload_limits(config.limits)
@@ -71,6 +79,7 @@ def assemble(
             Files(images, blobs, store, _digesting, bounds, clock, discarded),
             Uploads(images, blobs, store, _digesting, bounds, discarded),
             Audit(AuditRecords(pool)),
+            Transfers(running),
         ),
         Sweeper(records, blobs, store, float(limits.expired_kept)),
         Scrubber(blobs, store),

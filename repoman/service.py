@@ -32,6 +32,7 @@ from repoman.resources import Gate, Root
 from repoman.site import RepositorySite
 from repoman.tls import ServerTLS, TlsSettings
 from repoman.tls_flow import tls_factory
+from repoman.transfers import Transfer
 from repoman.wire import Urls
 
 DRAIN_SECONDS = 600.0
@@ -242,10 +243,13 @@ class RepomanService(Service):
         # From here on the database is not asked: this may be tried again only before.
         await store.start()
         self._running.push_async_callback(store.stop)
-        assembly = assemble(config, pool, store, now, self._sweep_soon)
+        assembly = assemble(config, pool, store, now, self._sweep_soon, self._transfers)
         self._sweeper = assembly.sweeper
         begin_chores(self._background, assembly, float(config.log.audit_kept))
         self._gate.behind = Root(assembly.repository, urls)
+
+    def _transfers(self) -> list[Transfer]:
+        return [transfer for site in self._sites for transfer in site.transfers()]
 
     def _sweep_soon(self) -> None:
         if self._sweeper is not None:

@@ -11,6 +11,7 @@ from twisted.web import server
 
 from repoman.channel import IDLE_DEADLINE, Channel
 from repoman.request import ITrust, Request
+from repoman.transfers import Transfer
 
 
 class RepositorySite(server.Site):
@@ -71,8 +72,20 @@ class RepositorySite(server.Site):
 
     async def watch(self, seconds: float) -> None:
         """Look after every connection; to be called every ``seconds``."""
+        now = self.reactor.seconds()
         for channel in tuple(self._channels):
             channel.watch(seconds, self._min_rate)
+        for request in self._requests():
+            if (transfer := request.transfer()) is not None:
+                request.pace.note(now, transfer.moved)
+
+    def transfers(self) -> list[Transfer]:
+        """What is on its way now."""
+        found = (request.transfer() for request in self._requests())
+        return [transfer for transfer in found if transfer is not None]
+
+    def _requests(self) -> list[Request]:
+        return [channel.requests[0] for channel in self._channels if channel.requests]
 
     def cut_slow(self, channel: Channel) -> None:
         """Cut a connection whose peer is too slow."""

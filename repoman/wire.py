@@ -18,6 +18,7 @@ from attrs import frozen
 from repoman import errors
 from repoman.audit import Entry
 from repoman.model import Group, Identity, Image, ImageFile, Profile
+from repoman.transfers import Transfer
 
 PROBLEM_TYPE = "urn:repoman:error:"
 """What the ``type`` of a problem begins with; the class's name follows (RFC 9457)."""
@@ -244,6 +245,24 @@ def group_json(group: Group, urls: Urls) -> dict[str, Any]:
         "name": group.name,
         "permissions": list(group.permissions),
         "users": [urls.user(u) for u in group.users],
+    }
+
+
+def transfer_json(transfer: Transfer) -> dict[str, Any]:
+    """Bytes that are on their way; ``rate`` per second, ``remaining`` seconds or null."""
+    remaining = transfer.remaining
+    return {
+        "request_id": transfer.request_id,
+        "user": transfer.user,
+        "dn": transfer.dn,
+        "address": transfer.address,
+        "direction": transfer.direction,
+        "path": transfer.path,
+        "moved": transfer.moved,
+        "total": transfer.total,
+        "seconds": round(transfer.seconds, 1),
+        "rate": round(transfer.rate),
+        "remaining": None if remaining is None else round(remaining, 1),
     }
 
 

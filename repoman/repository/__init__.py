@@ -12,6 +12,7 @@ from repoman.repository.audit import Audit
 from repoman.repository.files import Files
 from repoman.repository.groups import Groups
 from repoman.repository.images import Images
+from repoman.repository.transfers import Transfers
 from repoman.repository.uploads import Uploads
 from repoman.repository.users import Users
 
@@ -27,3 +28,4 @@ class Repository:
     files: Files
     uploads: Uploads
     audit: Audit
+    transfers: Transfers

@@ -11,7 +11,17 @@ from twisted.web.resource import Resource
 
 from repoman.errors import MethodNotAllowed, NoSuchRoute, NotIdentified, RepomanError, Unavailable
 from repoman.repository import Repository
-from repoman.resources import audit, description, files, groups, images, uploads, users, whoami
+from repoman.resources import (
+    audit,
+    description,
+    files,
+    groups,
+    images,
+    transfers,
+    uploads,
+    users,
+    whoami,
+)
 from repoman.resources.asking import Routes
 from repoman.resources.replies import refuse
 from repoman.wire import Urls
@@ -32,7 +42,7 @@ class Root(Resource):
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
         routes = Routes(app, repository.accounts, urls, repository.audit)
-        for noun in (description, whoami, users, groups, images, files, uploads, audit):
+        for noun in (description, whoami, users, groups, images, files, uploads, audit, transfers):
             noun.add_routes(routes, repository)
         self.app = app
         self.settled = routes.settled
