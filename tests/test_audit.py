@@ -310,7 +310,9 @@ def test_rows_older_than_configured_are_forgotten(tmp_path: Path) -> None:
 def test_every_action_is_documented() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     source = "".join(path.read_text() for path in (ROOT / "repoman").rglob("*.py"))
-    made = set(re.findall(r'"((?:user|group|image|upload|bytes|audit)\.[a-z_]+)"', source))
+    made = set(
+        re.findall(r'"((?:user|group|image|upload|bytes|audit|repository)\.[a-z_]+)"', source)
+    )
     section = text.partition("## The audit")[2].partition("\n## ")[0]
     told = set(re.findall(r"`([a-z]+\.[a-z_]+)`", section))
     assert made - set(RULES) - set(PROTECTIONS) <= told

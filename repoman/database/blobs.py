@@ -9,6 +9,7 @@ from attrs import asdict
 from repoman.audit import Change
 from repoman.database.images import load
 from repoman.database.pool import Transaction
+from repoman.database.saving import NOBODY_SAVES
 from repoman.database.uploads import UploadRecords
 from repoman.errors import Conflict, QuotaExceeded
 from repoman.interfaces import Committed, ScrubDue
@@ -246,7 +247,9 @@ class BlobRecords(UploadRecords):
     async def to_delete(self, limit: int) -> list[str]:
         """Blobs that nobody may get any more."""
         rows = await self._pool.query(
-            "SELECT blob FROM blob WHERE state = 'deleting' ORDER BY created LIMIT %s", (limit,)
+            "SELECT blob FROM blob WHERE state = 'deleting'"  # noqa: S608 a constant
+            f" AND {NOBODY_SAVES} ORDER BY created LIMIT %s",
+            (limit,),
         )
         return [row[0] for row in rows]
 

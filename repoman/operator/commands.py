@@ -8,7 +8,16 @@ from pathlib import Path
 
 from repoman import config
 from repoman.errors import RepomanError
-from repoman.operator import audits, configuration, gridmaps, plugins, setup, upkeep
+from repoman.operator import (
+    audits,
+    configuration,
+    gridmaps,
+    plugins,
+    restoring,
+    saving,
+    setup,
+    upkeep,
+)
 from repoman.operator.command import complain
 
 COMMANDS = {
@@ -16,6 +25,8 @@ COMMANDS = {
     "sample-config": configuration.SAMPLE,
     "init": setup.INIT,
     "import-gridmap": gridmaps.IMPORT,
+    "backup": saving.BACKUP,
+    "restore": restoring.RESTORE,
     "verify-audit": audits.VERIFY,
     "sweep": upkeep.SWEEP,
     "scrub": upkeep.SCRUB,
