@@ -15,7 +15,7 @@ from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
-from repoman.interfaces import Clock, IBlobStore, IConsuming
+from repoman.interfaces import Clock, IConsuming
 from repoman.repository import Repository
 from repoman.repository.accounts import Accounts
 from repoman.repository.audit import Audit
@@ -35,21 +35,25 @@ from repoman.transfers import Transfer
 
 @frozen
 class Assembly:
-    """A repository, and who looks after its bytes."""
+    """A repository, and who looks after its bytes.
+
+    :ivar bounds: of uploads.
+    """
 
     repository: Repository
     sweeper: Sweeper
     scrubber: Scrubber
+    store: DirectoryStore
+    bounds: UploadLimits
 
 
 async def make_store(reactor: Any, config: Config, blobs: BlobRecords) -> DirectoryStore:
     """The store that the configuration names, not yet started."""
-    reserve = config.limits.disk_reserve
     return DirectoryStore(
         reactor,
         config.storage.directory,
         repository_id=await blobs.repository_id(),
-        reserve=reserve.percent / 100 if isinstance(reserve, Share) else reserve.size,
+        reserve=_reserve(config.limits),
         may_create=not await blobs.any_present(),
     )
 
@@ -57,7 +61,7 @@ async def make_store(reactor: Any, config: Config, blobs: BlobRecords) -> Direct
 def assemble(
     config: Config,
     pool: Pool,
-    store: IBlobStore,
+    store: DirectoryStore,
     clock: Clock,
     discarded: Callable[[], object],
     running: Callable[[], Iterable[Transfer]],
@@ -68,9 +72,9 @@ def assemble(
     :param running: answers which transfers run.
     """
     limits, blobs, records = config.limits, BlobRecords(pool), ImageRecords(pool)
-    users, bounds = UserRecords(pool), upload_limits(config.limits)
+    users, bounds = UserRecords(pool), UploadLimits(0, 0, 0, 0.0)
     images = Images(records, limits.quota, discarded)
-    return Assembly(
+    assembly = Assembly(
         Repository(
             make_accounts(config, pool),
             Users(users),
@@ -78,24 +82,37 @@ def assemble(
             images,
             Files(images, blobs, store, _digesting, bounds, clock, discarded),
             Uploads(images, blobs, store, _digesting, bounds, discarded),
-            Audit(AuditRecords(pool)),
+            Audit(AuditRecords(pool), 0.0),
             Transfers(running),
         ),
-        Sweeper(records, blobs, store, float(limits.expired_kept)),
+        Sweeper(records, blobs, store, 0.0),
         Scrubber(blobs, store),
+        store,
+        bounds,
     )
+    apply_limits(assembly, config)
+    return assembly
+
+
+def apply_limits(assembly: Assembly, config: Config) -> None:
+    """Let ``[limits]`` and ``audit_kept`` be those of ``config`` from now on."""
+    limits, bounds = config.limits, assembly.bounds
+    bounds.max_upload, bounds.quota = limits.max_upload, limits.quota
+    bounds.uploads, bounds.keep = limits.uploads, float(limits.partial_uploads)
+    assembly.repository.images.quota = limits.quota
+    assembly.sweeper.expired_kept = float(limits.expired_kept)
+    assembly.store.reserve = _reserve(limits)
+    assembly.repository.audit.kept = float(config.log.audit_kept)
+
+
+def _reserve(limits: Limits) -> float | int:
+    reserve = limits.disk_reserve
+    return reserve.percent / 100 if isinstance(reserve, Share) else reserve.size
 
 
 def make_accounts(config: Config, pool: Pool) -> Accounts:
     """Who logs in as whom."""
     return Accounts(AccountRecords(pool), config.tls.limited_proxies)
-
-
-def upload_limits(limits: Limits) -> UploadLimits:
-    """What every upload is bound to."""
-    return UploadLimits(
-        limits.max_upload, limits.quota, limits.uploads, float(limits.partial_uploads)
-    )
 
 
 def _digesting(

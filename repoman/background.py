@@ -30,7 +30,8 @@ class Background:
 
         def failed(failure: Any) -> None:
             if failure.check(RepomanError):
-                self.log.warn("{name}: {reason}", name=name, reason=failure.value.message)
+                reason = "; ".join(failure.value.message.splitlines())
+                self.log.warn("{name}: {reason}", name=name, reason=reason)
             else:
                 self.log.failure("{name} failed", failure, name=name)
 

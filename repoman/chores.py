@@ -29,19 +29,16 @@ PROGRESS_SECONDS = 2.0
 log = Logger()
 
 
-def begin_chores(background: Background, assembly: Assembly, audit_kept: float) -> None:
-    """Do all of it from now on, until ``background`` is stopped.
-
-    :param audit_kept: in seconds.
-    """
+def begin_chores(background: Background, assembly: Assembly) -> None:
+    """Do all of it from now on, until ``background`` is stopped."""
     sweeper, scrubber = assembly.sweeper, assembly.scrubber
     files, uploads = assembly.repository.files, assembly.repository.uploads
     background.every(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
     background.every(SCRUB_SECONDS, "scrub", partial(_scrub, scrubber))
     stock = partial(_take_stock, sweeper, scrubber)
     background.every(STOCK_SECONDS, "take stock", stock, at_once=True)
-    prune = partial(assembly.repository.audit.prune, audit_kept)
-    background.every(STOCK_SECONDS, "prune the audit", prune, at_once=True)
+    audit = assembly.repository.audit
+    background.every(STOCK_SECONDS, "prune the audit", audit.prune, at_once=True)
     background.every(RENEWAL_SECONDS, "renew leases", files.renew_leases)
     background.every(RENEWAL_SECONDS, "renew leases", uploads.renew_leases)
     background.every(PROGRESS_SECONDS, "record progress", uploads.record_progress)

@@ -256,3 +256,18 @@ def _under_state(config: Config) -> Config:
         storage=evolve(config.storage, directory=state / config.storage.directory),
         log=evolve(config.log, access=access and state / access),
     )
+
+
+RELOADABLE = frozenset({"limits", "log"})
+"""The sections whose settings can change while the daemon runs."""
+
+
+def waiting_for_restart(running: Config, fresh: Config) -> list[str]:
+    """The settings that have changed, but cannot before a restart: ``[section] key``."""
+    return [
+        f"[{section}] {key}"
+        for section in SECTIONS
+        if section not in RELOADABLE
+        for key in keys(section)
+        if getattr(getattr(running, section), key) != getattr(getattr(fresh, section), key)
+    ]

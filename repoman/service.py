@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import serverFromString
@@ -17,19 +19,19 @@ from twisted.logger import Logger
 
 from repoman.accesslog import AccessLog
 from repoman.admins import read_admins
-from repoman.assembly import assemble, make_accounts, make_store
+from repoman.assembly import Assembly, apply_limits, assemble, make_accounts, make_store
 from repoman.background import Background
 from repoman.chores import begin_chores
-from repoman.config import Config
+from repoman.config import Config, waiting_for_restart
 from repoman.database.blobs import BlobRecords
 from repoman.database.embedded import EmbeddedPostgres
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
-from repoman.repository.sweeper import Sweeper
 from repoman.resources import Gate, Root
 from repoman.site import RepositorySite
+from repoman.supervisor import Supervisor
 from repoman.tls import ServerTLS, TlsSettings
 from repoman.tls_flow import tls_factory
 from repoman.transfers import Transfer
@@ -58,8 +60,12 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def make_service(reactor: Any, config: Config) -> RepomanService:
+def make_service(
+    reactor: Any, config: Config, reread: Callable[[], Config] | None = None
+) -> RepomanService:
     """A service that is not started yet.
+
+    :param reread: reads the configuration again, for SIGHUP.
 
     :raises Misconfigured: files that the configuration names are unusable.
     :raises TrustUnreadable: so are certificates or keys.
@@ -76,7 +82,7 @@ def make_service(reactor: Any, config: Config) -> RepomanService:
         now,
     )
     _warn(tls.load())
-    return RepomanService(reactor, config, tls)
+    return RepomanService(reactor, config, tls, reread or (lambda: config))
 
 
 class RepomanService(Service):
@@ -87,7 +93,9 @@ class RepomanService(Service):
         not: requests get 503 until it is there.
     """
 
-    def __init__(self, reactor: Any, config: Config, tls: ServerTLS) -> None:
+    def __init__(
+        self, reactor: Any, config: Config, tls: ServerTLS, reread: Callable[[], Config]
+    ) -> None:
         self._reactor = reactor
         self._config = config
         self._tls = tls
@@ -96,10 +104,13 @@ class RepomanService(Service):
         self._background = Background(reactor)
         self._gate = Gate()
         self._metrics = Metrics()
-        self._trouble_with_trust = ""
+        self._reread = reread
+        self._supervisor = Supervisor()
+        self._troubles_of: dict[str, str] = {}
         self._sites: list[RepositorySite] = []
         self._pool: Pool | None = None
-        self._sweeper: Sweeper | None = None
+        self._assembly: Assembly | None = None
+        self._access = AccessLog(None, "text", now)
         self._starting: Deferred[None] | None = None
         self.started: Deferred[None] = Deferred()
         self.ports: list[Any] = []
@@ -113,11 +124,13 @@ class RepomanService(Service):
     def stopService(self) -> Deferred[None]:
         """Let running transfers end, then stop everything in the reverse order."""
         super().stopService()
+        self._supervisor.stopping()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
+        self._gate.give_up()
         for port in self.ports:
             await port.stopListening()
         self._hurry_when_told_again()
@@ -146,9 +159,14 @@ class RepomanService(Service):
         await pool.start()
         self._running.push_async_callback(pool.stop)
         urls = await self._listen()
-        self._keep_trust_fresh()
+        self._keep_fresh()
         await self._monitor()
+        if self._supervisor.patience:
+            self._background.every(
+                self._supervisor.patience / 3, "watchdog", self._supervisor.alive
+            )
         await self._open_when_possible(pool, urls)
+        self._supervisor.ready()
 
     async def _start_postgres(self) -> str:
         embedded = EmbeddedPostgres(self._reactor, self._config.server.state)
@@ -158,23 +176,31 @@ class RepomanService(Service):
     async def _listen(self) -> Urls:
         """Open the endpoints, behind a closed gate; answer how clients reach them."""
         server = self._config.server
-        access = AccessLog(self._config.log.access, self._config.log.format, now)
-        tls_port = await self._open_port(server.https, self._tls, access)
-        plain_port = await self._open_port(server.http, None, access) if server.http else None
+        self._access.reopen(self._config.log.access, self._config.log.format)
+        tls_port = await self._open_port(server.https, self._tls)
+        plain_port = await self._open_port(server.http, None) if server.http else None
         host = next(iter(self._tls.host_names), "localhost")
         plain = server.http_url or (_origin("http", host, plain_port, 80) if plain_port else "")
         return Urls(server.url or _origin("https", host, tls_port, 443), plain)
 
-    async def _open_port(self, endpoint: str, tls: ServerTLS | None, access: AccessLog) -> Any:
+    async def _open_port(self, endpoint: str, tls: ServerTLS | None) -> Any:
         site = RepositorySite(
             self._reactor,
             self._gate,
             tls,
             connections=self._config.limits.connections,
             min_rate=self._config.limits.min_rate,
-            log_request=partial(self._note, access),
+            log_request=self._note,
         )
-        listening = serverFromString(self._reactor, endpoint)
+        try:
+            listening = serverFromString(self._reactor, endpoint)
+        except (IndexError, KeyError):
+            raise Misconfigured(
+                [
+                    f"[server] {endpoint}: systemd has handed over no such socket: start"
+                    " repoman.socket first, or name another endpoint"
+                ]
+            ) from None
         factory = site if tls is None else tls_factory(tls, site, self._reactor)
         try:
             port = await listening.listen(factory)
@@ -190,9 +216,9 @@ class RepomanService(Service):
         self._background.every(WATCH_SECONDS, "watch", partial(site.watch, WATCH_SECONDS))
         return port
 
-    def _note(self, access: AccessLog, request: Any) -> None:
+    def _note(self, request: Any) -> None:
         seconds = self._reactor.seconds() - request.begun
-        access.log(request, seconds)
+        self._access.log(request, seconds)
         self._metrics.count(request, seconds)
 
     async def _monitor(self) -> None:
@@ -228,7 +254,7 @@ class RepomanService(Service):
         found = [] if self._gate.behind else ["The database is not there yet."]
         if self._pool is not None and not self._pool.is_ready:
             found.append("The database does not answer.")
-        return found + ([self._trouble_with_trust] if self._trouble_with_trust else [])
+        return found + list(self._troubles_of.values())
 
     async def _open(self, pool: Pool, urls: Urls) -> None:
         """Make the repository ready, and open the gate to it."""
@@ -244,16 +270,16 @@ class RepomanService(Service):
         await store.start()
         self._running.push_async_callback(store.stop)
         assembly = assemble(config, pool, store, now, self._sweep_soon, self._transfers)
-        self._sweeper = assembly.sweeper
-        begin_chores(self._background, assembly, float(config.log.audit_kept))
-        self._gate.behind = Root(assembly.repository, urls)
+        self._assembly = assembly
+        begin_chores(self._background, assembly)
+        self._gate.open(Root(assembly.repository, urls))
 
     def _transfers(self) -> list[Transfer]:
         return [transfer for site in self._sites for transfer in site.transfers()]
 
     def _sweep_soon(self) -> None:
-        if self._sweeper is not None:
-            self._background.once("sweep", self._sweeper.sweep)
+        if self._assembly is not None:
+            self._background.once("sweep", self._assembly.sweeper.sweep)
 
     async def _open_when_possible(self, pool: Pool, urls: Urls) -> None:
         waiting = False
@@ -263,27 +289,52 @@ class RepomanService(Service):
             except DatabaseUnavailable as error:
                 if not waiting:
                     log.warn("Waiting for the database: {reason}", reason=error.message)
+                    self._supervisor.ready("Waiting for the database")
                 waiting = True
+                self._gate.give_up()
                 await deferLater(self._reactor, RETRY_SECONDS)
             else:
                 return
 
-    def _keep_trust_fresh(self) -> None:
-        self._background.every(self._config.tls.reload, "reload trust", self._reload)
+    def _keep_fresh(self) -> None:
+        self._background.every(self._config.tls.reload, "reload trust", self._reload_trust)
         signal.signal(
             signal.SIGHUP,
-            lambda *_: self._reactor.callFromThread(
-                self._background.once, "reload trust", self._reload
-            ),
+            lambda *_: self._reactor.callFromThread(self._background.once, "reload", self._reload),
         )
 
     async def _reload(self) -> None:
+        """Read again what can change while we run."""
+        self._supervisor.reloading()
+        await self._background.once("reload trust", self._reload_trust)
+        await self._background.once("reload configuration", self._reload_configuration)
+        self._supervisor.ready()
+        log.info("Certificates, limits and log files were looked at again")
+
+    async def _reload_trust(self) -> None:
         try:
-            _warn(self._tls.load())
+            _warn(await self._tls.reload(self._reactor))
         except TrustUnreadable as error:
-            self._trouble_with_trust = f"Trust was not reloaded: {error.message}"
+            self._troubles_of["trust"] = f"Trust was not reloaded: {error.message}"
             raise
-        self._trouble_with_trust = ""
+        self._troubles_of.pop("trust", None)
+
+    async def _reload_configuration(self) -> None:
+        try:
+            fresh = self._reread()
+            self._access.reopen(fresh.log.access, fresh.log.format)
+        except Misconfigured as error:
+            reasons = "; ".join(error.mistakes)
+            self._troubles_of["configuration"] = f"The configuration was not reloaded: {reasons}"
+            raise
+        self._troubles_of.pop("configuration", None)
+        for name in waiting_for_restart(self._config, fresh):
+            log.warn("{name} has changed: that needs a restart", name=name)
+        self._config = evolve(self._config, limits=fresh.limits, log=fresh.log)
+        for site in self._sites:
+            site.connections, site.min_rate = fresh.limits.connections, fresh.limits.min_rate
+        if self._assembly is not None:
+            apply_limits(self._assembly, self._config)
 
 
 async def _stopped(port: Any) -> None:

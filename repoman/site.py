@@ -18,6 +18,8 @@ class RepositorySite(server.Site):
     """Makes the channels of one endpoint and sees them off.
 
     :ivar trust: judges peers; ``None`` on the plain endpoint.
+    :ivar connections: how many may be open at once.
+    :ivar min_rate: bytes per second below which a transfer is given up; 0: never.
     :ivar draining: the daemon is about to stop.
     """
 
@@ -45,8 +47,8 @@ class RepositorySite(server.Site):
         self.trust = trust
         self.reactor = reactor
         self.draining = False
-        self._limit = connections
-        self._min_rate = min_rate
+        self.connections = connections
+        self.min_rate = min_rate
         self._log_request = log_request
         self._channels: dict[Channel, None] = {}  # the oldest first
         self._drained: Deferred[None] | None = None
@@ -58,7 +60,7 @@ class RepositorySite(server.Site):
     def opened(self, channel: Channel) -> None:
         """A connection was made; if it is one too many, the oldest idle one is cut."""
         self._channels[channel] = None
-        if len(self._channels) > self._limit:
+        if len(self._channels) > self.connections:
             # At the latest it finds the new one.
             idle = next(one for one in self._channels if not one.requests)
             idle.transport.abortConnection()
@@ -74,7 +76,7 @@ class RepositorySite(server.Site):
         """Look after every connection; to be called every ``seconds``."""
         now = self.reactor.seconds()
         for channel in tuple(self._channels):
-            channel.watch(seconds, self._min_rate)
+            channel.watch(seconds, self.min_rate)
         for request in self._requests():
             if (transfer := request.transfer()) is not None:
                 request.pace.note(now, transfer.moved)

@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "client": CORE | {"wire", "gsi", "tls", "streams"},
     "cli": CORE | {"client"},
     "background": CORE,
+    "supervisor": set(),
     "accesslog": CORE,
     "metrics": set(),
     "admins": CORE | {"gsi", "repository"},

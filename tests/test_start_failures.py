@@ -138,3 +138,10 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     line = start(daemon)
     assert "No space left on device" in line
     assert "make room" in line or "mend that" in line
+
+
+def test_no_socket_from_systemd(daemon: Daemon) -> None:
+    text = daemon.config.read_text()
+    old = f"tcp:{daemon.https}:interface=127.0.0.1"
+    daemon.config.write_text(text.replace(old, "systemd:domain=INET6:index=0", 1))
+    assert "systemd has handed over no such socket: start repoman.socket first" in start(daemon)

@@ -14,10 +14,14 @@ _log = Logger()
 
 
 class Audit:
-    """Who changed what, for administrators."""
+    """Who changed what, for administrators.
 
-    def __init__(self, records: IAuditRecords) -> None:
+    :ivar kept: how long rows are kept, in seconds.
+    """
+
+    def __init__(self, records: IAuditRecords, kept: float) -> None:
         self._records = records
+        self.kept = kept
 
     async def listing(self, caller: Caller, wanted: AuditQuery) -> list[Entry]:
         """The rows wanted, the newest first."""
@@ -32,9 +36,9 @@ class Audit:
         except RepomanError as trouble:
             _log.warn("A refusal is not in the audit: {reason}", reason=trouble.message)
 
-    async def prune(self, kept: float) -> int:
-        """Forget rows older than ``kept`` seconds; answer how many."""
-        removed = await self._records.prune(kept)
+    async def prune(self) -> int:
+        """Forget rows that are too old; answer how many."""
+        removed = await self._records.prune(self.kept)
         _, newest = await self._records.ends()
         _log.info("Audit: row {n} has the digest {digest}", n=newest.number, digest=newest.digest)
         return removed
