@@ -47,6 +47,8 @@ class Request(server.Request):
 
     :ivar body: its body, still at the peer.
     :ivar request_id: names this request in the reply and in the logs.
+    :ivar stored_digest: of what it has stored, for the log, as a Repr-Digest; if it did.
+    :ivar was_cut: the connection broke before the end of the answer.
     :ivar begun: when its headers were complete, in the reactor's seconds.
     """
 
@@ -59,6 +61,8 @@ class Request(server.Request):
         self.request_id = secrets.token_hex(8)
         self.dispatched = False
         self._abandoned = False
+        self.stored_digest: str | None = None
+        self.was_cut = False
         # Until its headers are complete a request has no body, and none to wait for.
         self.body = Body(channel, 0, False)
         self.body.complete = True
@@ -170,7 +174,11 @@ class Request(server.Request):
         """The peer is gone: so is the rest of the body."""
         if not self.body.complete:
             self.body.fail(ClientGone("The client went away before the end of its body."))
+        site = self.channel.site
         super().connectionLost(reason)
+        if self.dispatched and not self.finished:
+            self.was_cut = True
+            site.log(self)
 
 
 def origin_form(target: bytes) -> bytes:

@@ -28,6 +28,7 @@ from repoman.database.embedded import EmbeddedPostgres
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
+from repoman.gauges import watch_database, watch_store, watch_traffic, watch_trust
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.resources import Gate, Root
 from repoman.site import RepositorySite
@@ -101,9 +102,9 @@ class RepomanService(Service):
         self._tls = tls
         self._admins = read_admins(config.accounts.admins)
         self._running = AsyncExitStack()
-        self._background = Background(reactor)
         self._gate = Gate()
         self._metrics = Metrics()
+        self._background = Background(reactor, self._metrics.failed)
         self._reread = reread
         self._supervisor = Supervisor()
         self._troubles_of: dict[str, str] = {}
@@ -158,6 +159,7 @@ class RepomanService(Service):
         pool = self._pool = Pool(self._reactor, dsn)
         await pool.start()
         self._running.push_async_callback(pool.stop)
+        watch_database(self._metrics, pool)
         urls = await self._listen()
         self._keep_fresh()
         await self._monitor()
@@ -225,6 +227,8 @@ class RepomanService(Service):
         """Open the endpoint for monitoring; a service without it is better than none."""
         endpoint = self._config.metrics.endpoint
         self._repeat_watch_of_loop()
+        watch_traffic(self._metrics, self._sites)
+        watch_trust(self._metrics, self._tls, now)
         if endpoint is None:
             return
         monitoring = MonitoringSite(Monitoring(self._metrics, self._troubles))
@@ -271,6 +275,7 @@ class RepomanService(Service):
         self._running.push_async_callback(store.stop)
         assembly = assemble(config, pool, store, now, self._sweep_soon, self._transfers)
         self._assembly = assembly
+        watch_store(self._metrics, assembly)
         begin_chores(self._background, assembly)
         self._gate.open(Root(assembly.repository, urls))
 

@@ -81,6 +81,11 @@ class RepositorySite(server.Site):
             if (transfer := request.transfer()) is not None:
                 request.pace.note(now, transfer.moved)
 
+    @property
+    def open_connections(self) -> int:
+        """How many there are now."""
+        return len(self._channels)
+
     def transfers(self) -> list[Transfer]:
         """What is on its way now."""
         found = (request.transfer() for request in self._requests())

@@ -148,11 +148,12 @@ class ServerTLS:
     """The server's end.  Call :meth:`load` first, and :meth:`reload` when files have changed.
 
     :param clock: answers the time (aware, UTC).
-    :ivar host_names: the names in the host certificate, without wildcards, in its order.
+    :ivar host_names: those in the host certificate, in its order; loaded: it, and the CAs.
     """
 
     def __init__(self, settings: TlsSettings, clock: Callable[[], datetime]) -> None:
         self.host_names: tuple[str, ...] = ()
+        self.loaded: tuple[x509.Certificate, CADirectory] | None = None
         self._settings = settings
         self._clock = clock
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
@@ -194,6 +195,7 @@ class ServerTLS:
             # A used Context may not be changed, and never reads a CRL again: hence a new one.
             self._context, self._trust, self._seen = context, trust, seen
             self.host_names = host_names(host.certificate)
+            self.loaded = host.certificate, directory
         now = self._clock()
         return [*trust.faults(now), *host_faults(host, settings.certificate, settings.key, now)]
 

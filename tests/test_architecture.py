@@ -56,6 +56,7 @@ MAY_IMPORT = {
     "admins": CORE | {"gsi", "repository"},
     "gridmap": CORE | {"gsi"},
     "assembly": CORE | {"config", "settings", "database", "repository", "storage", "streams"},
+    "gauges": CORE | {"assembly", "database", "gsi", "metrics", "site", "tls"},
     "chores": CORE | {"assembly", "background", "repository"},
     "operator": CORE
     | {"config", "admins", "gridmap", "assembly", "database", "repository", "storage"},

@@ -128,6 +128,20 @@ class Pool:
         """A connection exists, free or in use."""
         return len(self._links) > 0
 
+    def __len__(self) -> int:
+        """How many connections there are, free or in use."""
+        return len(self._links)
+
+    @property
+    def free(self) -> int:
+        """How many of them nobody uses."""
+        return self._links.free
+
+    @property
+    def waiting(self) -> int:
+        """How many transactions wait for one."""
+        return self._links.waiting
+
     async def start(self) -> None:
         """Begin to connect.  An absent database is looked for until it is there."""
         self._links.open()

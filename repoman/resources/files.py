@@ -78,7 +78,14 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         image = await files.store(
             ask.caller, FileRef(**names), body, body.announced, expected, precondition
         )
+        note_stored(request, image)
         return Reply(image_json(image, ask.urls))
+
+
+def note_stored(request: Any, image: Image) -> None:
+    """Let the access log have the digest of what a request has stored a moment ago."""
+    stored = max(image.files.values(), key=lambda one: one.uploaded)
+    request.stored_digest = headers.repr_digest({"sha256": stored.digests.sha256})
 
 
 def announced(request: Any, fields: Sequence[str] = DIGEST_FIELDS) -> dict[str, str]:
