@@ -58,8 +58,19 @@ MAY_IMPORT = {
     "assembly": CORE | {"config", "settings", "database", "repository", "storage", "streams"},
     "gauges": CORE | {"assembly", "database", "gsi", "metrics", "site", "tls"},
     "chores": CORE | {"assembly", "background", "repository"},
+    "original": CORE | {"gsi"},
     "operator": CORE
-    | {"config", "admins", "gridmap", "assembly", "database", "repository", "storage"},
+    | {
+        "config",
+        "admins",
+        "gridmap",
+        "original",
+        "assembly",
+        "database",
+        "repository",
+        "storage",
+        "streams",
+    },
     "tap": CORE | {"config", "service"},
 }
 # service.py is the one place that knows everyone; only the user's side is none of its business.
