@@ -2,6 +2,7 @@
 # make run      the same server, kept in the foreground
 # make test     everything the tests need, and the tests
 # make test-faults  hundreds of kills, power cuts, slow disks: half an hour
+# make soak     half an hour of everything at once: what leaks? (SOAK=120 for two minutes)
 # make scoreboard   every fault test, and what it showed, as one table
 # make lint     ruff, mypy and the news
 # make wheel    the wheel, in dist/
@@ -22,6 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= python3
 VENV ?= .venv
 TESTS ?=
+SOAK ?= 1800
 BIN := $(abspath $(VENV))/bin
 
 # What the tests run, and the Debian package that brings it.
@@ -29,7 +31,7 @@ TOOLS := grid-proxy-init:globus-proxy-utils voms-proxy-fake:voms-clients \
          arcproxy:nordugrid-arc-client davix-get:davix qemu-img:qemu-utils \
          curl:curl strace:strace mkfs.ext4:e2fsprogs rsync:rsync
 
-.PHONY: help demo run test test-faults scoreboard tools lint wheel share check clean
+.PHONY: help demo run test test-faults soak scoreboard tools lint wheel share check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -46,6 +48,9 @@ test: $(VENV)/.installed-test tools
 
 test-faults: $(VENV)/.installed-test tools
 	@$(BIN)/python -m pytest tests/faults
+
+soak: $(VENV)/.installed-test tools
+	@$(BIN)/python -m tests.faults.soak --seconds $(SOAK)
 
 scoreboard: $(VENV)/.installed-test tools
 	@$(BIN)/python -m tests.scoreboard
