@@ -29,7 +29,7 @@ BIN := $(abspath $(VENV))/bin
 # What the tests run, and the Debian package that brings it.
 TOOLS := grid-proxy-init:globus-proxy-utils voms-proxy-fake:voms-clients \
          arcproxy:nordugrid-arc-client davix-get:davix qemu-img:qemu-utils \
-         curl:curl strace:strace mkfs.ext4:e2fsprogs rsync:rsync
+         systemd-analyze:systemd curl:curl strace:strace mkfs.ext4:e2fsprogs rsync:rsync
 
 .PHONY: help demo run test test-faults soak scoreboard tools lint wheel share check clean
 .DELETE_ON_ERROR:
