@@ -9,18 +9,23 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from repoman.audit import DAEMON, ORIGIN
 from repoman.errors import RepomanError
 
 Work = Callable[[], Awaitable[Any]]
 
 
 class Background:
-    """Runs work; a failure is one line in the log and costs nothing else."""
+    """Runs work; a failure is one line in the log and costs nothing else.
+
+    :param failed: told of each, by the name of the work.
+    """
 
     log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, failed: Callable[[str], object] = lambda name: None) -> None:
         self._reactor = reactor
+        self._failed = failed
         self._loops: list[LoopingCall] = []
 
     def once(self, name: str, work: Work) -> Deferred[Any]:
@@ -28,8 +33,10 @@ class Background:
         running = Deferred.fromCoroutine(_run(work))
 
         def failed(failure: Any) -> None:
+            self._failed(name)
             if failure.check(RepomanError):
-                self.log.warn("{name}: {reason}", name=name, reason=failure.value.message)
+                reason = "; ".join(failure.value.message.splitlines())
+                self.log.warn("{name}: {reason}", name=name, reason=reason)
             else:
                 self.log.failure("{name} failed", failure, name=name)
 
@@ -52,4 +59,6 @@ class Background:
 
 
 async def _run(work: Work) -> Any:
+    # Also when a request has set it off: what it changes is not that caller's doing.
+    ORIGIN.set(DAEMON)
     return await work()

@@ -125,24 +125,30 @@ class ServerTLS:
     """The server's end.  Call :meth:`load` first, and :meth:`reload` when files have changed.
 
     :param clock: answers the time (aware, UTC).
-    :ivar host_names: the names in the host certificate, without wildcards, in its order.
+    :ivar host: the host certificate with its key; ``None`` before the first load.
+    :ivar host_names: the names in it, without wildcards, in its order.
     """
 
     def __init__(self, settings: TlsSettings, clock: Callable[[], datetime]) -> None:
         self.host_names: tuple[str, ...] = ()
+        self.host: Credential | None = None
         self._settings = settings
         self._clock = clock
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self._trust = Trust()
         self._loads = 0
         self._seen: object = None
-        self._host: Credential | None = None
         self._strangers = BoundedLog(clock, Logger())
 
     @property
     def generation(self) -> int:
         """Which load is in use; 0 before the first."""
         return self._trust.generation
+
+    @property
+    def directory(self) -> CADirectory:
+        """The CAs in use."""
+        return self._trust.directory
 
     def changed(self) -> bool:
         """Some file is not as it was when it was loaded."""
@@ -171,15 +177,15 @@ class ServerTLS:
         if number > self.generation:
             # A used Context may not be changed, and never reads a CRL again: hence a new one.
             self._context, self._trust, self._seen = context, trust, seen
-            self._host, self.host_names = host, host_names(host.certificate)
+            self.host, self.host_names = host, host_names(host.certificate)
         return self.faults()
 
     def faults(self) -> list[str]:
         """What an operator should mend now, a line each: CRLs and certificates age."""
-        if self._host is None:
+        if self.host is None:
             return []
         now, settings = self._clock(), self._settings
-        host = host_faults(self._host, settings.certificate, settings.key, now)
+        host = host_faults(self.host, settings.certificate, settings.key, now)
         return [*self._trust.faults(now), *host]
 
     def _fingerprint(self) -> object:

@@ -32,7 +32,9 @@ class Inventory:
 class Sweeper:
     """Bytes go only after a committed record says that nobody may get them.
 
-    :param expired_kept: how long an expired image keeps its bytes, in seconds.
+    :ivar expired_kept: how long an expired image keeps its bytes, in seconds.
+    :ivar removed: how many files so far.
+    :ivar found: by the last comparison.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Sweeper:
         self._images = images
         self._records = records
         self._store = store
-        self._expired_kept = expired_kept
+        self.expired_kept = expired_kept
+        self.removed = 0
+        self.found = Inventory()
         self._sweeping = False
         self._again = False
 
@@ -65,11 +69,12 @@ class Sweeper:
                 removed += await self._sweep_once()
         finally:
             self._sweeping = False
+        self.removed += removed
         return removed
 
     async def _sweep_once(self) -> int:
         await self._records.expire_leases()
-        while await self._images.expire_images(self._expired_kept) > 0:
+        while await self._images.expire_images(self.expired_kept) > 0:
             continue
         removed = 0
         while True:
@@ -104,10 +109,12 @@ class Sweeper:
             orphans = [key for key in orphans if key in still]
         found = Inventory(damaged=await self._records.mark_damaged(sorted(present - stored)))
         if len(orphans) > ORPHAN_LIMIT:
-            return evolve(found, suspicious=len(orphans))
+            self.found = evolve(found, suspicious=len(orphans))
+            return self.found
         for key in orphans:
             await self._store.quarantine(key)
-        return evolve(found, quarantined=len(orphans))
+        self.found = evolve(found, quarantined=len(orphans))
+        return self.found
 
     async def _stored(self) -> set[str]:
         return {key async for key, _ in self._store.keys()}  # noqa: SIM118 a store is no dict

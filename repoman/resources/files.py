@@ -9,7 +9,6 @@ from typing import Any
 from attrs import asdict
 
 from repoman.errors import BlobDamaged, Invalid, PreconditionFailed
-from repoman.interfaces import IBlobReader
 from repoman.model import Image, ImageFile
 from repoman.policy import identified
 from repoman.repository import Repository
@@ -46,25 +45,25 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     @routes.add("GET", *PATHS)
     async def fetch(ask: Ask, **names: str) -> None:
         image, stored = await files.find(ask.caller, FileRef(**names))
-        span = _describe(ask.request, image, stored)
-        if ask.request.method == b"HEAD" or span is None:
-            ask.request.write(b"")
-            return
-        reader = await _open_current(ask, FileRef(**names), stored)
+        while True:
+            span = _describe(ask.request, image, stored)
+            if ask.request.method == b"HEAD" or span is None:
+                ask.request.write(b"")
+                return
+            try:
+                reader = await files.open(stored)
+                break
+            except BlobDamaged:
+                # Replaced between the look and the opening?  Then it is about the new one.
+                image, current = await files.find(ask.caller, FileRef(**names))
+                if current.blob == stored.blob:
+                    raise
+                stored = current
+                _describe_nothing(ask.request)
         try:
             await reader.write_to(ask.request, *span)
         finally:
             reader.close()
-
-    async def _open_current(ask: Ask, ref: FileRef, stored: ImageFile) -> IBlobReader:
-        try:
-            return await files.open(stored)
-        except BlobDamaged:
-            # Replaced between the look and the opening?  The same bytes, then, may lie elsewhere.
-            _, current = await files.find(ask.caller, ref)
-            if current.blob == stored.blob or current.digests.sha256 != stored.digests.sha256:
-                raise
-            return await files.open(current)
 
     @routes.add("PUT", *PATHS)
     async def store(ask: Ask, **names: str) -> Reply:
@@ -84,7 +83,14 @@ def add_routes(routes: Routes, repository: Repository) -> None:
             expected,
             partial(_check_replacing, request) if conditional else None,
         )
+        note_stored(request, image)
         return Reply(image_json(image, ask.urls))
+
+
+def note_stored(request: Any, image: Image) -> None:
+    """Let the access log have the digest of what a request has stored a moment ago."""
+    stored = max(image.files.values(), key=lambda one: one.uploaded)
+    request.stored_digest = headers.repr_digest({"sha256": stored.digests.sha256})
 
 
 def announced(request: Any, fields: Sequence[str] = DIGEST_FIELDS) -> dict[str, str]:
@@ -107,6 +113,13 @@ def _check_replacing(request: Any, current: ImageFile | None) -> None:
         raise PreconditionFailed("The file was changed since the date given.")
     if none_match is not None and tag and headers.tag_matches(none_match, tag, weak=True):
         raise PreconditionFailed("There is such a file already.")
+
+
+def _describe_nothing(request: Any) -> None:
+    """Take back what :func:`_describe` said that it does not always say."""
+    request.setResponseCode(200)
+    for name in ("Content-Range", "Digest"):
+        request.responseHeaders.removeHeader(name)
 
 
 def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] | None:
