@@ -26,11 +26,11 @@ from repoman.errors import Misconfigured, RepomanError
 DESCRIPTORS = 1 << 16
 """The most that are of use."""
 
-LARGE_BLOCK = 4 << 20
-"""Bytes from which a block of memory is the kernel's own business."""
+LARGE_BLOCK = 1 << 20
+"""Bytes from which a block goes back to the kernel as soon as it is freed: no piece is so large."""
 
 KEPT_FREE = 16 << 20
-"""Bytes of freed memory that the process keeps at most."""
+"""Bytes of freed memory at the end of the heap that the process keeps."""
 
 log = Logger()
 

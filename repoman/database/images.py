@@ -16,6 +16,7 @@ from repoman.database.listings import NAMES, image_query
 from repoman.database.pool import Pool, Transaction
 from repoman.errors import Invalid, Missing, QuotaExceeded
 from repoman.model import Digests, Image, ImageFile
+from repoman.policy import protected
 from repoman.records import Listing, NewImage
 
 SELECT = """
@@ -161,6 +162,15 @@ async def fence_uploads(transaction: Transaction, image_id: int, kept: Sequence[
     )
 
 
+async def _lock(transaction: Transaction, image: Image) -> None:
+    """Keep others from changing an image; it may have become read-only since it was loaded."""
+    row = await transaction.run_one(
+        "SELECT read_only FROM image WHERE image_id = %s FOR UPDATE", (image.id,)
+    )
+    if row is not None and row[0] and not image.read_only:
+        raise protected("image.read_only")
+
+
 async def _give_away(transaction: Transaction, image_id: int, owner: str, quota: int) -> None:
     size_sql = """
         SELECT coalesce(sum(b.size), 0) FROM image_file f JOIN blob b USING (blob)
@@ -260,6 +270,7 @@ class ImageRecords:
         columns = {name: value for name, value in changes.items() if name in COLUMNS}
 
         async def work(transaction: Transaction) -> Image:
+            await _lock(transaction, image)
             assignments = "".join(f", {name} = %({name})s" for name in columns)
             row = await transaction.run_one(
                 f"UPDATE image SET modified = now(){assignments}"  # noqa: S608 names from COLUMNS
@@ -284,7 +295,7 @@ class ImageRecords:
         """Remove an image; its blobs are marked for the sweeper."""
 
         async def work(transaction: Transaction) -> None:
-            await transaction.run("SELECT FROM image WHERE image_id = %s FOR UPDATE", (image.id,))
+            await _lock(transaction, image)
             await drop_files(transaction, image.id)
             statement = "DELETE FROM image WHERE image_id = %s"
             if await transaction.execute(statement, (image.id,)):

@@ -276,8 +276,10 @@ class Pool:
             rows = _rows(await link.execute(call, values, limit=self._limit))
             link.prepared.add(statement.name)
             return rows
-        except _STALE:
-            link.shut()
+        except Exception as error:
+            # After a failure nobody knows whether the name is known there.
+            if not known or isinstance(error, _STALE):
+                link.shut()
             raise
         finally:
             self._links.give_back(link)

@@ -186,6 +186,7 @@ class UploadRecords:
             UPDATE blob SET durable = known.durable
               FROM unnest(%s::text[], %s::bigint[]) AS known (key, durable)
              WHERE blob = key AND state = 'receiving' AND blob.durable < known.durable
+               AND lease IS NOT NULL  -- paused, it has heard the last word
             """,
             (list(durable), list(durable.values())),
         )

@@ -167,12 +167,7 @@ class Files:
         self._verifier = Verifier(records, store)
         self._receiving: set[str] = set()
 
-    async def find(self, caller: Caller, ref: FileRef) -> tuple[Image, ImageFile]:
-        """The file that the caller may fetch.
-
-        :raises Missing: there is none, or none for this caller.
-        :raises Expired: the image's time is over.
-        """
+    async def _find(self, caller: Caller, ref: FileRef) -> tuple[Image, ImageFile]:
         image, hypervisor = await self._images.find_file(caller, ref)
         if not image.unauthenticated_access:
             authorize_image("image.read_bytes", caller, image)
@@ -189,11 +184,27 @@ class Files:
             )
         return image, stored
 
-    async def open(self, stored: ImageFile) -> IBlobReader:
-        """The bytes of a file; late, if somebody touched them behind our back.
+    async def open(self, caller: Caller, ref: FileRef) -> tuple[Image, ImageFile, IBlobReader]:
+        """The file that the caller may fetch, with its bytes: to be closed.
 
-        :raises BlobDamaged: they are gone, wrong, or were replaced a moment ago.
+        Late, if somebody touched them behind our back.
+
+        :raises Missing: there is none, or none for this caller.
+        :raises Expired: the image's time is over.
+        :raises BlobDamaged: the bytes are gone, or wrong.
         """
+        image, stored = await self._find(caller, ref)
+        while True:
+            try:
+                return image, stored, await self._open(stored)
+            except BlobDamaged:
+                # Replaced between the look and the opening?  Then it is about the new one.
+                image, current = await self._find(caller, ref)
+                if current.blob == stored.blob:
+                    raise
+                stored = current
+
+    async def _open(self, stored: ImageFile) -> IBlobReader:
         try:
             reader = await self._store.open(stored.blob, stored.size)
         except BlobDamaged:

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import asdict
 
-from repoman.errors import BlobDamaged, Invalid, PreconditionFailed
+from repoman.errors import Invalid, PreconditionFailed
 from repoman.model import Image, ImageFile
 from repoman.policy import identified
 from repoman.repository import Repository
@@ -44,24 +44,13 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("GET", *PATHS)
     async def fetch(ask: Ask, **names: str) -> None:
-        image, stored = await files.find(ask.caller, FileRef(**names))
-        while True:
+        image, stored, reader = await files.open(ask.caller, FileRef(**names))
+        try:
             span = _describe(ask.request, image, stored)
             if ask.request.method == b"HEAD" or span is None:
                 ask.request.write(b"")
-                return
-            try:
-                reader = await files.open(stored)
-                break
-            except BlobDamaged:
-                # Replaced between the look and the opening?  Then it is about the new one.
-                image, current = await files.find(ask.caller, FileRef(**names))
-                if current.blob == stored.blob:
-                    raise
-                stored = current
-                _describe_nothing(ask.request)
-        try:
-            await reader.write_to(ask.request, *span)
+            else:
+                await reader.write_to(ask.request, *span)
         finally:
             reader.close()
 
@@ -113,13 +102,6 @@ def _check_replacing(request: Any, current: ImageFile | None) -> None:
         raise PreconditionFailed("The file was changed since the date given.")
     if none_match is not None and tag and headers.tag_matches(none_match, tag, weak=True):
         raise PreconditionFailed("There is such a file already.")
-
-
-def _describe_nothing(request: Any) -> None:
-    """Take back what :func:`_describe` said that it does not always say."""
-    request.setResponseCode(200)
-    for name in ("Content-Range", "Digest"):
-        request.responseHeaders.removeHeader(name)
 
 
 def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] | None:

@@ -14,6 +14,12 @@ from repoman.wire import PROBLEM_JSON, REASONS, problem, status_of
 RETRY_AFTER = "2"
 """Seconds after which a client may try again when we are unavailable."""
 
+ABOUT_BYTES = (
+    "Accept-Ranges", "Content-Disposition", "Content-Range", "Digest", "ETag", "Last-Modified",
+    "Repr-Digest",
+)  # fmt: skip
+"""Fields about a file that a refusal must not carry."""
+
 
 @frozen
 class Reply:
@@ -49,6 +55,8 @@ def refuse(request: Any, error: RepomanError) -> None:
         request.abandon()
         return
     status = status_of(error)
+    for name in ABOUT_BYTES:
+        request.responseHeaders.removeHeader(name)
     if "json" in (request.getHeader("accept") or "").lower():
         request.setHeader("Content-Type", PROBLEM_JSON)
         data = json.dumps(problem(error)).encode()

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from attrs import evolve
 
-from repoman.errors import (
-    ClientGone,
-    Invalid,
-    LengthMismatch,
-    RepomanError,
-    UnsupportedMedia,
-)
+from repoman.errors import Invalid, LengthMismatch, Missing, RepomanError, UnsupportedMedia
 from repoman.model import Upload
 from repoman.policy import identified
 from repoman.repository import Repository
@@ -46,11 +41,10 @@ def add_routes(routes: Routes, repository: Repository) -> None:
             return Reply(status=201, headers=_headers(upload))
         try:
             return await _append(ask, upload.id, part, 201)
-        except ClientGone:
-            raise
         except RepomanError:
             # Nobody has been told of it yet, so nobody could go on with it.
-            await uploads.delete(ask.caller, upload.id)
+            with suppress(Missing):
+                await uploads.delete(ask.caller, upload.id)
             raise
 
     @routes.add("GET", "/api/uploads")

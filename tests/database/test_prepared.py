@@ -6,9 +6,11 @@ import pytest
 import pytest_twisted
 from psycopg2 import connect
 from psycopg2.errors import UndefinedTable
+from twisted.internet import reactor
 
 from repoman.database.pool import Pool
 from repoman.database.prepared import prepared
+from repoman.errors import DatabaseUnavailable
 
 
 def test_placeholders_become_numbers_and_names_keep_one() -> None:
@@ -55,6 +57,19 @@ async def test_a_changed_table_costs_nobody_an_error(pool: Pool, dsn: str) -> No
     await pool.interact(lambda t: t.run("ALTER TABLE shape ADD b int DEFAULT 2"))
     for _ in range(20):
         assert await pool.ask("SELECT * FROM shape", ()) == [(1, 2)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_first_time_that_takes_too_long_does_not_spoil_the_next(dsn: str) -> None:
+    pool = Pool(reactor, dsn, size=1, statement_timeout=0.3)
+    await pool.start()
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            await pool.ask("SELECT 5 FROM pg_sleep(%s)", (2,))
+        for _ in range(2):
+            assert await pool.ask("SELECT 5 FROM pg_sleep(%s)", (0,)) == [(5,)]
+    finally:
+        await pool.stop()
 
 
 @pytest_twisted.ensureDeferred

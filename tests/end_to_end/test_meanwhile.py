@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from attrs import evolve
 
 from tests.credentials import now, p256_key
 from tests.end_to_end.conftest import MIB
@@ -216,10 +218,39 @@ def test_a_damaged_file_is_told_before_its_length_too(daemon: Daemon, alice: Per
         f" WHERE user_name = '{alice.name}'"
     )
     os.truncate(daemon.directory / "state/blobs/data" / key[:2] / key, 100)
-    assert alice.ask("GET", "/api/images/raw/one").status == 500
+    answer = alice.ask("GET", "/api/images/raw/one", headers={"Range": "bytes=0-9"})
+    assert answer.status == 500
+    about_bytes = {"Etag", "Last-Modified", "Repr-Digest", "Content-Range", "Content-Disposition"}
+    assert not about_bytes & {*answer.headers}, "none of it is what was sent"
     assert alice.ask("HEAD", "/api/images/raw/one").status == 500, "noted, not only noticed"
     assert alice.ask("PUT", "/api/images/raw/one", body=content).status == 200
     assert alice.ask("GET", "/api/images/raw/one").body == content
+
+
+def test_a_download_meets_either_file_whole_when_the_image_is_replaced(
+    daemon: Daemon, alice: Person
+) -> None:
+    alice.ask("POST", "/api/images", form={"name": "one"})
+    contents = [os.urandom(1000) for _ in range(2)]
+    alice.ask("PUT", "/api/images/raw/one", body=contents[0])
+    reader, end = evolve(alice, connection=None), time.monotonic() + 4
+    got: list[Answer] = []
+
+    def read() -> None:
+        while time.monotonic() < end:
+            got.append(reader.ask("GET", "/api/images/raw/one"))
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    number = 0
+    while time.monotonic() < end:
+        number += 1
+        assert alice.ask("PUT", "/api/images/raw/one", body=contents[number % 2]).status == 200
+    reading.join()
+    reader.hang_up()
+    assert {answer.status for answer in got} == {200}
+    tags = {hashlib.sha256(content).hexdigest(): content for content in contents}
+    assert all(answer.body == tags[answer.headers["Etag"].strip('"')] for answer in got)
 
 
 def test_a_second_daemon_on_the_same_store_does_not_start(tmp_path: Path) -> None:

@@ -213,6 +213,17 @@ def test_right_digests_of_the_part_and_of_the_whole_are_accepted(alice: Person) 
     assert answer.status == 200, answer
 
 
+def test_an_upload_in_one_request_that_is_refused_says_why_and_leaves_nothing(
+    alice: Person,
+) -> None:
+    alice.ask("POST", "/api/images", form={"name": "once"})
+    wrong = base64.b64encode(bytes(32)).decode()
+    headers = {"Upload-Complete": "?1", "Repr-Digest": f"sha-256=:{wrong}:"}
+    answer = alice.ask("POST", "/api/images/raw/once", body=CONTENT, headers=headers)
+    assert (answer.status, "sha256" in answer.text) == (400, True)
+    assert alice.ask("GET", "/api/uploads").json == []
+
+
 def test_a_deleted_image_takes_its_uploads_with_it(alice: Person) -> None:
     place = begin(alice, "deleted")
     send(alice, place, 0, CONTENT[:MIB])

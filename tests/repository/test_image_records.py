@@ -7,7 +7,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import pytest_twisted
 
-from repoman.errors import AlreadyExists, Conflict, Invalid, QuotaExceeded
+from repoman.errors import AlreadyExists, Conflict, Invalid, Protected, QuotaExceeded
+from repoman.interfaces import UploadTerms
 from tests.records import QUOTA, Records, at_once
 
 DAY = 86400.0
@@ -41,6 +42,32 @@ async def test_a_name_or_owner_that_is_taken_is_a_conflict(records: Records) -> 
     with pytest.raises(Invalid):
         await records.images.change(image, {"owner": "nobody"}, QUOTA)
     assert await records.images.find("alice", "one") == image
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_has_just_become_read_only_stays_as_it_is(records: Records) -> None:
+    await records.user("alice")
+    seen_before = await records.image("alice", "one")
+    locked = await records.images.change(seen_before, {"read_only": True}, QUOTA)
+    with pytest.raises(Protected):
+        await records.images.change(seen_before, {"description": "new"}, QUOTA)
+    with pytest.raises(Protected):
+        await records.images.delete(seen_before)
+    assert await records.images.find("alice", "one") == locked
+    await records.images.change(locked, {"read_only": False}, QUOTA)
+    await records.images.delete(seen_before)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_late_progress_does_not_bring_back_what_was_refused(records: Records) -> None:
+    alice = await records.user("alice")
+    image = await records.image("alice", "one")
+    terms = UploadTerms(100, QUOTA, 4, 300.0, DAY)
+    blob = (await records.blobs.begin(image, "xen", alice, terms)).blob
+    await records.blobs.progress({blob: 10})
+    await records.blobs.pause(blob, 5, terms)
+    await records.blobs.progress({blob: 64})
+    assert (await records.blobs.upload(blob, alice)).offset == 5
 
 
 @pytest_twisted.ensureDeferred
