@@ -26,10 +26,9 @@ TESTS ?=
 SOAK ?= 1800
 BIN := $(abspath $(VENV))/bin
 
-# What the tests run, and the Debian package that brings it.
-TOOLS := grid-proxy-init:globus-proxy-utils voms-proxy-fake:voms-clients \
-         arcproxy:nordugrid-arc-client davix-get:davix qemu-img:qemu-utils \
-         systemd-analyze:systemd curl:curl strace:strace mkfs.ext4:e2fsprogs rsync:rsync
+# The Debian packages of the programs that the tests run.
+TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace \
+         e2fsprogs rsync qemu-utils qemu-block-extra zsh fish systemd
 
 .PHONY: help demo run test test-faults soak scoreboard tools lint wheel share check clean
 .DELETE_ON_ERROR:
@@ -101,7 +100,8 @@ $(VENV)/.made:
 tools:
 	@missing=; \
 	for tool in $(TOOLS); do \
-	    command -v $${tool%%:*} > /dev/null || missing="$$missing $${tool##*:}"; \
+	    [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$tool 2> /dev/null)" = installed ] || \
+	        missing="$$missing $$tool"; \
 	done; \
 	[ -z "$$missing" ] || [ "$$(id -u)" != 0 ] || $(call install,$$missing); \
 	[ -z "$$missing" ] || [ "$$(id -u)" = 0 ] || \

@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -49,6 +50,7 @@ def as_text(facts: dict[str, Any]) -> str:
     return " ".join(f"{name}={_word(facts[name])}" for name in FIELDS)
 
 
+@lru_cache(maxsize=1000, typed=True)  # 0 is not False
 def _word(value: Any) -> str:
     if value is None:
         return "-"

@@ -7,7 +7,7 @@ twisted.web; the tests pin what they rely on.
 from __future__ import annotations
 
 import secrets
-from typing import Any, Protocol
+from typing import Any, AnyStr, Protocol
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from twisted.python.failure import Failure
@@ -133,6 +133,13 @@ class Request(server.Request):
             seconds=now - self.begun,
             rate=self.pace.rate(now, moved),
         )
+
+    def getHeader(self, key: AnyStr) -> AnyStr | None:
+        """All lines of a field as one (RFC 9110 section 5.3), not the last one only."""
+        lines = self.requestHeaders.getRawHeaders(key)
+        if lines is None:
+            return None
+        return ", ".join(lines) if isinstance(key, str) else b", ".join(lines)
 
     def getRequestHostname(self) -> bytes:
         """Always the same: no route depends on what a client calls us, nor fails by it."""

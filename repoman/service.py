@@ -29,11 +29,12 @@ from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
 from repoman.gauges import watch_database, watch_store, watch_traffic, watch_trust
+from repoman.inspection import tls_settings
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.resources import Gate, Root
 from repoman.site import RepositorySite
 from repoman.supervisor import Supervisor
-from repoman.tls import ServerTLS, TlsSettings
+from repoman.tls import ServerTLS
 from repoman.tls_flow import tls_factory
 from repoman.transfers import Transfer
 from repoman.wire import Urls
@@ -71,18 +72,8 @@ def make_service(
     :raises Misconfigured: files that the configuration names are unusable.
     :raises TrustUnreadable: so are certificates or keys.
     """
-    tls = ServerTLS(
-        TlsSettings(
-            certificate=config.tls.certificate,
-            key=config.tls.key,
-            ca_directory=config.tls.ca_directory,
-            crl=config.tls.crl,
-            signing_policy=config.tls.signing_policy,
-            legacy_proxies=config.tls.legacy_proxies,
-        ),
-        now,
-    )
-    _warn(tls.load())
+    tls = ServerTLS(tls_settings(config), now)
+    tls.load()
     return RepomanService(reactor, config, tls, reread or (lambda: config))
 
 
@@ -108,6 +99,7 @@ class RepomanService(Service):
         self._reread = reread
         self._supervisor = Supervisor()
         self._troubles_of: dict[str, str] = {}
+        self._faults: list[str] = []
         self._sites: list[RepositorySite] = []
         self._pool: Pool | None = None
         self._assembly: Assembly | None = None
@@ -155,13 +147,14 @@ class RepomanService(Service):
             site.cut()
 
     async def _start(self) -> None:
-        dsn = self._config.database.dsn or await self._start_postgres()
-        pool = self._pool = Pool(self._reactor, dsn)
+        self._keep_fresh()  # first of all: without it SIGHUP ends a process
+        given = self._config.database.dsn
+        dsn = given or await self._start_postgres()
+        pool = self._pool = Pool(self._reactor, dsn, is_alone=given is None)
         await pool.start()
         self._running.push_async_callback(pool.stop)
         watch_database(self._metrics, pool)
         urls = await self._listen()
-        self._keep_fresh()
         await self._monitor()
         if self._supervisor.patience:
             self._background.every(
@@ -273,6 +266,7 @@ class RepomanService(Service):
         # From here on the database is not asked: this may be tried again only before.
         await store.start()
         self._running.push_async_callback(store.stop)
+        await store.hold()
         assembly = assemble(config, pool, store, now, self._sweep_soon, self._transfers)
         self._assembly = assembly
         watch_store(self._metrics, assembly)
@@ -302,7 +296,8 @@ class RepomanService(Service):
                 return
 
     def _keep_fresh(self) -> None:
-        self._background.every(self._config.tls.reload, "reload trust", self._reload_trust)
+        self._warn_anew()
+        self._background.every(self._config.tls.reload, "trust", self._look_at_trust)
         signal.signal(
             signal.SIGHUP,
             lambda *_: self._reactor.callFromThread(self._background.once, "reload", self._reload),
@@ -311,18 +306,38 @@ class RepomanService(Service):
     async def _reload(self) -> None:
         """Read again what can change while we run."""
         self._supervisor.reloading()
-        await self._background.once("reload trust", self._reload_trust)
+        await self._background.once("trust", self._reload_trust)
         await self._background.once("reload configuration", self._reload_configuration)
         self._supervisor.ready()
         log.info("Certificates, limits and log files were looked at again")
 
+    async def _look_at_trust(self) -> None:
+        if self._tls.changed():
+            await self._reload_trust()
+        else:
+            self._warn_anew()
+
     async def _reload_trust(self) -> None:
         try:
-            _warn(await self._tls.reload(self._reactor))
-        except TrustUnreadable as error:
-            self._troubles_of["trust"] = f"Trust was not reloaded: {error.message}"
-            raise
-        self._troubles_of.pop("trust", None)
+            await self._tls.reload(self._reactor)
+        except Exception as error:
+            why = error.message if isinstance(error, TrustUnreadable) else "a fault of ours"
+            trouble = f"Trust was not reloaded, the old one stays in use: {why}"
+            log.error("{trouble}", trouble=trouble)
+            self._troubles_of["trust"] = trouble
+            self._metrics.failed("reload trust")
+            if not isinstance(error, TrustUnreadable):
+                raise
+        else:
+            self._troubles_of.pop("trust", None)
+            log.info("Trust was reloaded: CAs, CRLs, policies and the host certificate")
+            self._warn_anew()
+
+    def _warn_anew(self) -> None:
+        """Say what is to be mended, unless it was said at the last look."""
+        faults = self._tls.faults()
+        _warn([fault for fault in faults if fault not in self._faults])
+        self._faults = faults
 
     async def _reload_configuration(self) -> None:
         try:

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import define, frozen
+from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509Store, X509StoreFlags
@@ -25,6 +25,8 @@ from twisted.logger import Logger
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from repoman.bounded_log import BoundedLog
+from repoman.ciphers import cipher_lists
 from repoman.errors import CredentialProblem, TrustUnreadable
 from repoman.gsi.advice import VERIFY_ERRORS, own_error
 from repoman.gsi.ca_directory import CADirectory, build, fingerprint, read_authorities, read_files
@@ -42,15 +44,9 @@ __all__ = ["NO_CERTIFICATE", "ClientTLS", "Peer", "ServerTLS", "TlsSettings"]
 VERIFY_DEPTH: Final = 12
 """The longest chain; OpenSSL knows no limit of its own."""
 
-CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:@SECLEVEL=2"
-"""For TLS 1.2.  Level 2: no RSA below 2048 bits, no SHA-1, no MD5."""
-
-LINES_A_MINUTE: Final = 60
-"""How many refused handshakes and credentials are logged at most."""
 
 _OPTIONS = SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
 _NOT_DONE = (SSL.WantReadError, SSL.WantWriteError)
-_log = Logger()
 
 
 @frozen
@@ -63,25 +59,6 @@ class TlsSettings:
     crl: Mode = "if-present"
     signing_policy: Mode = "if-present"
     legacy_proxies: bool = False
-
-
-@define
-class _BoundedLog:
-    """Log lines that strangers cause, so many in a minute and no more."""
-
-    clock: Callable[[], datetime]
-    minute: int = 0
-    count: int = 0
-
-    def say(self, line: str) -> None:
-        minute = int(self.clock().timestamp()) // 60
-        if minute != self.minute:
-            if self.count > LINES_A_MINUTE:
-                _log.info("{n} more such lines were left out", n=self.count - LINES_A_MINUTE)
-            self.minute, self.count = minute, 0
-        self.count += 1
-        if self.count <= LINES_A_MINUTE:
-            _log.info("{line}", line=line)  # as a field, because it may hold braces
 
 
 class _Connection(SSL.Connection):
@@ -160,7 +137,8 @@ class ServerTLS:
         self._trust = Trust()
         self._loads = 0
         self._seen: object = None
-        self._strangers = _BoundedLog(clock)
+        self._host: Credential | None = None
+        self._strangers = BoundedLog(clock, Logger())
 
     @property
     def generation(self) -> int:
@@ -194,10 +172,17 @@ class ServerTLS:
         if number > self.generation:
             # A used Context may not be changed, and never reads a CRL again: hence a new one.
             self._context, self._trust, self._seen = context, trust, seen
-            self.host_names = host_names(host.certificate)
+            self._host, self.host_names = host, host_names(host.certificate)
             self.loaded = host.certificate, directory
-        now = self._clock()
-        return [*trust.faults(now), *host_faults(host, settings.certificate, settings.key, now)]
+        return self.faults()
+
+    def faults(self) -> list[str]:
+        """What an operator should mend now, a line each: CRLs and certificates age."""
+        if self._host is None:
+            return []
+        now, settings = self._clock(), self._settings
+        host = host_faults(self._host, settings.certificate, settings.key, now)
+        return [*self._trust.faults(now), *host]
 
     def _fingerprint(self) -> object:
         settings = self._settings
@@ -234,14 +219,16 @@ class ServerTLS:
                 # The library warns of odd certificates, once for each: strangers make them.
                 warnings.simplefilter("ignore")
                 return judge()
+        except ValueError:  # what OpenSSL reads, and the stricter reader does not
+            return Peer(None, "Your certificate chain is not validly encoded.")
         except Exception as error:
             return Peer(None, f"Your certificate could not be judged ({type(error).__name__}).")
 
     def _judge_connection(self, connection: SSL.Connection) -> Peer:
-        if connection.get_peer_certificate() is None:
-            return Peer(None, NO_CERTIFICATE)
         # Not get_peer_cert_chain(), which is whatever the client sent.
         chain = connection.get_verified_chain(as_cryptography=True)
+        if not chain and connection.get_peer_certificate() is None:
+            return Peer(None, NO_CERTIFICATE)
         if not chain or not isinstance(connection, _ServerConnection):
             return Peer(None, "Your certificate was not verified on this connection.")
         return self._trust.judge(chain, self._clock(), connection.waived)
@@ -271,10 +258,12 @@ def _context(
         )
     context = SSL.Context(method)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_options(_OPTIONS)
+    context.set_options(_OPTIONS | SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    context.set_cipher_list(CIPHERS)
+    tls12, tls13 = cipher_lists()
+    context.set_cipher_list(tls12)
+    context.set_tls13_ciphersuites(tls13)
     context.set_verify_depth(VERIFY_DEPTH)
     if credential is not None:
         context.use_certificate(credential.certificate)

@@ -71,7 +71,10 @@ def test_readyz_tells_that_trust_could_not_be_reloaded(tmp_path: Path) -> None:
         while (answer := ask_plain(f"http://127.0.0.1:{port}/readyz")).status == 200:
             assert time.monotonic() < end, daemon.log.read_text()
             time.sleep(0.2)
-        assert "Trust was not reloaded" in answer.text
+        trouble = "Trust was not reloaded, the old one stays in use: "
+        assert trouble in answer.text
+        assert trouble in daemon.log.read_text()
+        assert str(key) in answer.text
         text = ask_plain(f"http://127.0.0.1:{port}/metrics").text
         assert number(text, 'repoman_background_failures_total{work="reload trust"}') >= 1
         assert daemon.admin.ask("GET", "/api/whoami").status == 200

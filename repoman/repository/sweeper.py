@@ -102,7 +102,7 @@ class Sweeper:
         # The order matters: a file comes after its record, and goes before it.
         present = await self._records.present()
         stored = await self._stored()
-        orphans = await self._records.unknown(sorted(stored))
+        orphans = await self._records.unknown(list(stored))
         if orphans:
             # What the sweeper has just removed was there a moment ago, and is no orphan.
             still = await self._stored()
@@ -117,4 +117,4 @@ class Sweeper:
         return self.found
 
     async def _stored(self) -> set[str]:
-        return {key async for key, _ in self._store.keys()}  # noqa: SIM118 a store is no dict  # noqa: SIM118  # no dict
+        return {key async for key, _ in self._store.keys()}  # noqa: SIM118 a store is no dict

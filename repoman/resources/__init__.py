@@ -9,6 +9,7 @@ from klein import Klein
 from twisted.internet.defer import TimeoutError
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from werkzeug.routing import BaseConverter
 
 from repoman.errors import MethodNotAllowed, NoSuchRoute, NotIdentified, RepomanError, Unavailable
 from repoman.repository import Repository
@@ -31,6 +32,16 @@ PLAIN_ENDPOINT = "This is the plain HTTP endpoint: it serves public images only;
 """Why the plain endpoint knows nobody."""
 
 
+class Owner(BaseConverter):
+    """A user in a raw URL.
+
+    No user is called ``share``: ``/api/images/raw/share/user/bob`` is about an image called "raw".
+    """
+
+    regex = r"(?!share\Z)[^/]+"
+    part_isolating = True
+
+
 class Root(Resource):
     """Everything below ``/``; refuses paths with more than one reading before routing."""
 
@@ -42,6 +53,7 @@ class Root(Resource):
         # A doubled or final slash is another path: no redirects, no second spelling.
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
+        app.url_map.converters["owner"] = Owner
         routes = Routes(app, repository.accounts, urls, repository.audit)
         for noun in (description, whoami, users, groups, images, files, uploads, audit, transfers):
             noun.add_routes(routes, repository)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from attrs import asdict
@@ -26,10 +27,13 @@ PART_FIELDS = ("Content-Digest", "Content-MD5")
 WHOLE_FIELDS = ("Repr-Digest", "Digest")
 """Those that are about the whole."""
 
+CONDITIONS = ("If-Match", "If-None-Match", "If-Unmodified-Since")
+"""What may bind an upload to the file that it replaces."""
+
 PATHS = (
     "/api/images/raw/<name>",
     "/api/images/raw/<word>/<name>",
-    "/api/images/raw/<owner>/<hypervisor>/<name>",
+    "/api/images/raw/<owner:owner>/<hypervisor>/<name>",
 )
 """The raw URLs, by the number of names in them."""
 
@@ -70,12 +74,14 @@ def add_routes(routes: Routes, repository: Repository) -> None:
                 "A part of a file cannot be put; use a resumable upload.", field="Content-Range"
             )
         body, expected = request.body, announced(request)
-
-        def precondition(current: ImageFile | None) -> None:
-            _check_replacing(request, current)
-
+        conditional = any(request.getHeader(name) is not None for name in CONDITIONS)
         image = await files.store(
-            ask.caller, FileRef(**names), body, body.announced, expected, precondition
+            ask.caller,
+            FileRef(**names),
+            body,
+            body.announced,
+            expected,
+            partial(_check_replacing, request) if conditional else None,
         )
         note_stored(request, image)
         return Reply(image_json(image, ask.urls))
@@ -99,8 +105,12 @@ def _check_replacing(request: Any, current: ImageFile | None) -> None:
     """
     tag = headers.etag(current.digests.sha256) if current else ""
     match, none_match = request.getHeader("if-match"), request.getHeader("if-none-match")
-    if match is not None and not (tag and headers.tag_matches(match, tag, weak=False)):
-        raise PreconditionFailed("The file is not the one that If-Match names.")
+    unless = request.getHeader("if-unmodified-since")
+    if match is not None:
+        if not (tag and headers.tag_matches(match, tag, weak=False)):
+            raise PreconditionFailed("The file is not the one that If-Match names.")
+    elif unless and current and headers.not_after(unless, current.uploaded) is False:
+        raise PreconditionFailed("The file was changed since the date given.")
     if none_match is not None and tag and headers.tag_matches(none_match, tag, weak=True):
         raise PreconditionFailed("There is such a file already.")
 
