@@ -325,6 +325,7 @@ class RepomanService(Service):
             trouble = f"Trust was not reloaded, the old one stays in use: {why}"
             self._troubles_of["trust"] = trouble
             log.error("{trouble}", trouble=trouble)
+            self._metrics.failed("reload trust")
             if not isinstance(error, TrustUnreadable):
                 raise
         else:

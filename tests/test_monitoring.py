@@ -75,6 +75,8 @@ def test_readyz_tells_that_trust_could_not_be_reloaded(tmp_path: Path) -> None:
         assert trouble in answer.text
         assert trouble in daemon.log.read_text()
         assert str(key) in answer.text
+        text = ask_plain(f"http://127.0.0.1:{port}/metrics").text
+        assert number(text, 'repoman_background_failures_total{work="reload trust"}') >= 1
         assert daemon.admin.ask("GET", "/api/whoami").status == 200
         key.write_bytes(good)
         while ask_plain(f"http://127.0.0.1:{port}/readyz").status != 200:

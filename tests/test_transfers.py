@@ -39,12 +39,14 @@ def test_an_upload_is_seen_and_then_no_more(daemon: Daemon, alice: Person) -> No
     connection.putrequest("PUT", "/api/images/raw/big")
     connection.putheader("Content-Length", str(SIZE))
     connection.endheaders(b"x" * (8 * MIB))
-    time.sleep(0.5)
+    end = time.monotonic() + 20
+    while running(daemon, alice.name, 1)[0]["moved"] < 8 * MIB:
+        assert time.monotonic() < end
     [upload] = running(daemon, alice.name, 1)
     assert (upload["direction"], upload["path"]) == ("upload", "/api/images/raw/big")
     assert (upload["moved"], upload["total"]) == (8 * MIB, SIZE)
     assert (upload["dn"], upload["address"]) == (alice.dn, "127.0.0.1")
-    assert 0 < upload["rate"] <= 8 * MIB / 0.4
+    assert upload["rate"] > 0
     assert upload["remaining"] == pytest.approx(56 * MIB / upload["rate"], rel=0.05)
     connection.send(b"x" * (56 * MIB))
     assert connection.getresponse().status == 200

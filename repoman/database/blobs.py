@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from attrs import asdict
 
@@ -221,23 +222,8 @@ class BlobRecords(UploadRecords):
         """Note those of ``blobs`` that are still present as lost; answer how many."""
         marked = 0
         for page in _pages(blobs):
-            marked += await self._mark_damaged(page)
+            marked += await self._pool.interact(partial(_mark_damaged, page))
         return marked
-
-    async def _mark_damaged(self, blobs: Sequence[str]) -> int:
-        async def work(transaction: Transaction) -> int:
-            rows = await transaction.run(
-                "UPDATE blob SET state = 'damaged' WHERE blob = ANY(%s) AND state = 'present'"
-                " RETURNING blob",
-                (list(blobs),),
-            )
-            # Not the doing of who happened to ask for them.
-            ORIGIN.set(DAEMON)
-            for (blob,) in rows:
-                transaction.record(Change("bytes.damaged", blob))
-            return len(rows)
-
-        return await self._pool.interact(work)
 
     async def damaged(self) -> list[ScrubDue]:
         """The blobs noted as lost."""
@@ -291,3 +277,19 @@ class BlobRecords(UploadRecords):
     async def forget(self, blob: str) -> None:
         """Their bytes are gone."""
         await self._run("DELETE FROM blob WHERE blob = %s AND state = 'deleting'", (blob,))
+
+
+async def _mark_damaged(blobs: Sequence[str], transaction: Transaction) -> int:
+    rows = await transaction.run(
+        "UPDATE blob SET state = 'damaged' WHERE blob = ANY(%s) AND state = 'present'"
+        " RETURNING blob",
+        (list(blobs),),
+    )
+    if rows:
+        # Not the doing of who happened to ask for them.
+        ORIGIN.set(DAEMON)
+        lost = [blob for (blob,) in rows]
+        # One row for all of them: thousands would keep everybody else's changes waiting.
+        subject = lost[0] if len(lost) == 1 else f"{len(lost)} files"
+        transaction.record(Change("bytes.damaged", subject, {"blobs": lost}))
+    return len(rows)
