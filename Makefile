@@ -26,7 +26,7 @@ BIN := $(abspath $(VENV))/bin
 
 # The Debian packages of the programs that the tests run.
 TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace \
-         e2fsprogs rsync qemu-utils qemu-block-extra zsh fish
+         e2fsprogs rsync qemu-utils qemu-block-extra zsh fish chromium openssl wget
 
 .PHONY: help demo run test test-faults scoreboard tools lint wheel share check clean
 .DELETE_ON_ERROR:

@@ -40,6 +40,7 @@ class Listing:
     :ivar shared_with_user: only those shared with this user, also through a group.
     :ivar shared_with_group: only those shared with this group.
     :ivar shared_out: only those shared with anybody.
+    :ivar public: only those that everybody may fetch.
     :ivar text: in the name or the description.
     :ivar exact: field to value: ``os_type``, ``os_arch``, ``os_variant``.
     :ivar hypervisor: only those with this one in their list.
@@ -52,6 +53,7 @@ class Listing:
     shared_with_user: str | None = None
     shared_with_group: str | None = None
     shared_out: bool = False
+    public: bool = False
     text: str | None = None
     exact: Mapping[str, str] = field(factory=dict)
     hypervisor: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -31,6 +32,7 @@ from repoman.database.users import UserRecords
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
 from repoman.interfaces import IConsuming
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
+from repoman.pages import Pages
 from repoman.repository import Repository
 from repoman.repository.accounts import Accounts
 from repoman.repository.files import Files, UploadLimits
@@ -276,7 +278,9 @@ class RepomanService(Service):
         # From here on the database is not asked: this may be tried again only before.
         await store.start()
         self._running.push_async_callback(store.stop)
-        self._gate.behind = Root(self._repository(pool, blobs, accounts, store), urls)
+        repository = self._repository(pool, blobs, accounts, store)
+        pages = Pages(repository, urls, secrets.token_bytes(32), now)
+        self._gate.behind = Root(repository, urls, pages)
 
     def _repository(
         self, pool: Pool, blobs: BlobRecords, accounts: Accounts, store: DirectoryStore

@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "database": CORE | VOCABULARY,
     "repository": CORE,
     "resources": CORE | {"wire", "gsi", "repository"},
+    "pages": CORE | {"wire", "gsi", "repository", "resources"},
     "client": CORE | {"wire", "gsi", "tls", "tls_flow", "streams"},
     "cli": CORE | {"client"},
     "background": CORE,

@@ -22,7 +22,7 @@ from repoman.errors import (
 )
 from repoman.model import Caller
 from repoman.repository.accounts import Accounts
-from repoman.resources.replies import Reply, refuse, send
+from repoman.resources.replies import JSON, Voice
 from repoman.wire import Urls
 
 log = Logger()
@@ -55,19 +55,23 @@ def check_text(name: str, value: str) -> str:
     return value
 
 
-Route = Callable[..., Awaitable[Reply | None]]
+Route = Callable[..., Awaitable[Any]]
 """Takes an Ask and the names in the path; ``None`` means that it has answered itself."""
 
 
 class Routes:
-    """Adds routes to a Klein application."""
+    """Adds routes to a Klein application.
 
-    def __init__(self, app: Klein, accounts: Accounts, urls: Urls) -> None:
+    :param voice: in which what the routes return, and refusals, are written.
+    """
+
+    def __init__(self, app: Klein, accounts: Accounts, urls: Urls, voice: Voice = JSON) -> None:
         self._app = app
         self._accounts = accounts
         self._urls = urls
+        self._voice = voice
         self._running: set[Deferred[None]] = set()
-        app.handle_errors(HTTPException)(_unroutable)
+        app.handle_errors(HTTPException)(self._unroutable)
 
     def add(self, method: str, *paths: str) -> Callable[[Route], Route]:
         """Answer ``method`` on each of ``paths`` by the decorated coroutine function.
@@ -104,20 +108,30 @@ class Routes:
             request.caller = caller
             reply = await route(Ask(request, caller, self._urls), **names)
             if reply is not None:
-                send(request, reply)
+                self._voice.send(request, reply)
         except ClientGone:
             request.abandon()
         except RepomanError as error:
-            refuse(request, error)
+            self._voice.refuse(request, error)
         except Exception:
             log.failure("Request {id} failed", id=request.request_id)
-            refuse(request, RepomanError(f"A fault of ours; it is logged as {request.request_id}."))
+            fault = RepomanError(f"A fault of ours; it is logged as {request.request_id}.")
+            self._voice.refuse(request, fault)
 
     async def _caller(self, request: Any) -> Caller:
         peer = request.peer
         if peer is None:
             return Caller(None, reason="This endpoint knows nobody; use https.")
         return await self._accounts.caller(peer.identity, peer.refusal)
+
+    def _unroutable(self, request: Any, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, WrongMethod):
+            allowed = sorted(error.valid_methods or ())
+            text = f"Only {', '.join(allowed)} can be done here."
+            self._voice.refuse(request, MethodNotAllowed(text, allowed=allowed))
+        else:
+            self._voice.refuse(request, NoSuchRoute("There is nothing at this address."))
 
 
 def detached(work: Deferred[Any]) -> Deferred[Any]:
@@ -130,15 +144,3 @@ def detached(work: Deferred[Any]) -> Deferred[Any]:
     outer: Deferred[Any] = Deferred()
     work.addCallbacks(outer.callback, outer.errback)
     return outer
-
-
-def _unroutable(request: Any, failure: Failure) -> None:
-    error = failure.value
-    if isinstance(error, WrongMethod):
-        allowed = sorted(error.valid_methods or ())
-        refuse(
-            request,
-            MethodNotAllowed(f"Only {', '.join(allowed)} can be done here.", allowed=allowed),
-        )
-    else:
-        refuse(request, NoSuchRoute("There is nothing at this address."))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -72,3 +72,19 @@ def _special_headers(error: RepomanError) -> dict[str, str]:
     if isinstance(error, MethodNotAllowed) and error.allowed:
         return {"Allow": ", ".join(error.allowed)}
     return {}
+
+
+@frozen
+class Voice:
+    """How answers are written on a request, which is not finished by that.
+
+    :ivar send: writes what a route returned.
+    :ivar refuse: writes an error.
+    """
+
+    send: Callable[[Any, Any], None]
+    refuse: Callable[[Any, RepomanError], None]
+
+
+JSON = Voice(send, refuse)
+"""The API's own."""

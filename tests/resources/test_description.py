@@ -28,7 +28,7 @@ OPERATIONS = {
 
 
 def test_every_route_is_described_and_every_described_one_exists() -> None:
-    root = Root(AnyRepository(), None)  # type: ignore[arg-type]  # no request is made
+    root = Root(AnyRepository(), None, None)  # type: ignore[arg-type]  # no request is made
     routes = {
         f"{method} {rule.rule}".replace("<", "{").replace(">", "}")
         for rule in root.app.url_map.iter_rules()
