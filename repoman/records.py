@@ -181,6 +181,9 @@ class IUserRecords(Protocol):
     async def names(self) -> list[str]:
         """All users' names, in order."""
 
+    async def known(self, limit: int) -> tuple[list[str], list[str]]:
+        """The names of users and of groups, in order, up to ``limit`` of each; one query."""
+
     async def profiles(
         self, viewer: User, *, user_name: str | None = None, group: str | None = None
     ) -> list[Profile]:

@@ -156,6 +156,15 @@ class UserRecords:
         rows = await self._pool.query("SELECT user_name FROM account ORDER BY user_name")
         return [name for (name,) in rows]
 
+    async def known(self, limit: int) -> tuple[list[str], list[str]]:
+        """The names of users and of groups, in order, up to ``limit`` of each; one query."""
+        rows = await self._pool.query(
+            "SELECT ARRAY(SELECT user_name FROM account ORDER BY user_name LIMIT %(limit)s),"
+            " ARRAY(SELECT name FROM user_group ORDER BY name LIMIT %(limit)s)",
+            {"limit": limit},
+        )
+        return rows[0][0], rows[0][1]
+
     async def profiles(
         self, viewer: User, *, user_name: str | None = None, group: str | None = None
     ) -> list[Profile]:

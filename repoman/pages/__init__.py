@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from repoman.errors import RepomanError
 from repoman.interfaces import Clock
-from repoman.pages import answer, files, identity, image, images
+from repoman.pages import answer, changes, creating, files, identity, image, images, upload
 from repoman.pages.tokens import Tokens
 from repoman.repository import Repository
 from repoman.resources.asking import Routes
@@ -37,6 +37,9 @@ class Pages:
         identity.add_routes(self._routes, repository, tokens)
         images.add_routes(self._routes, repository, clock)
         image.add_routes(self._routes, repository, tokens, clock)
+        changes.add_routes(self._routes, repository, tokens)
+        creating.add_routes(self._routes, repository, tokens)
+        upload.add_routes(self._routes, repository, tokens)
         self._resource = app.resource()
 
     def render(self, request: Any) -> Any:

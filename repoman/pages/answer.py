@@ -36,12 +36,14 @@ class Answer:
     headers: Mapping[str, str] = field(factory=dict)
 
 
-def page(ask: Ask, title: str, *content: Content, beside: Content = None) -> Answer:
+def page(
+    ask: Ask, title: str, *content: Content, beside: Content = None, status: int = 200
+) -> Answer:
     """HTML with our head around ``content``.
 
     :param beside: what stands beside the title.
     """
-    return Answer(_html(ask.request, ask.caller, title, content, beside))
+    return Answer(_html(ask.request, ask.caller, title, content, beside), status=status)
 
 
 def see_other(path: str) -> Answer:

@@ -18,6 +18,9 @@ from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.wire import Urls
 
+CHANGES = ("image.modify", "image.share", "image.delete")
+"""Actions that the forms of an image's page are for."""
+
 
 def add_routes(routes: Routes, repository: Repository, tokens: Tokens, clock: Clock) -> None:
     """``/image/OWNER/NAME``."""
@@ -26,13 +29,18 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens, clock: Cl
     async def show(ask: Ask, owner: str, name: str) -> Answer:
         found = await repository.images.look(ask.caller, ImageRef(owner, name))
         badges = marks(found, clock())
-        forms = await owner_forms(ask, repository, tokens, found)
+        forms = await _forms(ask, found)
         title = f"{found.owner}/{found.name}"
         return page(
             ask, title, el("p", found.description, class_="about") if found.description else None,
             _files(ask, found), _ways(ask, found), _about(ask.caller, found), forms,
             beside=el("span", badges) if badges else None,
         )  # fmt: skip
+
+    async def _forms(ask: Ask, image: Image) -> Content:
+        if not any(may(action, ask.caller, image) for action in CHANGES):
+            return None
+        return owner_forms(ask.caller, tokens, image, await repository.users.known(ask.caller))
 
 
 def file_path(image: Image, hypervisor: str, urls: Urls) -> str:

@@ -17,11 +17,20 @@ T = TypeVar("T")
 async def read_post(ask: Ask, tokens: Tokens, kind: type[T], nullable: Set[str] = frozenset()) -> T:
     """The form that was sent, as a ``kind``, an attrs class.
 
-    :param nullable: fields that are ``None`` when nothing was filled in.
+    :raises Invalid: with the field's name.
+    """
+    return structure(await read_fields_of_post(ask, tokens, nullable), kind)
+
+
+async def read_fields_of_post(
+    ask: Ask, tokens: Tokens, nullable: Set[str] = frozenset()
+) -> dict[str, Any]:
+    """The fields of the form that was sent.
+
+    :param nullable: those that are ``None`` when nothing was filled in.
     :raises Protected: it does not come from a page of ours that was made for this user and this.
     :raises NotIdentified: nobody in particular sent it.
     :raises NotPermitted: the credential may only read.
-    :raises Invalid: with the field's name.
     """
     identified(ask.caller)
     check_origin(ask.request, by_browser=True)
@@ -31,4 +40,4 @@ async def read_post(ask: Ask, tokens: Tokens, kind: type[T], nullable: Set[str] 
     tokens.check(ask.caller, ask.request.path.decode("ascii"), token)
     for name in nullable & fields.keys():
         fields[name] = fields[name] or None
-    return structure(fields, kind)
+    return fields

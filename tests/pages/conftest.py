@@ -49,11 +49,12 @@ def browse(chromium: Any, daemon: Daemon) -> Iterator[Browse]:
 
     def browse(
         person: Person, path: str = "/", *, phone: bool = False, dark: bool = False,
-        javascript: bool = True, expected: str = "", certificates: Any = None,
+        javascript: bool = True, expected: str | None = "", certificates: Any = None,
     ) -> Any:  # fmt: skip
         """Open a window.
 
-        :param expected: what an expected complaint of the browser has in it.
+        :param expected: what expected complaints of the browser have in them; ``None``: any may
+            come.
         """
         if certificates is None and person.credential is not None:
             shown = {"cert": person.credential.pem(), "key": person.credential.key_pem()}
@@ -69,7 +70,7 @@ def browse(chromium: Any, daemon: Daemon) -> Iterator[Browse]:
         page = context.new_page()
 
         def complain(text: str) -> None:
-            if not expected or expected not in text:
+            if expected is not None and not (expected and expected in text):
                 trouble.append(text)
 
         page.on("pageerror", lambda error: complain(str(error)))
