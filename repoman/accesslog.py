@@ -64,38 +64,40 @@ class AccessLog:
     """
 
     def __init__(self, path: Path | None, form: str, clock: Clock) -> None:
-        self._path = path
-        self._format = json.dumps if form == "json" else as_text
         self._clock = clock
-        self._file: TextIO = sys.stdout
-        self.reopen()
+        self._file: TextIO | None = None
+        self.reopen(path, form)
 
-    def reopen(self) -> None:
-        """Open the file anew, after it was moved away.
+    def reopen(self, path: Path | None, form: str) -> None:
+        """Open the file anew, after it was moved away, or another one.
 
-        :raises Misconfigured: it cannot be written.
+        :raises Misconfigured: it cannot be written; the old one stays in use.
         """
-        if self._path is None:
-            return
+        opened = None if path is None else self._open(path)
+        self._format = json.dumps if form == "json" else as_text
+        old, self._file = self._file, opened
+        if old is not None:
+            old.close()
+
+    def _open(self, path: Path) -> TextIO:
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            opened = open(  # noqa: SIM115 it stays open
-                self._path, "a", encoding="ascii", buffering=1, opener=_private
-            )
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return open(path, "a", encoding="ascii", buffering=1, opener=_private)
         except OSError as error:
             raise Misconfigured(
-                [f"[log] access: {self._path} cannot be written: {error.strerror}"]
+                [
+                    f"[log] access: {path} cannot be written: {error.strerror}: mend that,"
+                    " or name another file"
+                ]
             ) from None
-        old, self._file = self._file, opened
-        if old is not sys.stdout:
-            old.close()
 
     def log(self, request: Any, seconds: float) -> None:
         """Note a request that was answered after ``seconds``."""
         line = self._format(entry(request, self._clock(), seconds * 1000))
         # A full disk costs the line, not the request.
         with suppress(OSError):
-            self._file.write(line + "\n")
+            # Not sys.stdout: that is the daemon's log by now.
+            print(line, file=self._file or sys.__stdout__, flush=True)
 
 
 def _private(path: str, flags: int) -> int:

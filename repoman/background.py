@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from repoman.audit import DAEMON, ORIGIN
 from repoman.errors import RepomanError
 
 Work = Callable[[], Awaitable[Any]]
@@ -29,7 +30,8 @@ class Background:
 
         def failed(failure: Any) -> None:
             if failure.check(RepomanError):
-                self.log.warn("{name}: {reason}", name=name, reason=failure.value.message)
+                reason = "; ".join(failure.value.message.splitlines())
+                self.log.warn("{name}: {reason}", name=name, reason=reason)
             else:
                 self.log.failure("{name} failed", failure, name=name)
 
@@ -52,4 +54,6 @@ class Background:
 
 
 async def _run(work: Work) -> Any:
+    # Also when a request has set it off: what it changes is not that caller's doing.
+    ORIGIN.set(DAEMON)
     return await work()

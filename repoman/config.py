@@ -128,10 +128,12 @@ class Log:
     """``[log]``.
 
     :ivar access: the access log, absolute once loaded; ``None``: standard output.
+    :ivar audit_kept: how long the audit is kept, in seconds.
     """
 
     access: Path | None = setting("log/access.log", settings.path_or_stdout)
     format: Literal["text", "json"] = setting("text", settings.choice(Literal["text", "json"]))
+    audit_kept: int = setting("365d", settings.duration)
 
 
 @frozen
@@ -254,3 +256,18 @@ def _under_state(config: Config) -> Config:
         storage=evolve(config.storage, directory=state / config.storage.directory),
         log=evolve(config.log, access=access and state / access),
     )
+
+
+RELOADABLE = frozenset({"limits", "log"})
+"""The sections whose settings can change while the daemon runs."""
+
+
+def waiting_for_restart(running: Config, fresh: Config) -> list[str]:
+    """The settings that have changed, but cannot before a restart: ``[section] key``."""
+    return [
+        f"[{section}] {key}"
+        for section in SECTIONS
+        if section not in RELOADABLE
+        for key in keys(section)
+        if getattr(getattr(running, section), key) != getattr(getattr(fresh, section), key)
+    ]

@@ -288,6 +288,11 @@ class Image:
     owner_groups: tuple[str, ...] = ()
 
     @property
+    def path(self) -> str:
+        """How people name it: ``owner/name``."""
+        return f"{self.owner}/{self.name}"
+
+    @property
     def default_file(self) -> ImageFile | None:
         """The file of the first listed hypervisor that has one."""
         return next((self.files[h] for h in self.hypervisors if h in self.files), None)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from attrs import field, frozen
 
+from repoman.audit import AuditQuery, Change, End, Entry
 from repoman.model import Group, Identity, Image, Profile, User
 
 
@@ -262,3 +263,19 @@ class IGroupRecords(Protocol):
 
     async def forbid(self, group: Group, permission: str) -> None:
         """Take a permission from a group.  Harmless twice."""
+
+
+class IAuditRecords(Protocol):
+    """Who changed what.  The rows of a change are written by its own transaction."""
+
+    async def add(self, change: Change) -> None:
+        """Note something that no transaction of its own has noted: a refusal."""
+
+    async def listing(self, wanted: AuditQuery) -> list[Entry]:
+        """The rows wanted, the newest first."""
+
+    async def ends(self) -> tuple[End, End]:
+        """The last row that was pruned, and the newest one."""
+
+    async def prune(self, kept: float) -> int:
+        """Remove rows older than ``kept`` seconds, but the digest of the last; answer how many."""

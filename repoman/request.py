@@ -17,6 +17,7 @@ from twisted.web.http import datetimeToString
 from repoman.body import Body
 from repoman.errors import ClientGone
 from repoman.model import Identity
+from repoman.transfers import Pace, Transfer
 
 
 class IPeer(Protocol):
@@ -66,6 +67,7 @@ class Request(server.Request):
     def begin(self, command: bytes, target: bytes, version: bytes, length: int | None) -> None:
         """The headers are complete; the body, if any, is not."""
         self.begun = self.channel.site.reactor.seconds()
+        self.pace = Pace(self.begun)
         self.method, self.uri, self.clientproto = command, target, version
         self.path, _, query = origin_form(target).partition(b"?")
         self.args = parse_qs(query.decode("latin-1"), keep_blank_values=True)
@@ -102,6 +104,31 @@ class Request(server.Request):
             self.render(self.site.resource)
         except Exception:  # a broken resource costs one request, never the connection's state
             self.processingFailed(Failure())
+
+    def transfer(self) -> Transfer | None:
+        """The bytes that this request moves; ``None`` if it is about something else."""
+        reads = self.method == b"GET"
+        if not self.dispatched or not self.path.startswith((b"/api/images/raw/", b"/api/uploads/")):
+            return None
+        if reads and not self.startedWriting:
+            return None
+        moved = self.sentLength if reads else self.body.count
+        announced = (self.responseHeaders.getRawHeaders("content-length") or [""])[0]
+        going_out = int(announced) if announced else None
+        identity, now = self.peer and self.peer.identity, self.channel.site.reactor.seconds()
+        user = getattr(getattr(self, "caller", None), "user", None)
+        return Transfer(
+            request_id=self.request_id,
+            user=user.user_name if user else "",
+            dn=identity.subject if identity else "",
+            address=str(getattr(self.client, "host", "")),
+            direction="download" if reads else "upload",
+            path=unquote_to_bytes(self.path).decode("utf-8", "replace"),
+            moved=moved,
+            total=going_out if reads else self.body.length,
+            seconds=now - self.begun,
+            rate=self.pace.rate(now, moved),
+        )
 
     def getRequestHostname(self) -> bytes:
         """Always the same: no route depends on what a client calls us, nor fails by it."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import serverFromString
@@ -19,36 +20,23 @@ from twisted.logger import Logger
 
 from repoman.accesslog import AccessLog
 from repoman.admins import read_admins
+from repoman.assembly import Assembly, apply_limits, assemble, make_accounts, make_store
 from repoman.background import Background
-from repoman.config import Config
-from repoman.database.accounts import AccountRecords
+from repoman.chores import begin_chores
+from repoman.config import Config, waiting_for_restart
 from repoman.database.blobs import BlobRecords
 from repoman.database.embedded import EmbeddedPostgres
-from repoman.database.groups import GroupRecords
-from repoman.database.images import ImageRecords
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
-from repoman.database.users import UserRecords
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
-from repoman.interfaces import IConsuming
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.pages import Pages
-from repoman.repository import Repository
-from repoman.repository.accounts import Accounts
-from repoman.repository.files import Files, UploadLimits
-from repoman.repository.groups import Groups
-from repoman.repository.images import Images
-from repoman.repository.scrubber import Scrubber
-from repoman.repository.sweeper import Sweeper
-from repoman.repository.uploads import Uploads
-from repoman.repository.users import Users
 from repoman.resources import Gate, Root
-from repoman.settings import Share
 from repoman.site import RepositorySite
-from repoman.storage.directory import DirectoryStore
-from repoman.streams import Digesting
+from repoman.supervisor import Supervisor
 from repoman.tls import ServerTLS, TlsSettings
 from repoman.tls_flow import tls_factory
+from repoman.transfers import Transfer
 from repoman.wire import Urls
 
 DRAIN_SECONDS = 600.0
@@ -56,21 +44,6 @@ DRAIN_SECONDS = 600.0
 
 SETTLE_SECONDS = 30.0
 """How long it waits then for what goes on without a client."""
-
-SWEEP_SECONDS = 60.0
-"""Seconds between two looks of the sweeper."""
-
-SCRUB_SECONDS = 5.0
-"""Seconds between two looks for files to read again."""
-
-STOCK_SECONDS = 6 * 3600.0
-"""Seconds between two comparisons of the store with the records."""
-
-RENEWAL_SECONDS = 60.0
-"""Seconds between two signs of life of running uploads."""
-
-PROGRESS_SECONDS = 2.0
-"""Seconds between two notes of how far resumable uploads are durable."""
 
 LAG_SECONDS = 0.1
 """Seconds between two looks at how late the event loop is."""
@@ -89,8 +62,12 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def make_service(reactor: Any, config: Config) -> RepomanService:
+def make_service(
+    reactor: Any, config: Config, reread: Callable[[], Config] | None = None
+) -> RepomanService:
     """A service that is not started yet.
+
+    :param reread: reads the configuration again, for SIGHUP.
 
     :raises Misconfigured: files that the configuration names are unusable.
     :raises TrustUnreadable: so are certificates or keys.
@@ -107,7 +84,7 @@ def make_service(reactor: Any, config: Config) -> RepomanService:
         now,
     )
     _warn(tls.load())
-    return RepomanService(reactor, config, tls)
+    return RepomanService(reactor, config, tls, reread or (lambda: config))
 
 
 class RepomanService(Service):
@@ -118,7 +95,9 @@ class RepomanService(Service):
         not: requests get 503 until it is there.
     """
 
-    def __init__(self, reactor: Any, config: Config, tls: ServerTLS) -> None:
+    def __init__(
+        self, reactor: Any, config: Config, tls: ServerTLS, reread: Callable[[], Config]
+    ) -> None:
         self._reactor = reactor
         self._config = config
         self._tls = tls
@@ -127,9 +106,13 @@ class RepomanService(Service):
         self._background = Background(reactor)
         self._gate = Gate()
         self._metrics = Metrics()
-        self._trouble_with_trust = ""
+        self._reread = reread
+        self._supervisor = Supervisor()
+        self._troubles_of: dict[str, str] = {}
         self._sites: list[RepositorySite] = []
         self._pool: Pool | None = None
+        self._assembly: Assembly | None = None
+        self._access = AccessLog(None, "text", now)
         self._starting: Deferred[None] | None = None
         self.started: Deferred[None] = Deferred()
         self.ports: list[Any] = []
@@ -143,11 +126,13 @@ class RepomanService(Service):
     def stopService(self) -> Deferred[None]:
         """Let running transfers end, then stop everything in the reverse order."""
         super().stopService()
+        self._supervisor.stopping()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
+        self._gate.give_up()
         for port in self.ports:
             await port.stopListening()
         self._hurry_when_told_again()
@@ -176,9 +161,14 @@ class RepomanService(Service):
         await pool.start()
         self._running.push_async_callback(pool.stop)
         urls = await self._listen()
-        self._keep_trust_fresh()
+        self._keep_fresh()
         await self._monitor()
+        if self._supervisor.patience:
+            self._background.every(
+                self._supervisor.patience / 3, "watchdog", self._supervisor.alive
+            )
         await self._open_when_possible(pool, urls)
+        self._supervisor.ready()
 
     async def _start_postgres(self) -> str:
         embedded = EmbeddedPostgres(self._reactor, self._config.server.state)
@@ -188,38 +178,49 @@ class RepomanService(Service):
     async def _listen(self) -> Urls:
         """Open the endpoints, behind a closed gate; answer how clients reach them."""
         server = self._config.server
-        access = AccessLog(self._config.log.access, self._config.log.format, now)
-        tls_port = await self._open_port(server.https, self._tls, access)
-        plain_port = await self._open_port(server.http, None, access) if server.http else None
+        self._access.reopen(self._config.log.access, self._config.log.format)
+        tls_port = await self._open_port(server.https, self._tls)
+        plain_port = await self._open_port(server.http, None) if server.http else None
         host = next(iter(self._tls.host_names), "localhost")
         plain = server.http_url or (_origin("http", host, plain_port, 80) if plain_port else "")
         return Urls(server.url or _origin("https", host, tls_port, 443), plain)
 
-    async def _open_port(self, endpoint: str, tls: ServerTLS | None, access: AccessLog) -> Any:
+    async def _open_port(self, endpoint: str, tls: ServerTLS | None) -> Any:
         site = RepositorySite(
             self._reactor,
             self._gate,
             tls,
             connections=self._config.limits.connections,
             min_rate=self._config.limits.min_rate,
-            log_request=partial(self._note, access),
+            log_request=self._note,
         )
-        listening = serverFromString(self._reactor, endpoint)
+        try:
+            listening = serverFromString(self._reactor, endpoint)
+        except (IndexError, KeyError):
+            raise Misconfigured(
+                [
+                    f"[server] {endpoint}: systemd has handed over no such socket: start"
+                    " repoman.socket first, or name another endpoint"
+                ]
+            ) from None
         factory = site if tls is None else tls_factory(tls, site, self._reactor)
         try:
             port = await listening.listen(factory)
         except CannotListenError as error:
             raise Misconfigured(
-                [f"[server] cannot listen on {endpoint}: {error.socketError}"]
+                [
+                    f"[server] cannot listen on {endpoint}: {error.socketError.strerror}: stop"
+                    " what listens there, or name another endpoint"
+                ]
             ) from None
         self.ports.append(port)
         self._sites.append(site)
         self._background.every(WATCH_SECONDS, "watch", partial(site.watch, WATCH_SECONDS))
         return port
 
-    def _note(self, access: AccessLog, request: Any) -> None:
+    def _note(self, request: Any) -> None:
         seconds = self._reactor.seconds() - request.begun
-        access.log(request, seconds)
+        self._access.log(request, seconds)
         self._metrics.count(request, seconds)
 
     async def _monitor(self) -> None:
@@ -255,63 +256,33 @@ class RepomanService(Service):
         found = [] if self._gate.behind else ["The database is not there yet."]
         if self._pool is not None and not self._pool.is_ready:
             found.append("The database does not answer.")
-        return found + ([self._trouble_with_trust] if self._trouble_with_trust else [])
+        return found + list(self._troubles_of.values())
 
     async def _open(self, pool: Pool, urls: Urls) -> None:
         """Make the repository ready, and open the gate to it."""
         await migrate(pool)
         config, blobs = self._config, BlobRecords(pool)
-        accounts = Accounts(AccountRecords(pool), config.tls.limited_proxies)
-        for name in await accounts.ensure_admins(self._admins):
+        for name in await make_accounts(config, pool).ensure_admins(self._admins):
             log.info("Administrator {name} created", name=name)
         if config.database.dsn is None:
             # Nobody else uses this database: whatever was on its way in, is not any more.
             await blobs.expire_leases(all_of_them=True)
-        reserve = config.limits.disk_reserve
-        store = DirectoryStore(
-            self._reactor,
-            config.storage.directory,
-            repository_id=await blobs.repository_id(),
-            reserve=reserve.percent / 100 if isinstance(reserve, Share) else reserve.size,
-            may_create=not await blobs.any_present(),
-        )
+        store = await make_store(self._reactor, config, blobs)
         # From here on the database is not asked: this may be tried again only before.
         await store.start()
         self._running.push_async_callback(store.stop)
-        repository = self._repository(pool, blobs, accounts, store)
-        pages = Pages(repository, urls, secrets.token_bytes(32), now)
-        self._gate.behind = Root(repository, urls, pages)
+        assembly = assemble(config, pool, store, now, self._sweep_soon, self._transfers)
+        self._assembly = assembly
+        begin_chores(self._background, assembly)
+        pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now)
+        self._gate.open(Root(assembly.repository, urls, pages))
 
-    def _repository(
-        self, pool: Pool, blobs: BlobRecords, accounts: Accounts, store: DirectoryStore
-    ) -> Repository:
-        limits = self._config.limits
-        records = ImageRecords(pool)
-        sweeper = Sweeper(records, blobs, store, float(limits.expired_kept))
-        scrubber = Scrubber(blobs, store)
-        sweep = partial(self._background.once, "sweep", sweeper.sweep)
-        images = Images(records, limits.quota, sweep)
-        bounds = UploadLimits(
-            limits.max_upload, limits.quota, limits.uploads, float(limits.partial_uploads)
-        )
-        files = Files(images, blobs, store, _digesting, bounds, now, sweep)
-        uploads = Uploads(images, blobs, store, _digesting, bounds, sweep)
-        self._background.every(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
-        self._background.every(SCRUB_SECONDS, "scrub", partial(_scrub, scrubber))
-        stock = partial(_take_stock, sweeper, scrubber)
-        self._background.every(STOCK_SECONDS, "take stock", stock, at_once=True)
-        self._background.every(RENEWAL_SECONDS, "renew leases", files.renew_leases)
-        self._background.every(RENEWAL_SECONDS, "renew leases", uploads.renew_leases)
-        self._background.every(PROGRESS_SECONDS, "record progress", uploads.record_progress)
-        users = UserRecords(pool)
-        return Repository(
-            accounts,
-            Users(users),
-            Groups(GroupRecords(pool), users),
-            images,
-            files,
-            uploads,
-        )
+    def _transfers(self) -> list[Transfer]:
+        return [transfer for site in self._sites for transfer in site.transfers()]
+
+    def _sweep_soon(self) -> None:
+        if self._assembly is not None:
+            self._background.once("sweep", self._assembly.sweeper.sweep)
 
     async def _open_when_possible(self, pool: Pool, urls: Urls) -> None:
         waiting = False
@@ -321,54 +292,52 @@ class RepomanService(Service):
             except DatabaseUnavailable as error:
                 if not waiting:
                     log.warn("Waiting for the database: {reason}", reason=error.message)
+                    self._supervisor.ready("Waiting for the database")
                 waiting = True
+                self._gate.give_up()
                 await deferLater(self._reactor, RETRY_SECONDS)
             else:
                 return
 
-    def _keep_trust_fresh(self) -> None:
-        self._background.every(self._config.tls.reload, "reload trust", self._reload)
+    def _keep_fresh(self) -> None:
+        self._background.every(self._config.tls.reload, "reload trust", self._reload_trust)
         signal.signal(
             signal.SIGHUP,
-            lambda *_: self._reactor.callFromThread(
-                self._background.once, "reload trust", self._reload
-            ),
+            lambda *_: self._reactor.callFromThread(self._background.once, "reload", self._reload),
         )
 
     async def _reload(self) -> None:
+        """Read again what can change while we run."""
+        self._supervisor.reloading()
+        await self._background.once("reload trust", self._reload_trust)
+        await self._background.once("reload configuration", self._reload_configuration)
+        self._supervisor.ready()
+        log.info("Certificates, limits and log files were looked at again")
+
+    async def _reload_trust(self) -> None:
         try:
-            _warn(self._tls.load())
+            _warn(await self._tls.reload(self._reactor))
         except TrustUnreadable as error:
-            self._trouble_with_trust = f"Trust was not reloaded: {error.message}"
+            self._troubles_of["trust"] = f"Trust was not reloaded: {error.message}"
             raise
-        self._trouble_with_trust = ""
+        self._troubles_of.pop("trust", None)
 
-
-def _digesting(
-    consumer: IConsuming, limit: int, names: Iterable[str], start: int, previous: Digesting | None
-) -> Digesting:
-    return Digesting(consumer, limit=limit, algorithms=names, start=start, previous=previous)
-
-
-async def _scrub(scrubber: Scrubber) -> None:
-    if damaged := await scrubber.scrub():
-        log.critical("{count} files in the store are not what was stored", count=damaged)
-
-
-async def _take_stock(sweeper: Sweeper, scrubber: Scrubber) -> None:
-    if healed := await scrubber.heal():
-        log.warn("{count} damaged files are whole again", count=healed)
-    found = await sweeper.take_stock()
-    if found.suspicious:
-        log.critical(
-            "{count} files in the store have no record: is this the right database? "
-            "Nothing was touched.",
-            count=found.suspicious,
-        )
-    if found.quarantined:
-        log.warn("{count} files without a record: see quarantine/", count=found.quarantined)
-    if found.damaged:
-        log.critical("{count} files are missing from the store", count=found.damaged)
+    async def _reload_configuration(self) -> None:
+        try:
+            fresh = self._reread()
+            self._access.reopen(fresh.log.access, fresh.log.format)
+        except Misconfigured as error:
+            reasons = "; ".join(error.mistakes)
+            self._troubles_of["configuration"] = f"The configuration was not reloaded: {reasons}"
+            raise
+        self._troubles_of.pop("configuration", None)
+        for name in waiting_for_restart(self._config, fresh):
+            log.warn("{name} has changed: that needs a restart", name=name)
+        self._config = evolve(self._config, limits=fresh.limits, log=fresh.log)
+        for site in self._sites:
+            site.connections, site.min_rate = fresh.limits.connections, fresh.limits.min_rate
+        if self._assembly is not None:
+            apply_limits(self._assembly, self._config)
 
 
 async def _stopped(port: Any) -> None:

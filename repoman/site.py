@@ -11,12 +11,15 @@ from twisted.web import server
 
 from repoman.channel import IDLE_DEADLINE, Channel
 from repoman.request import ITrust, Request
+from repoman.transfers import Transfer
 
 
 class RepositorySite(server.Site):
     """Makes the channels of one endpoint and sees them off.
 
     :ivar trust: judges peers; ``None`` on the plain endpoint.
+    :ivar connections: how many may be open at once.
+    :ivar min_rate: bytes per second below which a transfer is given up; 0: never.
     :ivar draining: the daemon is about to stop.
     """
 
@@ -44,8 +47,8 @@ class RepositorySite(server.Site):
         self.trust = trust
         self.reactor = reactor
         self.draining = False
-        self._limit = connections
-        self._min_rate = min_rate
+        self.connections = connections
+        self.min_rate = min_rate
         self._log_request = log_request
         self._channels: dict[Channel, None] = {}  # the oldest first
         self._drained: Deferred[None] | None = None
@@ -57,7 +60,7 @@ class RepositorySite(server.Site):
     def opened(self, channel: Channel) -> None:
         """A connection was made; if it is one too many, the oldest idle one is cut."""
         self._channels[channel] = None
-        if len(self._channels) > self._limit:
+        if len(self._channels) > self.connections:
             # At the latest it finds the new one.
             idle = next(one for one in self._channels if not one.requests)
             idle.transport.abortConnection()
@@ -71,8 +74,20 @@ class RepositorySite(server.Site):
 
     async def watch(self, seconds: float) -> None:
         """Look after every connection; to be called every ``seconds``."""
+        now = self.reactor.seconds()
         for channel in tuple(self._channels):
-            channel.watch(seconds, self._min_rate)
+            channel.watch(seconds, self.min_rate)
+        for request in self._requests():
+            if (transfer := request.transfer()) is not None:
+                request.pace.note(now, transfer.moved)
+
+    def transfers(self) -> list[Transfer]:
+        """What is on its way now."""
+        found = (request.transfer() for request in self._requests())
+        return [transfer for transfer in found if transfer is not None]
+
+    def _requests(self) -> list[Request]:
+        return [channel.requests[0] for channel in self._channels if channel.requests]
 
     def cut_slow(self, channel: Channel) -> None:
         """Cut a connection whose peer is too slow."""

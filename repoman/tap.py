@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def makeService(options: Options) -> IService:
     use_monotonic_clock(reactor)
     allow_many_descriptors()
     try:
-        service = make_service(reactor, load(options["config"]))
+        reread = partial(load, options["config"])
+        service = make_service(reactor, reread(), reread)
     except RepomanError as error:
         sys.exit("\n".join(_lines(error)))
     service.started.addErrback(_stop_with_reason, reactor)

@@ -16,7 +16,9 @@ from urllib.parse import quote
 from attrs import frozen
 
 from repoman import errors
+from repoman.audit import Entry
 from repoman.model import Group, Identity, Image, ImageFile, Profile
+from repoman.transfers import Transfer
 
 PROBLEM_TYPE = "urn:repoman:error:"
 """What the ``type`` of a problem begins with; the class's name follows (RFC 9457)."""
@@ -243,4 +245,40 @@ def group_json(group: Group, urls: Urls) -> dict[str, Any]:
         "name": group.name,
         "permissions": list(group.permissions),
         "users": [urls.user(u) for u in group.users],
+    }
+
+
+def transfer_json(transfer: Transfer) -> dict[str, Any]:
+    """Bytes that are on their way; ``rate`` per second, ``remaining`` seconds or null."""
+    remaining = transfer.remaining
+    return {
+        "request_id": transfer.request_id,
+        "user": transfer.user,
+        "dn": transfer.dn,
+        "address": transfer.address,
+        "direction": transfer.direction,
+        "path": transfer.path,
+        "moved": transfer.moved,
+        "total": transfer.total,
+        "seconds": round(transfer.seconds, 1),
+        "rate": round(transfer.rate),
+        "remaining": None if remaining is None else round(remaining, 1),
+    }
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """A row of the audit: all that its digest covers, and that."""
+    origin, change = entry.origin, entry.change
+    return {
+        "number": entry.number,
+        "time": entry.time.isoformat(timespec="microseconds"),
+        "user": origin.user,
+        "dn": origin.dn,
+        "address": origin.address,
+        "request_id": origin.request_id,
+        "action": change.action,
+        "subject": change.subject,
+        "outcome": change.outcome,
+        "detail": dict(change.detail),
+        "digest": entry.digest,
     }

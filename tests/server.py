@@ -178,6 +178,8 @@ class Daemon:
         self.temporary = directory / "tmp"
         self.temporary.mkdir()
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+        self.pass_fds: tuple[int, ...] = ()
         self.twistd: list[str | Path] = [Path(sys.executable).with_name("twistd")]
         self._people: list[Person] = []
         self.grid.host()
@@ -234,7 +236,9 @@ class Daemon:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.directory,
-                env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(self.temporary)},
+                env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(self.temporary),
+                     **self.environment},
+                pass_fds=self.pass_fds,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self._wait_until_serving()

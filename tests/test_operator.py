@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +13,16 @@ import pytest
 
 from repoman.errors import Misconfigured
 from repoman.gridmap import read_gridmap
+from repoman.operator.commands import COMMANDS
 from repoman.records import Login
 from tests.server import ROOT, Daemon
 
 
-def operate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def operate(*arguments: str | Path, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "repoman.operator", *map(str, arguments)],
         capture_output=True, text=True, timeout=120, cwd="/",
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+        env={**os.environ, "PYTHONPATH": f"{path}:{ROOT}"}, check=False,
     )  # fmt: skip
 
 
@@ -118,3 +121,73 @@ def test_the_configuration_is_checked_and_shown(daemon: Daemon, tmp_path: Path) 
     sample = operate("sample-config")
     assert sample.stdout == (ROOT / "etc" / "repoman.conf").read_text()
     assert operate("fly").returncode == 2
+
+
+def test_everything_is_made_before_the_first_start(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    done = operate("init", "-c", daemon.config)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert f"Administrator {daemon.admin.name} created." in done.stdout
+    assert (tmp_path / "state" / "blobs" / "REPO_ID").exists()
+    again = operate("init", "-c", daemon.config)
+    assert again.returncode == 0
+    assert "created" not in again.stdout
+    with daemon.running():
+        assert daemon.admin.ask("GET", "/api/whoami").status == 200
+        assert operate("init", "-c", daemon.config).returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory away")
+def test_root_leaves_no_files_that_the_daemon_cannot_use(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    (tmp_path / "state").mkdir()
+    shutil.chown(tmp_path / "state", "nobody")
+    done = operate("init", "-c", daemon.config)
+    assert done.returncode == 1
+    assert "belongs to nobody: run this by runuser -u nobody" in done.stderr
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+def test_a_sweep_now_removes_and_compares(tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        daemon.admin.ask("POST", "/api/images", form={"name": "one"})
+        daemon.admin.ask("PUT", "/api/images/raw/one", body=b"bytes")
+        (stray := tmp_path / "state" / "blobs" / "data" / "00" / ("0" * 32)).write_bytes(b"x")
+        done = operate("sweep", "-c", daemon.config)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert "1 without a record put in quarantine/" in done.stdout
+        assert not stray.exists()
+        assert daemon.admin.ask("GET", "/api/images/raw/one").body == b"bytes"
+
+
+def test_a_scrub_now_reads_everything_and_finds_damage(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    with daemon.running():
+        for name in ("one", "two"):
+            daemon.admin.ask("POST", "/api/images", form={"name": name})
+            daemon.admin.ask("PUT", f"/api/images/raw/{name}", body=name.encode())
+    assert operate("scrub", "-c", daemon.config).stdout.startswith("2 files are right")
+    blob = next((tmp_path / "state" / "blobs" / "data").glob("*/*"))
+    good = blob.read_bytes()
+    blob.write_bytes(b"xxx")
+    done = operate("scrub", "-c", daemon.config)
+    assert done.returncode == 1
+    assert done.stderr == "1 files are damaged, 1 of them newly: restore them.\n"
+    blob.write_bytes(good)
+    done = operate("scrub", "-c", daemon.config)
+    assert (done.returncode, done.stdout) == (0, "2 files are right, 1 of them again.\n")
+
+
+def test_the_cache_of_plugins_is_written(tmp_path: Path) -> None:
+    (tmp_path / "twisted" / "plugins").mkdir(parents=True)
+    plugin = ROOT / "twisted" / "plugins" / "repoman_plugin.py"
+    shutil.copy(plugin, tmp_path / "twisted" / "plugins")
+    done = operate("refresh-plugins", path=tmp_path)
+    assert done.returncode == 0, done
+    assert (tmp_path / "twisted" / "plugins" / "dropin.cache").exists()
+
+
+def test_every_command_is_documented() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    section = text.partition("## The operator's command")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([\w-]+)", section, re.MULTILINE) == list(COMMANDS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
+from repoman.audit import ORIGIN, Change
 from repoman.database.constraints import translated
 from repoman.database.pool import Pool, Transaction
 from repoman.database.users import COLUMNS, insert, user_from_row
@@ -31,14 +34,24 @@ class AccountRecords:
 
     async def _bind(self, identity: Identity) -> str | None:
         # Two first logins at once: the database decides whose issuer it is.
-        bound = await self._pool.interact(
-            lambda transaction: transaction.run_one(
-                "UPDATE login SET issuer = coalesce(issuer, %s) WHERE subject = %s"
-                " RETURNING issuer",
+        async def work(transaction: Transaction) -> str | None:
+            bound = await transaction.run_one(
+                "UPDATE login SET issuer = %s FROM account a WHERE subject = %s"
+                " AND issuer IS NULL AND a.account_id = login.account_id RETURNING user_name",
                 (identity.issuer, identity.subject),
             )
-        )
-        return bound[0] if bound else None
+            if bound is not None:
+                # It is this user who comes: until now nobody could know.
+                ORIGIN.set(evolve(ORIGIN.get(), user=bound[0]))
+                detail = {"dn": identity.subject, "issuer_dn": identity.issuer}
+                transaction.record(Change("user.bind", bound[0], detail))
+                return identity.issuer
+            row = await transaction.run_one(
+                "SELECT issuer FROM login WHERE subject = %s", (identity.subject,)
+            )
+            return row[0] if row else None
+
+        return await self._pool.interact(work)
 
     async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> bool:
         """Create an administrator if there is no user of that name; answer whether it did.
@@ -82,6 +95,8 @@ class AccountRecords:
                     " coalesce(max(position), 0) + 1 FROM login WHERE account_id = %s",
                     (account[0], login.dn, account[0]),
                 )
+                change = Change("user.modify", login.user_name, {"client_dns": {"added": login.dn}})
+                transaction.record(change)
             return True
 
         with translated(name=login.user_name):

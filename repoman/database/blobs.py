@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from attrs import asdict
 
+from repoman.audit import Change
 from repoman.database.images import load
 from repoman.database.pool import Transaction
+from repoman.database.saving import NOBODY_SAVES
 from repoman.database.uploads import UploadRecords
 from repoman.errors import Conflict, QuotaExceeded
 from repoman.interfaces import Committed, ScrubDue
@@ -49,6 +51,12 @@ paid AS (
 SELECT count(*) FROM ended
 """
 
+
+UPLOAD_OF = """
+SELECT user_name || '/' || i.name
+  FROM blob b JOIN image i USING (image_id) JOIN account ON account_id = owner_id
+ WHERE blob = %s AND b.state = 'receiving' AND resumable
+"""
 
 OVER = """
 CASE WHEN resumable THEN keep_until < now() AND coalesce(lease < now(), true)
@@ -118,7 +126,10 @@ class BlobRecords(UploadRecords):
                 "UPDATE blob SET payer_id = %s, reserved = 0 WHERE blob = %s",
                 (owner, blob),
             )
-            return await load(transaction, image_id)
+            stored = await load(transaction, image_id)
+            detail = {"hypervisor": hypervisor, "size": size, "sha256": committed.digests.sha256}
+            transaction.record(Change("image.store", stored.path, detail))
+            return stored
 
         return await self._pool.interact(work)
 
@@ -146,7 +157,14 @@ class BlobRecords(UploadRecords):
 
     async def release(self, blob: str) -> None:
         """Give up an upload: its reservation ends and the sweeper may have its bytes."""
-        await self._run(RELEASE.format(condition="blob = %s"), (blob,))
+
+        async def work(transaction: Transaction) -> None:
+            row = await transaction.run_one(UPLOAD_OF, (blob,))
+            await transaction.run(RELEASE.format(condition="blob = %s"), (blob,))
+            if row is not None:
+                transaction.record(Change("upload.discard", row[0], {"upload": blob}))
+
+        await self._pool.interact(work)
 
     async def expire_leases(self, *, all_of_them: bool = False) -> int:
         """Give up the uploads that nobody renews; answer how many."""
@@ -173,12 +191,18 @@ class BlobRecords(UploadRecords):
         """Note those of ``blobs`` that are still present as lost; answer how many."""
         if not blobs:
             return 0
-        rows = await self._run(
-            "UPDATE blob SET state = 'damaged' WHERE blob = ANY(%s) AND state = 'present'"
-            " RETURNING blob",
-            (list(blobs),),
-        )
-        return len(rows)
+
+        async def work(transaction: Transaction) -> int:
+            rows = await transaction.run(
+                "UPDATE blob SET state = 'damaged' WHERE blob = ANY(%s) AND state = 'present'"
+                " RETURNING blob",
+                (list(blobs),),
+            )
+            for (blob,) in rows:
+                transaction.record(Change("bytes.damaged", blob))
+            return len(rows)
+
+        return await self._pool.interact(work)
 
     async def damaged(self) -> list[ScrubDue]:
         """The blobs noted as lost."""
@@ -223,7 +247,9 @@ class BlobRecords(UploadRecords):
     async def to_delete(self, limit: int) -> list[str]:
         """Blobs that nobody may get any more."""
         rows = await self._pool.query(
-            "SELECT blob FROM blob WHERE state = 'deleting' ORDER BY created LIMIT %s", (limit,)
+            "SELECT blob FROM blob WHERE state = 'deleting'"  # noqa: S608 a constant
+            f" AND {NOBODY_SAVES} ORDER BY created LIMIT %s",
+            (limit,),
         )
         return [row[0] for row in rows]
 

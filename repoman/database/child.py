@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from signal import SIGKILL
+from types import MappingProxyType
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -96,26 +97,39 @@ def spawn(
     *,
     stdin: bytes = b"",
     files: Mapping[int, int | str] | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Child:
     """Start a program in ``/`` with an empty environment.
 
+    :param environment: what it learns nevertheless.
     :param files: as for ``spawnProcess``: its descriptors, by default pipes.
     """
     child = Child(stdin)
     reactor.spawnProcess(
-        child, command[0], list(command), env=ENVIRONMENT, path="/", childFDs=files
+        child,
+        command[0],
+        list(command),
+        env={**ENVIRONMENT, **environment},
+        path="/",
+        childFDs=files,
     )
     return child
 
 
-async def run(reactor: Any, command: Sequence[str], *, stdin: bytes = b"") -> str:
+async def run(
+    reactor: Any,
+    command: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Run a program to its end; answer what it wrote.
 
     To cancel that kills it.
 
     :raises ChildFailed: it did not succeed.
     """
-    child = spawn(reactor, command, stdin=stdin)
+    child = spawn(reactor, command, stdin=stdin, environment=environment)
     try:
         await child.ended()
     except CancelledError:

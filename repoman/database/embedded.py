@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from errno import ENOSPC
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGQUIT
 from typing import Any
@@ -224,6 +225,10 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except ChildFailed as error:
-        raise DatabaseUnavailable(f"PostgreSQL of our own cannot start: {error}") from error
+        full = ": make room on its disk" if os.strerror(ENOSPC) in error.output else ""
+        raise DatabaseUnavailable(f"PostgreSQL of our own cannot start: {error}{full}") from error
     except OSError as error:
-        raise Misconfigured([f"[server] state: {error.filename}: {error.strerror}"]) from error
+        place = error.filename or "its disk"
+        raise Misconfigured(
+            [f"[server] state: {place}: {error.strerror}: mend that, or name another directory"]
+        ) from error

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from attrs import asdict
+
+from repoman.audit import Change
 from repoman.database.constraints import translated
 from repoman.database.pool import Pool, Transaction
 from repoman.database.users import an_admin_stays
@@ -75,6 +78,7 @@ class GroupRecords:
             unknown = set(new.users) - set(group.users)
             if unknown:
                 raise Invalid(f"There is no user {min(unknown)}.", field="users")
+            transaction.record(Change("group.create", new.name, asdict(new, recurse=False)))
             return group
 
         with translated(name=new.name):
@@ -91,6 +95,7 @@ class GroupRecords:
             await transaction.run(
                 "UPDATE user_group SET name = %s WHERE group_id = %s", (name, group.id)
             )
+            transaction.record(Change("group.modify", group.name, {"name": name}))
             return await _load(transaction, group.id)
 
         with translated(name=name):
@@ -98,13 +103,18 @@ class GroupRecords:
 
     async def delete(self, group: Group) -> None:
         """Remove a group; what was shared with it no longer is."""
-        await self._run("DELETE FROM user_group WHERE group_id = %s", group.id)
+        change = Change("group.delete", group.name, {"users": group.users})
+        await self._run(change, "DELETE FROM user_group WHERE group_id = %s", group.id)
 
     async def add_member(self, group: Group, user: User) -> None:
         """Let a user be a member.  Harmless twice."""
+        change = Change("group.add_member", group.name, {"user": user.user_name})
         with translated(name=f"{group.name} or {user.user_name}"):
             await self._run(
-                "INSERT INTO membership VALUES (%s, %s) ON CONFLICT DO NOTHING", group.id, user.id
+                change,
+                "INSERT INTO membership VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                group.id,
+                user.id,
             )
 
     async def remove_member(self, group: Group, user: User) -> None:
@@ -112,21 +122,24 @@ class GroupRecords:
 
         :raises Protected: nobody would be left to administrate.
         """
+        change = Change("group.remove_member", group.name, {"user": user.user_name})
         statement = "DELETE FROM membership WHERE group_id = %s AND account_id = %s"
 
         async def work(transaction: Transaction) -> None:
             async with an_admin_stays(transaction):
-                await transaction.run(statement, (group.id, user.id))
+                await _do(transaction, change, statement, group.id, user.id)
 
         if group.name == ADMINS:
             await self._pool.interact(work)
         else:
-            await self._run(statement, group.id, user.id)
+            await self._run(change, statement, group.id, user.id)
 
     async def permit(self, group: Group, permission: str) -> None:
         """Let a group permit something.  Harmless twice."""
+        change = Change("group.permit", group.name, {"permission": permission})
         with translated(name=group.name):
             await self._run(
+                change,
                 "INSERT INTO group_permission VALUES (%s, %s) ON CONFLICT DO NOTHING",
                 group.id,
                 permission,
@@ -134,11 +147,19 @@ class GroupRecords:
 
     async def forbid(self, group: Group, permission: str) -> None:
         """Take a permission from a group.  Harmless twice."""
+        change = Change("group.forbid", group.name, {"permission": permission})
         await self._run(
+            change,
             "DELETE FROM group_permission WHERE group_id = %s AND permission = %s",
             group.id,
             permission,
         )
 
-    async def _run(self, sql: str, *params: Any) -> None:
-        await self._pool.interact(lambda transaction: transaction.run(sql, params))
+    async def _run(self, change: Change, sql: str, *params: Any) -> None:
+        await self._pool.interact(lambda transaction: _do(transaction, change, sql, *params))
+
+
+async def _do(transaction: Transaction, change: Change, sql: str, *params: Any) -> None:
+    """Run a statement; there was a change if it touched a row."""
+    if await transaction.execute(sql, params):
+        transaction.record(change)

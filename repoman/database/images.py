@@ -7,6 +7,9 @@ from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 
+from attrs import asdict
+
+from repoman.audit import Change
 from repoman.database.constraints import translated
 from repoman.database.listings import NAMES, image_query
 from repoman.database.pool import Pool, Transaction
@@ -40,7 +43,8 @@ EITHER = """
 """
 
 EXPIRED = """
-SELECT image_id FROM image i
+SELECT image_id, (SELECT user_name FROM account WHERE account_id = owner_id) || '/' || name
+  FROM image i
  WHERE expires < now() - %(kept)s * interval '1 s' AND NOT read_only
    AND uploaded < now() - %(kept)s * interval '1 s'
    AND EXISTS (SELECT FROM image_file f WHERE f.image_id = i.image_id)
@@ -238,6 +242,8 @@ class ImageRecords:
             if row is None:
                 raise Invalid(f"There is no user {new.owner}.", field="user_name")
             await _set_hypervisors(transaction, row[0], new.hypervisors)
+            subject = f"{new.owner}/{new.name}"
+            transaction.record(Change("image.create", subject, asdict(new, recurse=False)))
             return await load(transaction, row[0])
 
         with translated(name=f"{new.owner}/{new.name}"):
@@ -265,6 +271,7 @@ class ImageRecords:
                 await _set_hypervisors(transaction, image.id, changes["hypervisors"])
             if changes.get("owner", image.owner) != image.owner:
                 await _give_away(transaction, image.id, changes["owner"], quota)
+            transaction.record(Change("image.modify", image.path, changes))
             return await load(transaction, image.id)
 
         name = f"{changes.get('owner', image.owner)}/{changes.get('name', image.name)}"
@@ -277,7 +284,10 @@ class ImageRecords:
         async def work(transaction: Transaction) -> None:
             await transaction.run("SELECT FROM image WHERE image_id = %s FOR UPDATE", (image.id,))
             await drop_files(transaction, image.id)
-            await transaction.run("DELETE FROM image WHERE image_id = %s", (image.id,))
+            statement = "DELETE FROM image WHERE image_id = %s"
+            if await transaction.execute(statement, (image.id,)):
+                files = {f.hypervisor: f.digests.sha256 for f in image.files.values()}
+                transaction.record(Change("image.delete", image.path, {"files": files}))
 
         await self._pool.interact(work)
 
@@ -287,6 +297,7 @@ class ImageRecords:
         :raises Invalid: no such user or group.
         """
         await self._sharing(
+            "image.share",
             image,
             user,
             group,
@@ -300,6 +311,7 @@ class ImageRecords:
         :raises Invalid: no such user or group.
         """
         await self._sharing(
+            "image.unshare",
             image,
             user,
             group,
@@ -308,7 +320,7 @@ class ImageRecords:
         )
 
     async def _sharing(
-        self, image: Image, user: str, group: str, with_user: str, with_group: str
+        self, action: str, image: Image, user: str, group: str, with_user: str, with_group: str
     ) -> None:
         find, name, statement = (
             ("SELECT account_id FROM account WHERE user_name = %s", user, with_user)
@@ -321,7 +333,9 @@ class ImageRecords:
             if row is None:
                 kind = "user" if user else "group"
                 raise Invalid(f"There is no {kind} {name}.", field=kind)
-            await transaction.run(statement, (image.id, row[0]))
+            if await transaction.execute(statement, (image.id, row[0])):
+                detail = {"user": user} if user else {"group": group}
+                transaction.record(Change(action, image.path, detail))
 
         with translated(name=image.name):
             await self._pool.interact(work)
@@ -352,8 +366,9 @@ class ImageRecords:
 
         async def work(transaction: Transaction) -> int:
             expired = await transaction.run(EXPIRED, {"kept": kept})
-            for (image_id,) in expired:
+            for image_id, path in expired:
                 await drop_files(transaction, image_id)
+                transaction.record(Change("image.expire", path))
             return len(expired)
 
         return await self._pool.interact(work)

@@ -20,6 +20,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from repoman.audit import ORIGIN, Change
+from repoman.database.chain import append
 from repoman.database.dsn import connection_parameters
 from repoman.database.link import Link, LinkLost, Parameters, detached
 from repoman.database.links import Links
@@ -51,6 +53,7 @@ class Transaction:
     def __init__(self, link: Link, limit: float) -> None:
         self._link: Link | None = link
         self._limit = limit
+        self.changes: list[Change] = []
 
     async def run(self, sql: str, params: Parameters = ()) -> list[tuple[Any, ...]]:
         """Run a statement; answer its rows, none for one that returns nothing."""
@@ -63,6 +66,10 @@ class Transaction:
     async def execute(self, sql: str, params: Parameters = ()) -> int:
         """Run a statement; answer how many rows it touched."""
         return int((await self._send(sql, params)).rowcount)
+
+    def record(self, change: Change) -> None:
+        """Let the audit have a row for ``change`` when this transaction is committed."""
+        self.changes.append(change)
 
     async def allow(self, seconds: float) -> None:
         """Let each statement of this transaction take and wait this long, in seconds."""
@@ -172,6 +179,8 @@ class Pool:
         transaction = Transaction(link, self._limit)
         try:
             result = await work(transaction)
+            if transaction.changes:
+                await append(transaction, ORIGIN.get(), transaction.changes)
             await self._commit(link)
             return result
         except Exception:

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import evolve
 
+from repoman.audit import Change
 from repoman.database.pool import Pool, Transaction
 from repoman.errors import LengthMismatch, Missing, QuotaExceeded, TooManyUploads
 from repoman.interfaces import Reservation, UploadTerms, new_key
@@ -98,6 +99,9 @@ class UploadRecords:
             )
             if row is None:
                 raise Missing("The image was deleted or changed meanwhile.")
+            if terms.keep is not None:
+                detail = {"upload": key, "hypervisor": hypervisor, "size": terms.size}
+                transaction.record(Change("upload.begin", image.path, detail))
             return Reservation(key, room)
 
         return await self._pool.interact(work)

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from attrs import asdict
+
+from repoman.audit import Change
 from repoman.database.constraints import translated
 from repoman.database.listings import visible_to
 from repoman.database.pool import Pool, Transaction
@@ -82,6 +85,7 @@ async def insert(transaction: Transaction, new: NewUser) -> None:
     unknown = set(new.groups) - {name for (name,) in joined}
     if unknown:
         raise Invalid(f"There is no group {min(unknown)}.", field="groups")
+    transaction.record(Change("user.create", new.user_name, asdict(new, recurse=False)))
 
 
 async def _set_logins(
@@ -120,7 +124,7 @@ async def _lock(transaction: Transaction, account_id: int) -> tuple[Any, ...] | 
     )
 
 
-async def _remove_images(transaction: Transaction, account_id: int) -> None:
+async def _remove_images(transaction: Transaction, account_id: int) -> list[str]:
     await transaction.run(
         """
         WITH dropped AS (
@@ -134,7 +138,10 @@ async def _remove_images(transaction: Transaction, account_id: int) -> None:
         """,
         {"owner": account_id},
     )
-    await transaction.run("DELETE FROM image WHERE owner_id = %s", (account_id,))
+    rows = await transaction.run(
+        "DELETE FROM image WHERE owner_id = %s RETURNING name", (account_id,)
+    )
+    return sorted(name for (name,) in rows)
 
 
 class UserRecords:
@@ -223,9 +230,10 @@ class UserRecords:
                 row = await _lock(transaction, user.id)
                 if row is None:
                     return
-                await _remove_images(transaction, user.id)
+                names = await _remove_images(transaction, user.id)
                 await transaction.run("DELETE FROM account WHERE account_id = %s", (user.id,))
                 await transaction.run("DELETE FROM word WHERE word = %s AND kind = 'user'", row)
+                transaction.record(Change("user.delete", row[0], {"images": names}))
 
         await self._pool.interact(work)
 
@@ -252,3 +260,4 @@ async def _change(transaction: Transaction, user: User, changes: Mapping[str, An
         )
     if "client_dns" in changes or "issuer_dn" in changes:
         await _change_logins(transaction, user, changes)
+    transaction.record(Change("user.modify", row[0], changes))

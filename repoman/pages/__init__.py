@@ -32,7 +32,7 @@ class Pages:
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
         voice = Voice(answer.send, answer.refuse)
-        self._routes = Routes(app, repository.accounts, urls, voice)
+        self._routes = Routes(app, repository.accounts, urls, repository.audit, voice)
         tokens = Tokens(secret, clock)
         identity.add_routes(self._routes, repository, tokens)
         images.add_routes(self._routes, repository, clock)

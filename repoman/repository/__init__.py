@@ -8,9 +8,11 @@ from __future__ import annotations
 from attrs import frozen
 
 from repoman.repository.accounts import Accounts
+from repoman.repository.audit import Audit
 from repoman.repository.files import Files
 from repoman.repository.groups import Groups
 from repoman.repository.images import Images
+from repoman.repository.transfers import Transfers
 from repoman.repository.uploads import Uploads
 from repoman.repository.users import Users
 
@@ -25,3 +27,5 @@ class Repository:
     images: Images
     files: Files
     uploads: Uploads
+    audit: Audit
+    transfers: Transfers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import define
 
 from repoman.errors import (
     BlobDamaged,
@@ -64,9 +64,9 @@ and an earlier one of its kind to go on with, or ``None``.
 """
 
 
-@frozen
+@define
 class UploadLimits:
-    """What every upload is bound to.
+    """What every upload is bound to, until somebody sets it anew.
 
     :ivar max_upload: the largest file, in bytes.
     :ivar quota: of users without one of their own, in bytes.

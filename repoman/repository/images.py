@@ -64,7 +64,7 @@ def check_hypervisors(words: tuple[str, ...]) -> tuple[str, ...]:
 class Images:
     """The records of images, under the policy.
 
-    :param quota: of a user without one of their own, in bytes.
+    :ivar quota: of a user without one of their own, in bytes.
     :param discarded: called when there is work for the sweeper.
     """
 
@@ -72,7 +72,7 @@ class Images:
         self, records: IImageRecords, quota: int, discarded: Callable[[], object] = lambda: None
     ) -> None:
         self._records = records
-        self._quota = quota
+        self.quota = quota
         self._discarded = discarded
 
     async def find(self, caller: Caller, ref: ImageRef, action: str = "image.see") -> Image:
@@ -141,7 +141,7 @@ class Images:
             check_image_name(changes["name"])
         if "hypervisors" in changes:
             changes = {**changes, "hypervisors": check_hypervisors(changes["hypervisors"])}
-        return await self._records.change(image, changes, self._quota)
+        return await self._records.change(image, changes, self.quota)
 
     async def delete(self, caller: Caller, ref: ImageRef) -> None:
         """Remove the image; its bytes follow soon after."""

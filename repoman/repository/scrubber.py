@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from repoman.errors import BlobDamaged
@@ -29,14 +30,21 @@ class Scrubber:
         self._store = store
         self._busy = False
 
-    async def scrub(self) -> int:
-        """Read all files whose turn it is; answer how many turned out to be damaged."""
+    async def scrub(self, *, everything: IReactorTime | None = None) -> int:
+        """Read all files whose turn it is; answer how many turned out to be damaged.
+
+        :param everything: it is every file's turn; the clock tells which one had it.
+        """
         if self._busy:
             return 0
         self._busy = True
-        damaged = 0
+        damaged, began = 0, everything.seconds() if everything else 0.0
         try:
-            while (due := await self._records.due_for_scrub(AGAIN_AFTER)) is not None:
+            while True:
+                age = everything.seconds() - began if everything else AGAIN_AFTER
+                due = await self._records.due_for_scrub(age)
+                if due is None:
+                    break
                 if not await self._is_right(due):
                     damaged += await self._records.mark_damaged([due.blob])
         finally:

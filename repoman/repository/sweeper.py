@@ -32,7 +32,7 @@ class Inventory:
 class Sweeper:
     """Bytes go only after a committed record says that nobody may get them.
 
-    :param expired_kept: how long an expired image keeps its bytes, in seconds.
+    :ivar expired_kept: how long an expired image keeps its bytes, in seconds.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Sweeper:
         self._images = images
         self._records = records
         self._store = store
-        self._expired_kept = expired_kept
+        self.expired_kept = expired_kept
         self._sweeping = False
         self._again = False
 
@@ -69,7 +69,7 @@ class Sweeper:
 
     async def _sweep_once(self) -> int:
         await self._records.expire_leases()
-        while await self._images.expire_images(self._expired_kept) > 0:
+        while await self._images.expire_images(self.expired_kept) > 0:
             continue
         removed = 0
         while True:

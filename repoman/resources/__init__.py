@@ -8,10 +8,21 @@ from typing import Any, Protocol
 from klein import Klein
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 
 from repoman.errors import MethodNotAllowed, NoSuchRoute, NotIdentified, RepomanError, Unavailable
 from repoman.repository import Repository
-from repoman.resources import description, files, groups, images, uploads, users, whoami
+from repoman.resources import (
+    audit,
+    description,
+    files,
+    groups,
+    images,
+    transfers,
+    uploads,
+    users,
+    whoami,
+)
 from repoman.resources.asking import Routes
 from repoman.resources.origin import check_origin
 from repoman.resources.replies import refuse
@@ -57,8 +68,8 @@ class Root(Resource):
         # A doubled or final slash is another path: no redirects, no second spelling.
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
-        routes = Routes(app, repository.accounts, urls)
-        for noun in (description, whoami, users, groups, images, files, uploads):
+        routes = Routes(app, repository.accounts, urls, repository.audit)
+        for noun in (description, whoami, users, groups, images, files, uploads, audit, transfers):
             noun.add_routes(routes, repository)
         self.app = app
         self._routes = routes
@@ -112,20 +123,40 @@ def _is_public_path(request: Any) -> bool:
 
 
 class Gate(Resource):
-    """Stands where the API will be, and says "not yet" until it is there."""
+    """Stands where the API will be: lets requests wait for it, or says "not yet".
+
+    :ivar behind: the API; ``None`` until it is there.
+    """
 
     isLeaf = True
 
     def __init__(self) -> None:
         super().__init__()
         self.behind: Root | None = None
+        self._holds = True
+        self._held: list[Any] = []
 
     def render(self, request: Any) -> Any:
-        """Pass a request on, or refuse it for now."""
-        if self.behind is None:
-            refuse(request, Unavailable("The server waits for its database; try again soon."))
-            return b""
-        return self.behind.render(request)
+        """Pass a request on, hold it, or refuse it for now."""
+        if self.behind is not None:
+            return self.behind.render(request)
+        if self._holds:
+            self._held.append(request)
+            return NOT_DONE_YET
+        refuse(request, Unavailable("The server waits for its database; try again soon."))
+        return b""
+
+    def open(self, root: Root) -> None:
+        """The API is there."""
+        self.behind = root
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Hold nobody any more: it will take longer."""
+        self._holds = False
+        held, self._held = self._held, []
+        for request in held:
+            request.render(self)
 
     async def settle(self, reactor: Any, seconds: float) -> None:
         """Wait for all that is under way, also for what goes on without its client.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+from urllib.parse import unquote
 
 from attrs import frozen
 from klein import Klein
@@ -13,6 +14,7 @@ from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
+from repoman.audit import ORIGIN, Origin
 from repoman.errors import (
     ClientGone,
     Invalid,
@@ -22,8 +24,9 @@ from repoman.errors import (
 )
 from repoman.model import Caller
 from repoman.repository.accounts import Accounts
+from repoman.repository.audit import Audit
 from repoman.resources.replies import JSON, Voice
-from repoman.wire import Urls
+from repoman.wire import Urls, status_of
 
 log = Logger()
 
@@ -55,6 +58,9 @@ def check_text(name: str, value: str) -> str:
     return value
 
 
+READING = (b"GET", b"HEAD")
+"""The methods that change nothing."""
+
 Route = Callable[..., Awaitable[Any]]
 """Takes an Ask and the names in the path; ``None`` means that it has answered itself."""
 
@@ -65,8 +71,11 @@ class Routes:
     :param voice: in which what the routes return, and refusals, are written.
     """
 
-    def __init__(self, app: Klein, accounts: Accounts, urls: Urls, voice: Voice = JSON) -> None:
+    def __init__(
+        self, app: Klein, accounts: Accounts, urls: Urls, audit: Audit, voice: Voice = JSON
+    ) -> None:
         self._app = app
+        self._audit = audit
         self._accounts = accounts
         self._urls = urls
         self._voice = voice
@@ -88,11 +97,14 @@ class Routes:
 
     def _add(self, method: str, path: str, route: Route) -> None:
         def endpoint(request: Any, **names: str) -> Deferred[None]:
-            work = Deferred.fromCoroutine(self._answer(request, route, names))
-            self._running.add(work)
-            return detached(work.addBoth(self._ended, work))
+            return detached(self._run(self._answer(request, route, names)))
 
         self._app.route(path, methods=[method], endpoint=f"{method} {path}")(endpoint)
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
+        work = Deferred.fromCoroutine(coroutine)
+        self._running.add(work)
+        return work.addBoth(self._ended, work)
 
     def _ended(self, result: Any, work: Deferred[None]) -> Any:
         self._running.discard(work)
@@ -106,6 +118,7 @@ class Routes:
         try:
             caller = await self._caller(request)
             request.caller = caller
+            ORIGIN.set(_origin(request, caller))
             reply = await route(Ask(request, caller, self._urls), **names)
             if reply is not None:
                 self._voice.send(request, reply)
@@ -113,12 +126,22 @@ class Routes:
             request.abandon()
         except RepomanError as error:
             self._voice.refuse(request, error)
+            self._note_refusal(request, error)
         except Exception:
             log.failure("Request {id} failed", id=request.request_id)
             fault = RepomanError(f"A fault of ours; it is logged as {request.request_id}.")
             self._voice.refuse(request, fault)
 
+    def _note_refusal(self, request: Any, error: RepomanError) -> None:
+        """Let the audit know what a known user wanted to change and may not."""
+        caller = getattr(request, "caller", None)
+        if caller and caller.user and request.method not in READING and status_of(error) < 500:
+            action = error.rule or request.method.decode("ascii").lower()
+            subject = unquote(request.path.decode("ascii", "replace")).removeprefix("/api/")
+            self._run(self._audit.refused(action, subject, error))
+
     async def _caller(self, request: Any) -> Caller:
+        ORIGIN.set(_origin(request, Caller(None)))  # a first login changes something itself
         peer = request.peer
         if peer is None:
             return Caller(None, reason="This endpoint knows nobody; use https.")
@@ -132,6 +155,16 @@ class Routes:
             self._voice.refuse(request, MethodNotAllowed(text, allowed=allowed))
         else:
             self._voice.refuse(request, NoSuchRoute("There is nothing at this address."))
+
+
+def _origin(request: Any, caller: Caller) -> Origin:
+    identity = request.peer.identity if request.peer else None
+    return Origin(
+        user=caller.user.user_name if caller.user else "",
+        dn=identity.subject if identity else "",
+        address=str(getattr(request.client, "host", "")),
+        request_id=request.request_id,
+    )
 
 
 def detached(work: Deferred[Any]) -> Deferred[Any]:

@@ -68,12 +68,16 @@ def refined(ask: Ask, scope: Listing) -> Listing:
         hypervisor=ask.query("hypervisor"),
         sort=column,
         descending=sort.startswith("-"),
-        limit=_limit(ask.query("limit")),
+        limit=read_limit(ask.query("limit")),
         after=_after(ask.query("after"), column),
     )
 
 
-def _limit(text: str | None) -> int | None:
+def read_limit(text: str | None) -> int | None:
+    """How many a page shall have; ``None`` if the query does not say.
+
+    :raises Invalid: nothing that it could have.
+    """
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= FULL_PAGE):

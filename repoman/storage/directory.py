@@ -41,7 +41,7 @@ class DirectoryStore:
     """A blob store in a directory; see :class:`repoman.interfaces.IBlobStore`.
 
     :param repository_id: what ``REPO_ID`` must say.
-    :param reserve: room never used: a float is a share of the filesystem, an
+    :ivar reserve: room never used: a float is a share of the filesystem, an
         int bytes.
     :param may_create: an empty root becomes a new store.  Say no when the
         database knows of blobs: then an empty root is a missing mount.
@@ -61,7 +61,7 @@ class DirectoryStore:
         self._reactor = reactor
         self._at = Layout(os.fspath(root))
         self._repository_id = repository_id
-        self._reserve = reserve
+        self.reserve = reserve
         self._may_create = may_create
         self._flusher = Flusher(reactor, self._at.root)
         self._unflushed = Unflushed(UNFLUSHED, UNFLUSHED_EACH)
@@ -76,7 +76,10 @@ class DirectoryStore:
         try:
             wrong = await self._flusher.ask("prepare", self._repository_id, self._may_create)
         except OSError as error:
-            wrong = f"The blob store {self._at.root} cannot be used: {error.strerror}."
+            wrong = (
+                f"The blob store {self._at.root} cannot be used: {error.strerror}: mend that, "
+                "or name another place in [storage] directory."
+            )
         except StoreUnavailable as error:
             wrong = error.message
         if wrong:
@@ -91,8 +94,8 @@ class DirectoryStore:
         """The room left above the reserve."""
         found = os.statvfs(self._at.root)
         total = found.f_blocks * found.f_frsize
-        share = isinstance(self._reserve, float)
-        kept = int(self._reserve * total) if share else int(self._reserve)
+        share = isinstance(self.reserve, float)
+        kept = int(self.reserve * total) if share else int(self.reserve)
         return Room(max(0, found.f_bavail * found.f_frsize - kept), total)
 
     async def create(self, key: str, size: int | None) -> DirectoryWriter:

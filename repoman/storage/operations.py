@@ -51,13 +51,13 @@ def prepare(at: Layout, fd: int, repository_id: str, may_create: bool) -> str:
             found = file.read().strip()
     except FileNotFoundError:
         if not may_create or _in_use(at.root):
-            return f"{at.root} is not a blob store (no REPO_ID): is it mounted?"
+            return f"{at.root} is not a blob store (no REPO_ID): mount it, or restore a backup."
         _write_id(at, repository_id)
     else:
         if found != repository_id:
             return (
                 f"{at.root} belongs to repository {found}, the database to {repository_id}: "
-                "one of the two is the wrong one."
+                "mount the right store, or mend [storage] directory or [database] dsn."
             )
     for name in (at.incoming, at.quarantine, at.data):
         os.makedirs(name, exist_ok=True)

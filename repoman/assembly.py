@@ -1,0 +1,121 @@
+"""The repository, put together from its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from attrs import frozen
+
+from repoman.config import Config, Limits
+from repoman.database.accounts import AccountRecords
+from repoman.database.audit import AuditRecords
+from repoman.database.blobs import BlobRecords
+from repoman.database.groups import GroupRecords
+from repoman.database.images import ImageRecords
+from repoman.database.pool import Pool
+from repoman.database.users import UserRecords
+from repoman.interfaces import Clock, IConsuming
+from repoman.repository import Repository
+from repoman.repository.accounts import Accounts
+from repoman.repository.audit import Audit
+from repoman.repository.files import Files, UploadLimits
+from repoman.repository.groups import Groups
+from repoman.repository.images import Images
+from repoman.repository.scrubber import Scrubber
+from repoman.repository.sweeper import Sweeper
+from repoman.repository.transfers import Transfers
+from repoman.repository.uploads import Uploads
+from repoman.repository.users import Users
+from repoman.settings import Share
+from repoman.storage.directory import DirectoryStore
+from repoman.streams import Digesting
+from repoman.transfers import Transfer
+
+
+@frozen
+class Assembly:
+    """A repository, and who looks after its bytes.
+
+    :ivar bounds: of uploads.
+    """
+
+    repository: Repository
+    sweeper: Sweeper
+    scrubber: Scrubber
+    store: DirectoryStore
+    bounds: UploadLimits
+
+
+async def make_store(reactor: Any, config: Config, blobs: BlobRecords) -> DirectoryStore:
+    """The store that the configuration names, not yet started."""
+    return DirectoryStore(
+        reactor,
+        config.storage.directory,
+        repository_id=await blobs.repository_id(),
+        reserve=_reserve(config.limits),
+        may_create=not await blobs.any_present(),
+    )
+
+
+def assemble(
+    config: Config,
+    pool: Pool,
+    store: DirectoryStore,
+    clock: Clock,
+    discarded: Callable[[], object],
+    running: Callable[[], Iterable[Transfer]],
+) -> Assembly:
+    """Put a repository together.
+
+    :param discarded: called when there is work for the sweeper.
+    :param running: answers which transfers run.
+    """
+    limits, blobs, records = config.limits, BlobRecords(pool), ImageRecords(pool)
+    users, bounds = UserRecords(pool), UploadLimits(0, 0, 0, 0.0)
+    images = Images(records, limits.quota, discarded)
+    assembly = Assembly(
+        Repository(
+            make_accounts(config, pool),
+            Users(users),
+            Groups(GroupRecords(pool), users),
+            images,
+            Files(images, blobs, store, _digesting, bounds, clock, discarded),
+            Uploads(images, blobs, store, _digesting, bounds, discarded),
+            Audit(AuditRecords(pool), 0.0),
+            Transfers(running),
+        ),
+        Sweeper(records, blobs, store, 0.0),
+        Scrubber(blobs, store),
+        store,
+        bounds,
+    )
+    apply_limits(assembly, config)
+    return assembly
+
+
+def apply_limits(assembly: Assembly, config: Config) -> None:
+    """Let ``[limits]`` and ``audit_kept`` be those of ``config`` from now on."""
+    limits, bounds = config.limits, assembly.bounds
+    bounds.max_upload, bounds.quota = limits.max_upload, limits.quota
+    bounds.uploads, bounds.keep = limits.uploads, float(limits.partial_uploads)
+    assembly.repository.images.quota = limits.quota
+    assembly.sweeper.expired_kept = float(limits.expired_kept)
+    assembly.store.reserve = _reserve(limits)
+    assembly.repository.audit.kept = float(config.log.audit_kept)
+
+
+def _reserve(limits: Limits) -> float | int:
+    reserve = limits.disk_reserve
+    return reserve.percent / 100 if isinstance(reserve, Share) else reserve.size
+
+
+def make_accounts(config: Config, pool: Pool) -> Accounts:
+    """Who logs in as whom."""
+    return Accounts(AccountRecords(pool), config.tls.limited_proxies)
+
+
+def _digesting(
+    consumer: IConsuming, limit: int, names: Iterable[str], start: int, previous: Digesting | None
+) -> Digesting:
+    return Digesting(consumer, limit=limit, algorithms=names, start=start, previous=previous)

@@ -1,0 +1,213 @@
+"""A backup of a running server is a server again, elsewhere; anything less is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import on_server
+from tests.server import Daemon
+from tests.test_audit import rows
+from tests.test_operator import operate
+
+EARLIER = """
+DELETE FROM schema_version WHERE number > 2; DROP TABLE audit_chain, audit;
+DROP INDEX blob_scrubbed; ALTER TABLE blob DROP scrubbed, DROP stamp
+"""
+CONTENT = {"one": os.urandom(300_000), "two": b"", "three": b"3" * 1000}
+
+
+def fill(daemon: Daemon) -> None:
+    for name, content in CONTENT.items():
+        daemon.admin.ask("POST", "/api/images", form={"name": name})
+        assert daemon.admin.ask("PUT", f"/api/images/raw/{name}", body=content).status == 200
+
+
+def served(daemon: Daemon) -> dict[str, bytes]:
+    names = [url.rpartition("/")[2] for url in daemon.admin.ask("GET", "/api/images").json]
+    return {name: daemon.admin.ask("GET", f"/api/images/raw/{name}").body for name in names}
+
+
+def elsewhere(daemon: Daemon, directory: Path) -> Daemon:
+    """An empty host for the same people: other ports, other directories, the same CA."""
+    directory.mkdir()
+    other = Daemon(directory)
+    shutil.rmtree(other.ca_directory)
+    shutil.copytree(daemon.ca_directory, other.ca_directory)
+    for name in ("hostcert.pem", "hostkey.pem", "admins"):
+        shutil.copy2(daemon.directory / name, directory / name)
+    other.admin.proxy, other.admin.dn = daemon.admin.proxy, daemon.admin.dn
+    return other
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Daemon:
+    (tmp_path / "source").mkdir()
+    return Daemon(tmp_path / "source")
+
+
+def blobs(daemon: Daemon) -> list[Path]:
+    return sorted((daemon.directory / "state" / "blobs" / "data").glob("*/*"))
+
+
+def test_a_running_server_is_saved_and_comes_back_on_an_empty_host(
+    source: Daemon, tmp_path: Path
+) -> None:
+    with source.running():
+        fill(source)
+        saved = operate("backup", tmp_path / "saved", "-c", source.config)
+        assert (saved.returncode, saved.stderr) == (0, ""), saved
+        assert "3 files of 301000 bytes, each as it was stored" in saved.stdout
+        source.admin.ask("DELETE", "/api/images/one")
+    other = elsewhere(source, tmp_path / "other")
+    done = operate("restore", tmp_path / "saved", "-c", other.config)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    with other.running():
+        assert served(other) == CONTENT
+        assert "reading it again" not in other.log.read_text()
+        assert rows(other, "action=repository.restore")[0]["user"] == "(operator)"
+        assert operate("verify-audit", "-c", other.config).returncode == 0
+
+
+def test_what_is_deleted_while_it_is_saved_is_saved(source: Daemon, tmp_path: Path) -> None:
+    # The command is held between the dump and the files until the sweeper would have had them.
+    pipe = tmp_path / "hold"
+    os.mkfifo(pipe)
+    with source.running():
+        fill(source)
+        found: list[object] = []
+        slow = f"import os; open({str(pipe)!r}).read()"
+        (tmp_path / "usercustomize").mkdir()
+        (tmp_path / "usercustomize" / "sitecustomize.py").write_text(
+            "import repoman.operator.saving as s\n"
+            "listed = s.saved_blobs\n"
+            "async def late(t):\n"
+            f"    {slow}\n"
+            "    return await listed(t)\n"
+            "s.saved_blobs = late\n"
+        )
+        command = threading.Thread(
+            target=lambda: found.append(
+                operate("backup", tmp_path / "saved", "-c", source.config,
+                        path=tmp_path / "usercustomize")
+            )
+        )  # fmt: skip
+        command.start()
+        with pipe.open("w"):  # opened as soon as the command reads it
+            source.admin.ask("DELETE", "/api/images/one")
+            time.sleep(2)
+            assert len(blobs(source)) == 3, "the sweeper waits for the backup"
+        command.join()
+        assert found[0].returncode == 0, found  # type: ignore[attr-defined]
+        source.admin.ask("DELETE", "/api/images/three")
+        end = time.monotonic() + 20
+        while len(blobs(source)) > 1:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    other = elsewhere(source, tmp_path / "other")
+    assert operate("restore", tmp_path / "saved", "-c", other.config).returncode == 0
+    with other.running():
+        assert served(other) == CONTENT
+
+
+def test_later_backups_link_to_the_files_of_an_earlier_one(source: Daemon, tmp_path: Path) -> None:
+    with source.running():
+        fill(source)
+        assert operate("backup", tmp_path / "monday", "-c", source.config).returncode == 0
+        source.admin.ask("PUT", "/api/images/raw/three", body=b"new")
+        options = ["--since", str(tmp_path / "monday"), "-c", str(source.config)]
+        assert operate("backup", tmp_path / "tuesday", *options).returncode == 0
+    links = [path.stat().st_nlink for path in (tmp_path / "tuesday" / "blobs").glob("data/*/*")]
+    assert sorted(links)[:3] == [1, 2, 2]
+
+
+def test_a_file_that_is_not_what_was_stored_is_not_saved_but_said(
+    source: Daemon, tmp_path: Path
+) -> None:
+    with source.running():
+        fill(source)
+    bad = max(blobs(source), key=lambda path: path.stat().st_size)
+    bad.write_bytes(b"x" * 300_000)
+    saved = operate("backup", tmp_path / "saved", "-c", source.config)
+    assert saved.returncode == 1
+    assert saved.stderr == f"{bad.name} is missing or not what was stored, and not saved.\n"
+    other = elsewhere(source, tmp_path / "other")
+    done = operate("restore", tmp_path / "saved", "-c", other.config)
+    assert done.returncode == 1
+    assert "1 files are not in the backup: they are marked damaged" in done.stderr
+    with other.running():
+        assert other.admin.ask("GET", "/api/images/raw/one").status == 500
+        assert other.admin.ask("GET", "/api/images/raw/three").body == CONTENT["three"]
+
+
+def test_files_newer_than_the_restored_database_are_put_away(
+    source: Daemon, tmp_path: Path
+) -> None:
+    with source.running():
+        fill(source)
+        assert operate("backup", tmp_path / "saved", "-c", source.config).returncode == 0
+        source.admin.ask("POST", "/api/images", form={"name": "late"})
+        source.admin.ask("PUT", "/api/images/raw/late", body=b"newer than the backup")
+    shutil.rmtree(source.directory / "state" / "database")
+    done = operate("restore", tmp_path / "saved", "-c", source.config)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    with source.running():
+        assert served(source) == CONTENT
+        quarantine = source.directory / "state" / "blobs" / "quarantine"
+        end = time.monotonic() + 20
+        while not list(quarantine.iterdir()):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        [late] = quarantine.iterdir()
+        assert late.read_bytes() == b"newer than the backup"
+
+
+def test_nothing_is_restored_over_something_or_from_nothing(source: Daemon, tmp_path: Path) -> None:
+    with source.running():
+        fill(source)
+        saved = tmp_path / "saved"
+        assert operate("backup", saved, "-c", source.config).returncode == 0
+        again = operate("backup", saved, "-c", source.config)
+        assert again.stderr == f"{saved} is not empty: name a new directory\n"
+        over = operate("restore", saved, "-c", source.config)
+        assert over.returncode == 1
+        assert "is not empty" in over.stderr
+        assert served(source) == CONTENT
+    other = elsewhere(source, tmp_path / "other")
+    nothing = operate("restore", tmp_path / "other", "-c", other.config)
+    assert "is no whole backup (no manifest.json)" in nothing.stderr
+    with (saved / "database.dump").open("r+b") as file:
+        file.seek(100)
+        file.write(b"bent")
+    bent = operate("restore", saved, "-c", other.config)
+    assert "database.dump is not what was saved" in bent.stderr
+    assert not (other.directory / "state").exists()
+
+
+def test_tables_go_forwards_at_a_start_and_a_backup_of_a_newer_release_is_refused(
+    source: Daemon, tmp_path: Path
+) -> None:
+    saved = tmp_path / "saved"
+    with source.running():
+        fill(source)
+        # As an earlier release had it: without what the newest migrations have made.
+        on_server(source.dsn, EARLIER)
+        source.process.kill()  # type: ignore[union-attr]
+        source.stop()
+    with source.running():  # forwards, at the start
+        assert served(source) == CONTENT
+        assert operate("backup", saved, "-c", source.config).returncode == 0
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest["schema"] += 1
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    other = elsewhere(source, tmp_path / "other")
+    done = operate("restore", saved, "-c", other.config)
+    assert done.returncode == 1
+    assert "knows versions up to" in done.stderr
+    assert not (other.directory / "state").exists()
