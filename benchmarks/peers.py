@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from attrs import frozen
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.server import Daemon, free_ports
@@ -36,6 +38,53 @@ http {{
 }}
 """
 
+APACHE = """
+ServerRoot {place}
+PidFile {place}/pid
+ErrorLog {place}/error.log
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule ssl_module /usr/lib/apache2/modules/mod_ssl.so
+LoadModule dav_module /usr/lib/apache2/modules/mod_dav.so
+LoadModule dav_fs_module /usr/lib/apache2/modules/mod_dav_fs.so
+ServerName localhost
+StartServers 1
+ServerLimit 1
+Listen 127.0.0.1:{port}
+DavLockDB {place}/lock
+DocumentRoot {place}/root
+SSLEngine on
+SSLCertificateFile {place}/hostcert.pem
+SSLCertificateKeyFile {place}/hostkey.pem
+SSLCACertificateFile {place}/ca.pem
+SSLProtocol TLSv1.3
+SSLVerifyClient optional
+<Directory {place}/root>
+    Require all granted
+    Dav on
+</Directory>
+"""
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory that a process has held since :func:`forget_peak`, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM"))
+
+
+def forget_peak(pid: int) -> None:
+    """Let :func:`peak_memory` begin anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def wait_until_idle(pid: int) -> None:
+    """Until a server does nothing by itself any more: digests, flushes, write-back."""
+    quiet = 0
+    while quiet < 4:
+        before = cpu(pid)
+        time.sleep(0.25)
+        quiet = quiet + 1 if cpu(pid) - before < 0.02 else 0
+
 
 def cpu(pid: int) -> float:
     """CPU-seconds of a process and of all its descendants so far."""
@@ -53,26 +102,76 @@ def cpu(pid: int) -> float:
     return total
 
 
+@frozen
+class Peer:
+    """A server to compare with.
+
+    :ivar file: the URL of a file to fetch: ``image`` in ``root``.
+    :ivar upload: the URL to put a file to; empty if it takes none.
+    :ivar root: the directory that it serves.
+    :ivar pid: of the process whose CPU counts, with its descendants.
+    """
+
+    name: str
+    file: str
+    upload: str
+    root: Path
+    pid: int
+
+
 @contextmanager
-def nginx(place: Path, daemon: Daemon) -> Iterator[tuple[str, int]]:
-    """An nginx with the host certificate of ``daemon``; yields its URL and pid."""
-    if shutil.which("nginx") is None:
-        sys.exit("nginx is not installed: apt install nginx-light")
+def nginx(place: Path, daemon: Daemon) -> Iterator[Peer]:
+    """An nginx with the host certificate of ``daemon``."""
+    with _beside(place, daemon, "nginx", NGINX, "nginx", "-c") as peer:
+        yield peer
+
+
+@contextmanager
+def apache(place: Path, daemon: Daemon) -> Iterator[Peer]:
+    """An Apache with the host certificate of ``daemon``."""
+    with _beside(place, daemon, "apache", APACHE, "apache2", "-D", "FOREGROUND", "-f") as peer:
+        yield peer
+
+
+@contextmanager
+def _beside(
+    place: Path, daemon: Daemon, name: str, text: str, program: str, *options: str
+) -> Iterator[Peer]:
+    if shutil.which(program) is None:
+        sys.exit(f"{program} is not installed: apt install nginx-light apache2")
     (place / "root" / "up").mkdir(parents=True)
-    for name in ("hostcert.pem", "hostkey.pem"):
-        shutil.copy(daemon.directory / name, place)
+    for one in ("hostcert.pem", "hostkey.pem"):
+        shutil.copy(daemon.directory / one, place)
     (place / "ca.pem").write_bytes(next(daemon.ca_directory.glob("*.0")).read_bytes())
     [port] = free_ports(1)
     user = "root" if os.geteuid() == 0 else "nobody"
-    config = place / "nginx.conf"
-    config.write_text(NGINX.format(place=place, port=port, user=user))
-    process = subprocess.Popen(["nginx", "-c", str(config)], stderr=subprocess.DEVNULL)
+    config = place / "server.conf"
+    config.write_text(text.format(place=place, port=port, user=user))
+    process = subprocess.Popen([program, *options, str(config)], stderr=subprocess.DEVNULL)
+    url = f"https://localhost:{port}"
     try:
-        time.sleep(0.5)
-        yield f"https://localhost:{port}", process.pid
+        time.sleep(1)
+        yield Peer(name, f"{url}/image", f"{url}/up/image", place / "root", process.pid)
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def stock(place: Path, daemon: Daemon) -> Iterator[Peer]:
+    """A second daemon of ours, that finds Twisted's and pyOpenSSL's ways only."""
+    other = Daemon(place)
+    other.twistd = [sys.executable, Path(__file__).with_name("stock_twistd.py")]
+    with other.running():
+        assert other.process is not None
+        other.admin.ask("POST", "/api/images", form={"name": "image"})
+        (place / "root").mkdir()
+        url = f"{other.url}/api/images/raw/{other.admin.name}/image"
+        yield Peer("stock", url, url, place / "root", other.process.pid)
+
+
+PEERS = {"nginx": nginx, "apache": apache, "stock": stock}
+"""The servers that transfers can be compared with."""
 
 
 def curl(daemon: Daemon, certificate: Path, key: Path, *arguments: object) -> None:

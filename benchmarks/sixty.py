@@ -18,7 +18,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from peers import Daemon, nginx
+from peers import Daemon, Peer, nginx, wait_until_idle
 
 from repoman.settings import size
 
@@ -57,23 +57,23 @@ def main() -> None:
         (place / "ours").mkdir()
         (place / "nginx").mkdir()
         daemon = stack.enter_context(Daemon(place / "ours").running())
-        theirs, _ = stack.enter_context(nginx(place / "nginx", daemon))
-        measure(daemon, theirs, place, options.clients, options.size)
+        peer = stack.enter_context(nginx(place / "nginx", daemon))
+        measure(daemon, peer, place, options.clients, options.size)
 
 
-def measure(daemon: Daemon, theirs: str, place: Path, clients: int, length: int) -> None:
+def measure(daemon: Daemon, peer: Peer, place: Path, clients: int, length: int) -> None:
     """Let both serve, one after the other."""
-    source = place / "nginx" / "root" / "image"
+    source = peer.root / "image"
     source.write_bytes(os.urandom(length))
     daemon.admin.ask("POST", "/api/images", form={"name": "image"})
     stored = daemon.admin.ask("PUT", "/api/images/raw/image", body=source.read_bytes())
     assert stored.status == 200, stored
-    time.sleep(3)
     assert daemon.process is not None
+    wait_until_idle(daemon.process.pid)
     pid, total = daemon.process.pid, clients * length / 1e6
     speeds = {}
     for name, url in {
-        "nginx": f"{theirs}/image",
+        "nginx": peer.file,
         "repoman": f"{daemon.url}/api/images/raw/image",
     }.items():
         idle, most, threads, slowest_small = resident(pid), 0, 0, 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import resource
 import sys
@@ -24,6 +25,12 @@ from repoman.errors import Misconfigured, RepomanError
 
 DESCRIPTORS = 1 << 16
 """The most that are of use."""
+
+LARGE_BLOCK = 4 << 20
+"""Bytes from which a block of memory is the kernel's own business."""
+
+KEPT_FREE = 16 << 20
+"""Bytes of freed memory that the process keeps at most."""
 
 log = Logger()
 
@@ -60,6 +67,7 @@ def makeService(options: Options) -> IService:
 
     use_monotonic_clock(reactor)
     allow_many_descriptors()
+    keep_freed_memory()
     try:
         reread = partial(load, options["config"])
         service = make_service(reactor, reread(), reread)
@@ -84,6 +92,19 @@ def allow_many_descriptors() -> None:
     wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, DESCRIPTORS)
     if wanted > usual != resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def keep_freed_memory() -> None:
+    """Keep the memory that a transfer frees after each piece: it asks for it again at once.
+
+    glibc would return blocks of 128 KiB and more to the kernel, and take each anew as 64
+    pages to be cleared, which can cost more than the encryption (docs/performance.md).
+    Where the C library has no ``mallopt``, nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, LARGE_BLOCK)  # M_MMAP_THRESHOLD
+        mallopt(-1, KEPT_FREE)  # M_TRIM_THRESHOLD
 
 
 def _lines(error: RepomanError) -> list[str]:

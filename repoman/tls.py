@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from repoman.ciphers import cipher_lists
 from repoman.errors import CredentialProblem, TrustUnreadable
 from repoman.gsi.advice import VERIFY_ERRORS, own_error
 from repoman.gsi.ca_directory import CADirectory, build, fingerprint, read_authorities, read_files
@@ -41,9 +42,6 @@ __all__ = ["NO_CERTIFICATE", "ClientTLS", "Peer", "ServerTLS", "TlsSettings"]
 
 VERIFY_DEPTH: Final = 12
 """The longest chain; OpenSSL knows no limit of its own."""
-
-CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:@SECLEVEL=2"
-"""For TLS 1.2.  Level 2: no RSA below 2048 bits, no SHA-1, no MD5."""
 
 LINES_A_MINUTE: Final = 60
 """How many refused handshakes and credentials are logged at most."""
@@ -269,10 +267,12 @@ def _context(
         )
     context = SSL.Context(method)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_options(_OPTIONS)
+    context.set_options(_OPTIONS | SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    context.set_cipher_list(CIPHERS)
+    tls12, tls13 = cipher_lists()
+    context.set_cipher_list(tls12)
+    context.set_tls13_ciphersuites(tls13)
     context.set_verify_depth(VERIFY_DEPTH)
     if credential is not None:
         context.use_certificate(credential.certificate)

@@ -7,13 +7,14 @@ nothing is queued before it, and all records of one read are delivered at once.
 
 Everything else (handshake, buffering while OpenSSL wants to read, shutdown,
 producers) stays Twisted's.  This module knows private names of
-:mod:`twisted.protocols.tls` and of TCP transports; where they are missing, it
-does nothing, and Twisted's own way remains.  The tests pin both.
+:mod:`twisted.protocols.tls`, of TCP transports and of pyOpenSSL; where they are
+missing, it does nothing, and their own ways remain.  The tests pin both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from OpenSSL.SSL import Error, WantReadError, ZeroReturnError
@@ -43,6 +44,17 @@ PRIVATE = (
 
 
 _CLOSED = Failure(ConnectionDone())
+
+_scratch = memoryview(bytearray(2 * READ))
+"""One for all connections: what is put here is sent, or copied, before anything else happens."""
+
+_openssl: Any = None
+"""pyOpenSSL's own OpenSSL, and where ``_scratch`` is for it."""
+
+with suppress(ImportError, AttributeError):
+    from OpenSSL._util import ffi, lib
+
+    _openssl = (lib, ffi.from_buffer(_scratch)) if lib.SSL_read and lib.BIO_read else None
 
 
 class FlowingTLSTransport(BufferingTLSTransport):
@@ -77,57 +89,85 @@ class FlowingTLSTransport(BufferingTLSTransport):
         view, sent = memoryview(data), 0
         try:
             while sent < len(view):
-                sent += self._tlsConnection.send(view[sent : sent + RECORD])
+                sent += self._tlsConnection.send(view[sent:])
         except WantReadError:
-            self._flush_ciphertext(sent)
+            self._flush_ciphertext()
             self._bufferedWrite(bytes(view[sent:]))
         except Error:
             self._tlsShutdownFinished(Failure())
         else:
-            self._flush_ciphertext(sent)
+            self._flush_ciphertext()
 
-    def _flush_ciphertext(self, encrypted: int) -> None:
-        # A record's header and tag take 22 bytes (RFC 8446 section 5.2).
-        room = encrypted + 64 * (encrypted // RECORD + 2)
-        while True:
-            try:
-                ciphertext = self._tlsConnection.bio_read(max(room, RECORD))
-            except WantReadError:
+    def _flush_ciphertext(self) -> None:
+        while count := take_ciphertext(self._tlsConnection):
+            self._send(_scratch[:count])
+            if count < len(_scratch):
                 return
-            self._send(ciphertext)
 
-    def _send(self, ciphertext: bytes) -> None:
+    def _send(self, ciphertext: memoryview) -> None:
         tcp: Any = self.transport
+        count = 0
         if _is_idle(tcp):
-            try:
+            # Full, or broken: the ordinary way finds out which.
+            with suppress(OSError):
                 count = tcp.socket.send(ciphertext)
-            except OSError:
-                count = 0  # full, or broken: the ordinary way finds out which
-            if count == len(ciphertext):
-                return
-            ciphertext = ciphertext[count:]
-        tcp.write(ciphertext)
+        if count < len(ciphertext):
+            tcp.write(bytes(ciphertext[count:]))
 
     def _flushReceiveBIO(self) -> None:
-        pieces: list[bytes] = []
+        count = 0
         try:
             while not self._lostTLSConnection:
-                pieces.append(self._tlsConnection.recv(RECORD))
+                if count > len(_scratch) - RECORD:
+                    self._deliver(count)
+                    count = 0
+                else:
+                    count += take_plaintext(self._tlsConnection, count)
         except WantReadError:
-            self._deliver(pieces)
+            self._deliver(count)
         except ZeroReturnError:
-            self._deliver(pieces)
+            self._deliver(count)
             self._shutdownTLS()
             self._tlsShutdownFinished(None)
         except Error:
             broken = Failure()
-            self._deliver(pieces)
+            self._deliver(count)
             self._tlsShutdownFinished(broken)
         self._flushSendBIO()
 
-    def _deliver(self, pieces: list[bytes]) -> None:
-        if pieces and not self._aborted:
-            self.wrappedProtocol.dataReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+    def _deliver(self, count: int) -> None:
+        if count and not self._aborted:
+            self.wrappedProtocol.dataReceived(bytes(_scratch[:count]))
+
+
+def take_ciphertext(connection: Any) -> int:
+    """Move what is to be sent to the beginning of ``_scratch``; answer how many bytes."""
+    if _openssl and hasattr(connection, "_from_ssl"):
+        lib, pointer = _openssl
+        # Not bio_read: it makes a new object of each piece, and the kernel new pages for it.
+        bio = connection._from_ssl  # noqa: SLF001 # pyOpenSSL has no way without a copy
+        return max(int(lib.BIO_read(bio, pointer, len(_scratch))), 0)
+    try:
+        ciphertext = connection.bio_read(len(_scratch))
+    except WantReadError:
+        return 0
+    _scratch[: len(ciphertext)] = ciphertext
+    return len(ciphertext)
+
+
+def take_plaintext(connection: Any, place: int) -> int:
+    """Decrypt one record into ``_scratch``; answer how many bytes.
+
+    :raises OpenSSL.SSL.Error: as ``Connection.recv`` does.
+    """
+    if _openssl and hasattr(connection, "_ssl") and hasattr(connection, "_raise_ssl_error"):
+        lib, pointer = _openssl
+        tls = connection._ssl  # noqa: SLF001 # the same
+        count = int(lib.SSL_read(tls, pointer + place, len(_scratch) - place))
+        if count <= 0:
+            connection._raise_ssl_error(tls, count)  # noqa: SLF001 # as its own recv does
+        return count
+    return int(connection.recv_into(_scratch[place : place + RECORD]))
 
 
 def _is_idle(tcp: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from typing import Any
@@ -55,6 +56,7 @@ class Creator:
     def __init__(self, grid: Grid) -> None:
         certificate, key = grid.host("localhost")
         self._context = SSL.Context(SSL.TLS_METHOD)
+        self._context.set_options(SSL.OP_NO_RENEGOTIATION)
         self._context.use_certificate_file(str(certificate))
         self._context.use_privatekey_file(str(key))
 
@@ -152,13 +154,17 @@ class _Once(Factory):  # type: ignore[type-arg]
     def clientConnectionLost(self, connector: object, reason: Failure) -> None: ...
 
 
-@pytest.fixture(params=["flowing", "twisted"])
-def make(request: pytest.FixtureRequest, grid: Grid) -> Any:
+@pytest.fixture(params=["flowing", "public", "twisted"])
+def make(request: pytest.FixtureRequest, grid: Grid, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Ours; ours where pyOpenSSL has changed inside; and Twisted's own, which sets the pattern."""
+    if request.param == "public":
+        monkeypatch.setattr(tls_flow, "_openssl", None)
+
     def build(recorder: Recorder) -> Line:
         wrapped = Factory.forProtocol(lambda: recorder)  # type: ignore[arg-type]
         wrapped.noisy = False
         creator = Creator(grid)
-        if request.param == "flowing":
+        if request.param != "twisted":
             factory: Any = tls_factory(creator, wrapped, reactor)
         else:
             factory = TLSMemoryBIOFactory(creator, False, wrapped, reactor)
@@ -300,6 +306,40 @@ async def test_an_abort_delivers_nothing_more(make: Any) -> None:
     await line.server.lost
     await line.lost
     assert len(line.received) < len(CONTENT)
+    await line.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_renegotiation_is_refused_and_what_came_before_it_is_kept(make: Any) -> None:
+    line = make(Recorder())
+    await line.connect()
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    client = SSL.Connection(context, None)
+    client.set_connect_state()
+
+    async def exchange(step: Any) -> None:
+        with contextlib.suppress(SSL.WantReadError):
+            step()
+        with contextlib.suppress(SSL.WantReadError):
+            line.raw.write(client.bio_read(MIB))
+        await deferLater(reactor, 0.05)
+        if line.arrived:
+            client.bio_write(bytes(line.arrived))
+            line.arrived.clear()
+
+    line.arrived, line.raw.protocol.dataReceived = (
+        bytearray(),
+        lambda data: line.arrived.extend(data),
+    )
+    for _ in range(3):
+        await exchange(client.do_handshake)
+    await exchange(lambda: client.send(b"before"))
+    assert bytes(line.server.received) == b"before"
+    assert client.renegotiate()
+    await exchange(client.do_handshake)
+    with pytest.raises(SSL.Error, match="no renegotiation"):
+        client.recv(1)
     await line.close()
 
 
