@@ -3,6 +3,7 @@
 # make test     everything the tests need, and the tests
 # make test-faults  hundreds of kills, power cuts, slow disks: half an hour
 # make scoreboard   every fault test, and what it showed, as one table
+# make pictures the pages in docs/pictures, made anew; all others in build/pictures
 # make lint     ruff, mypy and the news
 # make wheel    the wheel, in dist/
 # make share    the manual page and the shells' completions, made anew
@@ -28,7 +29,7 @@ BIN := $(abspath $(VENV))/bin
 TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace \
          e2fsprogs rsync qemu-utils qemu-block-extra zsh fish chromium openssl wget
 
-.PHONY: help demo run test test-faults scoreboard tools lint wheel share check clean
+.PHONY: help demo run test test-faults scoreboard pictures tools lint wheel share check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -48,6 +49,9 @@ test-faults: $(VENV)/.installed-test tools
 
 scoreboard: $(VENV)/.installed-test tools
 	@$(BIN)/python -m tests.scoreboard
+
+pictures: $(VENV)/.installed-test tools
+	@REPOMAN_PICTURES=build/pictures $(BIN)/python -m pytest tests/pages/test_access.py
 
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	@$(BIN)/ruff check .

@@ -195,6 +195,11 @@ RULES: Mapping[str, Rule] = {
             "An owner may share an image only with groups they are a member of.",
             _member,
         ),
+        _row(
+            "activity.read",
+            "Only administrators may see what the server has had to do.",
+            writes=False,
+        ),
         _row("transfers.read", "Only administrators may see what is on its way.", writes=False),
         _row("audit.read", "Only administrators may read who changed what.", writes=False),
     )

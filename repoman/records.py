@@ -185,6 +185,12 @@ class IUserRecords(Protocol):
     async def known(self, limit: int) -> tuple[list[str], list[str]]:
         """The names of users and of groups, in order, up to ``limit`` of each; one query."""
 
+    async def accounts(self, text: str, after: str, limit: int | None) -> list[User]:
+        """Users by name that have ``text`` in a name; one query."""
+
+    async def largest(self, limit: int) -> list[tuple[str, int]]:
+        """Those whose files take most, with how many bytes; one query."""
+
     async def profiles(
         self, viewer: User, *, user_name: str | None = None, group: str | None = None
     ) -> list[Profile]:

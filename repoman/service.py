@@ -29,6 +29,7 @@ from repoman.database.embedded import EmbeddedPostgres
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
+from repoman.history import History
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.pages import Pages
 from repoman.resources import Gate, Root
@@ -106,6 +107,7 @@ class RepomanService(Service):
         self._background = Background(reactor)
         self._gate = Gate()
         self._metrics = Metrics()
+        self._history = History(reactor.seconds, now)
         self._reread = reread
         self._supervisor = Supervisor()
         self._troubles_of: dict[str, str] = {}
@@ -222,6 +224,7 @@ class RepomanService(Service):
         seconds = self._reactor.seconds() - request.begun
         self._access.log(request, seconds)
         self._metrics.count(request, seconds)
+        self._history.count(request)
 
     async def _monitor(self) -> None:
         """Open the endpoint for monitoring; a service without it is better than none."""
@@ -248,6 +251,7 @@ class RepomanService(Service):
             nonlocal due
             late = self._reactor.seconds() - due
             self._metrics.stalled(max(late, 0.0))
+            self._history.stalled(max(late, 0.0))
             due = self._reactor.seconds() + LAG_SECONDS
 
         self._background.every(LAG_SECONDS, "watch the loop", look)
@@ -274,7 +278,7 @@ class RepomanService(Service):
         assembly = assemble(config, pool, store, now, self._sweep_soon, self._transfers)
         self._assembly = assembly
         begin_chores(self._background, assembly)
-        pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now)
+        pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now, self._history)
         self._gate.open(Root(assembly.repository, urls, pages))
 
     def _transfers(self) -> list[Transfer]:

@@ -12,8 +12,22 @@ from klein import Klein
 from twisted.internet.defer import Deferred
 
 from repoman.errors import RepomanError
+from repoman.history import History
 from repoman.interfaces import Clock
-from repoman.pages import answer, changes, creating, files, identity, image, images, upload
+from repoman.pages import (
+    activity,
+    administration,
+    answer,
+    changes,
+    creating,
+    files,
+    groups,
+    identity,
+    image,
+    images,
+    upload,
+    users,
+)
 from repoman.pages.tokens import Tokens
 from repoman.repository import Repository
 from repoman.resources.asking import Routes
@@ -25,9 +39,12 @@ class Pages:
     """All that is not below ``/api``.
 
     :param secret: for the tokens in forms.
+    :param history: of the daemon's last day.
     """
 
-    def __init__(self, repository: Repository, urls: Urls, secret: bytes, clock: Clock) -> None:
+    def __init__(
+        self, repository: Repository, urls: Urls, secret: bytes, clock: Clock, history: History
+    ) -> None:
         app = Klein()
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
@@ -40,6 +57,10 @@ class Pages:
         changes.add_routes(self._routes, repository, tokens)
         creating.add_routes(self._routes, repository, tokens)
         upload.add_routes(self._routes, repository, tokens)
+        users.add_routes(self._routes, repository, tokens)
+        groups.add_routes(self._routes, repository, tokens)
+        administration.add_routes(self._routes, repository, tokens)
+        activity.add_routes(self._routes, repository, history)
         self._resource = app.resource()
 
     def render(self, request: Any) -> Any:

@@ -68,17 +68,23 @@ def refuse(request: Any, error: RepomanError) -> None:
     if request.startedWriting:
         request.abandon()
         return
+    request.refusal = error.message
     caller = getattr(request, "caller", None) or Caller(None)
     status = status_of(error)
-    back = request.path.decode("ascii", "replace").rpartition("/")[0] or "/"
     content = [el("p", error.message, class_="refusal", role="alert")]
     if isinstance(error, NotIdentified):
         content.append(el("p", link("/certificate", "How to come with a certificate")))
     elif request.method == b"POST":
-        content.append(el("p", link(back, "Go back")))
+        content.append(el("p", link(_form_of(request), "Go back")))
     headers = {"Retry-After": RETRY_AFTER} if status == 503 else {}
     body = _html(request, caller, error.title, content)
     send(request, Answer(body, status=status, headers=headers))
+
+
+def _form_of(request: Any) -> str:
+    """Where the form stood that was sent, if on a page of ours."""
+    place, own = request.getHeader("referer") or "", f"https://{request.getHeader('host')}/"
+    return "/" + place.removeprefix(own).lstrip("/") if place.startswith(own) else "/"
 
 
 def _html(

@@ -55,11 +55,11 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens) -> None:
         )  # fmt: skip
 
 
-def refusal(caller: Caller) -> Tag | None:
+def refusal(caller: Caller, *more: Content) -> Tag | None:
     """Why somebody is nobody in particular; nothing for a user."""
     if caller.user is not None:
         return None
-    return notice(el("p", el("strong", "The server does not know you. "), caller.reason))
+    return notice(el("p", el("strong", "The server does not know you. "), caller.reason), *more)
 
 
 def _about(caller: Caller, user: User) -> Tag:

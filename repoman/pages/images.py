@@ -37,7 +37,9 @@ def add_routes(routes: Routes, repository: Repository, clock: Clock) -> None:
     async def home(ask: Ask) -> Answer:
         user = ask.caller.user
         if user is None:
-            return await listed(ask, "Public images", Listing(public=True), refusal(ask.caller))
+            way = el("p", link("/certificate", "How to show a certificate in the browser"))
+            why = refusal(ask.caller, way)
+            return await listed(ask, "Public images", Listing(public=True), why)
         new = None
         if may("image.create", ask.caller):
             new = link("/new", "New image", class_="button")

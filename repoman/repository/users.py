@@ -50,10 +50,26 @@ class Users:
         users, groups = await self._records.known(MOST_KNOWN)
         return Known(tuple(users), tuple(groups) if user.is_admin else user.groups)
 
+    async def accounts(
+        self, caller: Caller, *, text: str = "", after: str = "", limit: int | None = None
+    ) -> list[User]:
+        """Users by name, without their images.
+
+        :param text: in the name or the full name.
+        :param after: only names that come after this one.
+        """
+        authorize("repository.read", caller)
+        return await self._records.accounts(text, after, limit)
+
     async def profiles(self, caller: Caller, *, group: str | None = None) -> list[Profile]:
         """All users, or a group's, with those of their images that the caller may see."""
         viewer = authorize("repository.read", caller)
         return await self._records.profiles(viewer, group=group)
+
+    async def largest(self, caller: Caller, limit: int) -> list[tuple[str, int]]:
+        """The users whose files take most, with how many bytes."""
+        authorize("activity.read", caller)
+        return await self._records.largest(limit)
 
     async def profile(self, caller: Caller, name: str) -> Profile:
         """A user with those of their images that the caller may see.

@@ -47,6 +47,7 @@ def refuse(request: Any, error: RepomanError) -> None:
     if request.startedWriting:
         request.abandon()
         return
+    request.refusal = error.message  # for who looks at the refusals later
     status = status_of(error)
     if "json" in (request.getHeader("accept") or "").lower():
         request.setHeader("Content-Type", PROBLEM_JSON)

@@ -63,7 +63,20 @@ def full(
 PATHS = {
     "rich": ("/", "/?q=words&sort=-size", "/shared", "/image/rich/image-000001", "/me"),
     "friend": ("/", "/shared", "/public", "/shared?hypervisor=kvm&sort=-modified"),
-    "admin": ("/all", "/all?owner=rich", "/image/rich/image-000001"),
+    "admin": (
+        "/all",
+        "/all?owner=rich",
+        "/image/rich/image-000001",
+        "/users",
+        "/users?q=some&after=somebody-0100",
+        "/user/rich",
+        "/groups",
+        "/group/users",
+        "/activity",
+        "/activity/audit",
+        "/new",
+        "/users/new",
+    ),
     "nobody": ("/", "/certificate", "/?q=image-0999", "/image/rich/image-000050"),
 }
 

@@ -76,7 +76,7 @@ def test_who_is_not_known_reads_why_and_what_to_do(
         person, reason = daemon.nobody, "You showed no certificate"
     page = browse(person)
     assert reason in page.get_by_role("status").inner_text()
-    page.get_by_role("link", name="Your certificate").click()
+    page.get_by_role("link", name="How to show a certificate").click()
     assert reason in page.get_by_role("status").inner_text()
     assert "openssl pkcs12" in page.locator("main").inner_text()
     assert page.goto("/me").status == 403

@@ -195,3 +195,18 @@ if (form) {
     upload.stop.abort();
   });
 }
+
+// The running transfers, as the server tells of them.
+const transfers = document.getElementById("transfers");
+if (transfers) {
+  const none = transfers.closest("section").querySelector(".none");
+  new EventSource(transfers.dataset.stream).addEventListener("message", (event) => {
+    const rows = JSON.parse(event.data);
+    none.hidden = rows.length > 0;
+    transfers.replaceChildren(...rows.map((cells) => {
+      const row = document.createElement("tr");
+      for (const text of cells) row.insertCell().textContent = text;
+      return row;
+    }));
+  });
+}
