@@ -20,8 +20,6 @@ import pytest
 
 from tests.server import Daemon, Person
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -33,6 +31,7 @@ Browse = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("Debian's chromium is not installed: make test as root installs it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,23 @@ def test_only_who_may_upload_gets_the_page(daemon: Daemon, person: Person) -> No
     assert daemon.nobody.ask("GET", path).status == 403
     person.ask("POST", "/api/images/disk", form={"read_only": "true"})
     assert person.ask("GET", path).status == 403
+
+
+def test_a_killed_daemon_costs_no_more_than_a_slice(
+    browse: Browse, file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "grid").mkdir()
+    daemon = Daemon(tmp_path / "grid")
+    with daemon.running():
+        person = daemon.newcomer()
+        form = {"name": "disk", "hypervisor": "kvm,xen"}
+        assert person.ask("POST", "/api/images", form=form).status == 201
+        page = browse(person, f"/image/{person.name}/disk/upload", expected=None)
+        page.route("**/api/uploads/*", lambda r: (page.wait_for_timeout(200), r.continue_()))
+        choose(page, file)
+        page.get_by_text("/s").wait_for()
+        daemon.stop(signal.SIGKILL)
+        page.get_by_text("Trying again in").wait_for()
+        daemon.start()
+        page.wait_for_url(f"**/image/{person.name}/disk", timeout=60_000)
+        assert_stored(person, file)
