@@ -131,4 +131,5 @@ def _audience(image: Image) -> str:
     if image.unauthenticated_access:
         return "everybody: it is public"
     groups = [f"group {name}" for name in image.shared_groups]
-    return ", ".join(["the owner", *image.shared_users, *groups, "administrators"])
+    who = ["the owner", *image.shared_users, *groups, "administrators"]
+    return f"{', '.join(who)}, and holders of image_modify"
