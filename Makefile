@@ -2,6 +2,7 @@
 # make run      the same server, kept in the foreground
 # make test     everything the tests need, and the tests
 # make test-faults  hundreds of kills, power cuts, slow disks: half an hour
+# make soak     half an hour of everything at once: what leaks? (SOAK=120 for two minutes)
 # make scoreboard   every fault test, and what it showed, as one table
 # make pictures the pages in docs/pictures, made anew; all others in build/pictures
 # make lint     ruff, mypy and the news
@@ -23,13 +24,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON ?= python3
 VENV ?= .venv
 TESTS ?=
+SOAK ?= 1800
 BIN := $(abspath $(VENV))/bin
 
 # The Debian packages of the programs that the tests run.
 TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace \
-         e2fsprogs rsync qemu-utils qemu-block-extra zsh fish chromium openssl wget
+         e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget
 
-.PHONY: help demo run test test-faults scoreboard pictures tools lint wheel share check clean
+.PHONY: help demo run test test-faults soak scoreboard pictures tools lint wheel share check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -46,6 +48,9 @@ test: $(VENV)/.installed-test tools
 
 test-faults: $(VENV)/.installed-test tools
 	@$(BIN)/python -m pytest tests/faults
+
+soak: $(VENV)/.installed-test tools
+	@$(BIN)/python -m tests.faults.soak --seconds $(SOAK)
 
 scoreboard: $(VENV)/.installed-test tools
 	@$(BIN)/python -m tests.scoreboard

@@ -353,7 +353,11 @@ def say_how_to_talk_to(site: Site) -> None:
         f"  export X509_USER_PROXY={shlex.quote(str(site.proxy))}\n"
         f"  export X509_CERT_DIR={shlex.quote(str(site.ca_directory))}\n"
         f"  export PATH={shlex.quote(str(PROGRAMS))}:$PATH\n\n"
-        f"  repoman -H localhost -P {site.https} whoami\n"
+        f"  alias repoman='repoman -H localhost -P {site.https}'\n"
+        f"  repoman whoami\n"
+        f"  repoman create-image --name mine\n"
+        f"  repoman upload-image mine --file DISK\n"
+        f"  repoman get mine --dest copy.img\n"
         f"  curl --cert $X509_USER_PROXY --key $X509_USER_PROXY --capath $X509_CERT_DIR"
         f" {url}/api/whoami"
     )

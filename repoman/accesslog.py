@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +16,7 @@ from repoman.interfaces import Clock
 
 FIELDS = (
     "time", "request_id", "peer", "dn", "user", "limited", "method", "path", "range", "status",
-    "bytes", "milliseconds", "digest",
+    "bytes", "received", "milliseconds", "digest", "complete",
 )  # fmt: skip
 """What a line tells, in order."""
 
@@ -24,7 +25,7 @@ def entry(request: Any, moment: datetime, milliseconds: float) -> dict[str, Any]
     """The facts of an answered request; ``None`` for what there is none of."""
     caller = getattr(request, "caller", None)
     identity = caller.identity if caller else None
-    sent = request.responseHeaders.getRawHeaders("repr-digest") or [None]
+    sent = request.responseHeaders.getRawHeaders("repr-digest") or [request.stored_digest]
     return {
         "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "request_id": request.request_id,
@@ -37,8 +38,10 @@ def entry(request: Any, moment: datetime, milliseconds: float) -> dict[str, Any]
         "range": request.getHeader("range"),
         "status": request.code,
         "bytes": request.sentLength,
+        "received": request.body.count,
         "milliseconds": round(milliseconds, 1),
         "digest": sent[0],
+        "complete": not request.was_cut,
     }
 
 
@@ -47,6 +50,7 @@ def as_text(facts: dict[str, Any]) -> str:
     return " ".join(f"{name}={_word(facts[name])}" for name in FIELDS)
 
 
+@lru_cache(maxsize=1000, typed=True)  # 0 is not False
 def _word(value: Any) -> str:
     if value is None:
         return "-"

@@ -16,12 +16,16 @@ Work = Callable[[], Awaitable[Any]]
 
 
 class Background:
-    """Runs work; a failure is one line in the log and costs nothing else."""
+    """Runs work; a failure is one line in the log and costs nothing else.
+
+    :param failed: told of each, by the name of the work.
+    """
 
     log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, failed: Callable[[str], object] = lambda name: None) -> None:
         self._reactor = reactor
+        self._failed = failed
         self._loops: list[LoopingCall] = []
 
     def once(self, name: str, work: Work) -> Deferred[Any]:
@@ -29,6 +33,7 @@ class Background:
         running = Deferred.fromCoroutine(_run(work))
 
         def failed(failure: Any) -> None:
+            self._failed(name)
             if failure.check(RepomanError):
                 reason = "; ".join(failure.value.message.splitlines())
                 self.log.warn("{name}: {reason}", name=name, reason=reason)

@@ -66,6 +66,9 @@ class ISite(Protocol):
     def cut_slow(self, channel: Channel) -> None:
         """A connection's peer is too slow."""
 
+    def timed_out(self, channel: Channel) -> None:
+        """A connection is closed whose peer was silent for too long."""
+
 
 def _is_text(value: bytes) -> bool:
     try:
@@ -302,6 +305,12 @@ class Channel(http.HTTPChannel):
         self._dropped += len(data)
         if self._dropped > LINGER_BYTES:
             self.transport.abortConnection()
+
+    def timeoutConnection(self) -> None:
+        """Close.  Not the inherited method: it logs as many lines as strangers connect."""
+        self.site.timed_out(self)
+        self._close_within(LINGER_SECONDS)
+        self.loseConnection()
 
     def loseConnection(self) -> None:
         """Close when the peer has fetched everything; not later than CLOSE_SECONDS."""

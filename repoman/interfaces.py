@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from repoman.model import Digests, Image, Upload, User
+from repoman.model import Digests, Image, ImageFile, Upload, User
 
 Clock = Callable[[], datetime]
 """Answers the time: aware, UTC."""
@@ -155,7 +155,8 @@ class IBlobStore(Protocol):
 
         :param offset: how many of its bytes are durable; what lies behind is dropped.
         :param size: of the whole, in bytes, reserved at once; ``None`` if unknown.
-        :raises StoreUnavailable: it is not there.
+        :raises BlobDamaged: it, or some of those bytes, are not there.
+        :raises StoreUnavailable: the store does not work.
         """
 
     async def open(self, key: str, size: int) -> IBlobReader:
@@ -257,6 +258,10 @@ class UploadTerms:
     keep: float | None = None
 
 
+Precondition = Callable[[ImageFile | None], None]
+"""Raises PreconditionFailed if the file that is there now is not to be replaced."""
+
+
 class IBlobRecords(Protocol):
     """What is known of the bytes in the store."""
 
@@ -304,9 +309,16 @@ class IBlobRecords(Protocol):
     async def renew(self, blobs: Sequence[str], lease: float) -> None:
         """The uploads still live, for ``lease`` more seconds."""
 
-    async def finish(self, blob: str, committed: Committed, quota: int) -> Image:
+    async def finish(
+        self,
+        blob: str,
+        committed: Committed,
+        quota: int,
+        precondition: Precondition | None = None,
+    ) -> Image:
         """The bytes are durable: let the image point to them.
 
+        :param precondition: asked of the file that they replace, with all others kept out.
         :raises Conflict: the upload was given up, or the image deleted, meanwhile.
         :raises QuotaExceeded: it grew larger than there was room for.
         """

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from attrs import frozen
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
 """Methods that are counted by name; clients can make up others without end."""
+
+
+@frozen
+class _Reading(Collector):
+    name: str
+    about: str
+    read: Callable[[], Mapping[str, float]]
+    label: str
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            self.name, self.about, labels=[self.label] if self.label else None
+        )
+        for word, value in self.read().items():
+            family.add_metric([word] if self.label else [], value)
+        yield family
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        # Not collect(): what it would read may not be there yet.
+        return [GaugeMetricFamily(self.name, self.about)]
 
 
 class Metrics:
@@ -39,6 +62,12 @@ class Metrics:
             "The longest stall of the event loop since the last scrape",
             registry=self.registry,
         )
+        self._failures = Counter(
+            "repoman_background_failures",
+            "Failures of work that nobody waits for",
+            ["work"],
+            registry=self.registry,
+        )
         self._worst_lag = 0.0
 
     def count(self, request: Any, seconds: float) -> None:
@@ -49,9 +78,18 @@ class Metrics:
         self._received.inc(request.body.count)
         self._seconds.observe(seconds)
 
-    def gauge(self, name: str, about: str, value: Callable[[], float]) -> None:
-        """Show ``value()`` at each scrape."""
-        Gauge(name, about, registry=self.registry).set_function(value)
+    def show(
+        self, name: str, about: str, read: Callable[[], Mapping[str, float]], label: str = ""
+    ) -> None:
+        """Show what ``read()`` answers at each scrape: a value for each word of ``label``.
+
+        Without a label the one word is empty.
+        """
+        self.registry.register(_Reading(name, about, read, label))
+
+    def failed(self, work: str) -> None:
+        """Note that work in the background failed."""
+        self._failures.labels(work).inc()
 
     def stalled(self, seconds: float) -> None:
         """The event loop came so much too late to a timer."""

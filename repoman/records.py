@@ -6,7 +6,7 @@ may block it.  What is known of bytes is in :mod:`repoman.interfaces`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -110,6 +110,9 @@ class IImageRecords(Protocol):
 
     async def listing(self, wanted: Listing) -> list[Image]:
         """The images wanted, in order; one query."""
+
+    def batches(self, wanted: Listing, size: int) -> AsyncGenerator[list[Image]]:
+        """The same, so many at a time; also one query.  To be closed."""
 
     async def names(self, wanted: Listing) -> list[tuple[str, str]]:
         """Their ``(owner, name)`` pairs only."""

@@ -7,7 +7,7 @@ twisted.web; the tests pin what they rely on.
 from __future__ import annotations
 
 import secrets
-from typing import Any, Protocol
+from typing import Any, AnyStr, Protocol
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from twisted.python.failure import Failure
@@ -47,6 +47,8 @@ class Request(server.Request):
 
     :ivar body: its body, still at the peer.
     :ivar request_id: names this request in the reply and in the logs.
+    :ivar stored_digest: of what it has stored, for the log, as a Repr-Digest; if it did.
+    :ivar was_cut: the connection broke before the end of the answer.
     :ivar begun: when its headers were complete, in the reactor's seconds.
     """
 
@@ -59,6 +61,8 @@ class Request(server.Request):
         self.request_id = secrets.token_hex(8)
         self.dispatched = False
         self._abandoned = False
+        self.stored_digest: str | None = None
+        self.was_cut = False
         # Until its headers are complete a request has no body, and none to wait for.
         self.body = Body(channel, 0, False)
         self.body.complete = True
@@ -104,6 +108,13 @@ class Request(server.Request):
             self.render(self.site.resource)
         except Exception:  # a broken resource costs one request, never the connection's state
             self.processingFailed(Failure())
+
+    def getHeader(self, key: AnyStr) -> AnyStr | None:
+        """All lines of a field as one (RFC 9110 section 5.3), not the last one only."""
+        lines = self.requestHeaders.getRawHeaders(key)
+        if lines is None:
+            return None
+        return ", ".join(lines) if isinstance(key, str) else b", ".join(lines)
 
     def transfer(self) -> Transfer | None:
         """The bytes that this request moves; ``None`` if it is about something else."""
@@ -170,7 +181,11 @@ class Request(server.Request):
         """The peer is gone: so is the rest of the body."""
         if not self.body.complete:
             self.body.fail(ClientGone("The client went away before the end of its body."))
+        site = self.channel.site
         super().connectionLost(reason)
+        if self.dispatched and not self.finished:
+            self.was_cut = True
+            site.log(self)
 
 
 def origin_form(target: bytes) -> bytes:

@@ -29,13 +29,15 @@ from repoman.database.embedded import EmbeddedPostgres
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
+from repoman.gauges import watch_database, watch_store, watch_traffic, watch_trust
 from repoman.history import History
+from repoman.inspection import tls_settings
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.pages import Pages
 from repoman.resources import Gate, Root
 from repoman.site import RepositorySite
 from repoman.supervisor import Supervisor
-from repoman.tls import ServerTLS, TlsSettings
+from repoman.tls import ServerTLS
 from repoman.tls_flow import tls_factory
 from repoman.transfers import Transfer
 from repoman.wire import Urls
@@ -73,18 +75,8 @@ def make_service(
     :raises Misconfigured: files that the configuration names are unusable.
     :raises TrustUnreadable: so are certificates or keys.
     """
-    tls = ServerTLS(
-        TlsSettings(
-            certificate=config.tls.certificate,
-            key=config.tls.key,
-            ca_directory=config.tls.ca_directory,
-            crl=config.tls.crl,
-            signing_policy=config.tls.signing_policy,
-            legacy_proxies=config.tls.legacy_proxies,
-        ),
-        now,
-    )
-    _warn(tls.load())
+    tls = ServerTLS(tls_settings(config), now)
+    tls.load()
     return RepomanService(reactor, config, tls, reread or (lambda: config))
 
 
@@ -104,10 +96,11 @@ class RepomanService(Service):
         self._tls = tls
         self._admins = read_admins(config.accounts.admins)
         self._running = AsyncExitStack()
-        self._background = Background(reactor)
         self._gate = Gate()
         self._metrics = Metrics()
         self._history = History(reactor.seconds, now)
+        self._faults: list[str] = []
+        self._background = Background(reactor, self._metrics.failed)
         self._reread = reread
         self._supervisor = Supervisor()
         self._troubles_of: dict[str, str] = {}
@@ -158,12 +151,14 @@ class RepomanService(Service):
             site.cut()
 
     async def _start(self) -> None:
-        dsn = self._config.database.dsn or await self._start_postgres()
-        pool = self._pool = Pool(self._reactor, dsn)
+        self._keep_trust_fresh()  # first of all: without it SIGHUP ends a process
+        given = self._config.database.dsn
+        dsn = given or await self._start_postgres()
+        pool = self._pool = Pool(self._reactor, dsn, is_alone=given is None)
         await pool.start()
         self._running.push_async_callback(pool.stop)
+        watch_database(self._metrics, pool)
         urls = await self._listen()
-        self._keep_fresh()
         await self._monitor()
         if self._supervisor.patience:
             self._background.every(
@@ -230,6 +225,8 @@ class RepomanService(Service):
         """Open the endpoint for monitoring; a service without it is better than none."""
         endpoint = self._config.metrics.endpoint
         self._repeat_watch_of_loop()
+        watch_traffic(self._metrics, self._sites)
+        watch_trust(self._metrics, self._tls, now)
         if endpoint is None:
             return
         monitoring = MonitoringSite(Monitoring(self._metrics, self._troubles))
@@ -275,8 +272,10 @@ class RepomanService(Service):
         # From here on the database is not asked: this may be tried again only before.
         await store.start()
         self._running.push_async_callback(store.stop)
+        await store.hold()
         assembly = assemble(config, pool, store, now, self._sweep_soon, self._transfers)
         self._assembly = assembly
+        watch_store(self._metrics, assembly)
         begin_chores(self._background, assembly)
         pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now, self._history)
         self._gate.open(Root(assembly.repository, urls, pages))
@@ -303,8 +302,9 @@ class RepomanService(Service):
             else:
                 return
 
-    def _keep_fresh(self) -> None:
-        self._background.every(self._config.tls.reload, "reload trust", self._reload_trust)
+    def _keep_trust_fresh(self) -> None:
+        self._warn_anew()
+        self._background.every(self._config.tls.reload, "trust", self._look_at_trust)
         signal.signal(
             signal.SIGHUP,
             lambda *_: self._reactor.callFromThread(self._background.once, "reload", self._reload),
@@ -318,13 +318,32 @@ class RepomanService(Service):
         self._supervisor.ready()
         log.info("Certificates, limits and log files were looked at again")
 
+    async def _look_at_trust(self) -> None:
+        if self._tls.changed():
+            await self._reload_trust()
+        else:
+            self._warn_anew()
+
     async def _reload_trust(self) -> None:
         try:
-            _warn(await self._tls.reload(self._reactor))
-        except TrustUnreadable as error:
-            self._troubles_of["trust"] = f"Trust was not reloaded: {error.message}"
-            raise
-        self._troubles_of.pop("trust", None)
+            await self._tls.reload(self._reactor)
+        except Exception as error:
+            why = error.message if isinstance(error, TrustUnreadable) else "a fault of ours"
+            trouble = f"Trust was not reloaded, the old one stays in use: {why}"
+            self._troubles_of["trust"] = trouble
+            log.error("{trouble}", trouble=trouble)
+            if not isinstance(error, TrustUnreadable):
+                raise
+        else:
+            self._troubles_of.pop("trust", None)
+            log.info("Trust was reloaded: CAs, CRLs, policies and the host certificate")
+            self._warn_anew()
+
+    def _warn_anew(self) -> None:
+        """Say what is to be mended, unless it was said at the last look."""
+        faults = self._tls.faults()
+        _warn([fault for fault in faults if fault not in self._faults])
+        self._faults = faults
 
     async def _reload_configuration(self) -> None:
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web import server
 
+from repoman.bounded_log import BoundedLog
 from repoman.channel import IDLE_DEADLINE, Channel
 from repoman.request import ITrust, Request
 from repoman.transfers import Transfer
@@ -52,6 +54,9 @@ class RepositorySite(server.Site):
         self._log_request = log_request
         self._channels: dict[Channel, None] = {}  # the oldest first
         self._drained: Deferred[None] | None = None
+        self._strangers = BoundedLog(
+            lambda: datetime.fromtimestamp(reactor.seconds(), timezone.utc), self._log
+        )
 
     def log(self, request: Any) -> None:
         """Note an answered request."""
@@ -81,6 +86,11 @@ class RepositorySite(server.Site):
             if (transfer := request.transfer()) is not None:
                 request.pace.note(now, transfer.moved)
 
+    @property
+    def open_connections(self) -> int:
+        """How many there are now."""
+        return len(self._channels)
+
     def transfers(self) -> list[Transfer]:
         """What is on its way now."""
         found = (request.transfer() for request in self._requests())
@@ -91,8 +101,12 @@ class RepositorySite(server.Site):
 
     def cut_slow(self, channel: Channel) -> None:
         """Cut a connection whose peer is too slow."""
-        self._log.info("Transfer too slow, cut: {peer}", peer=channel.transport.getPeer())
+        self._strangers.say(f"Transfer too slow, cut: {channel.transport.getPeer()}")
         channel.transport.abortConnection()
+
+    def timed_out(self, channel: Channel) -> None:
+        """A connection is closed whose peer was silent for too long."""
+        self._strangers.say(f"Timing out client: {channel.transport.getPeer()}")
 
     async def drain(self, deadline: float) -> None:
         """Let running requests end, cut what still runs after ``deadline`` seconds.

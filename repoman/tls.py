@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import define, frozen
+from attrs import frozen
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509Store, X509StoreFlags
@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from repoman.bounded_log import BoundedLog
 from repoman.ciphers import cipher_lists
 from repoman.errors import CredentialProblem, TrustUnreadable
 from repoman.gsi.advice import VERIFY_ERRORS, own_error
@@ -43,12 +44,9 @@ __all__ = ["NO_CERTIFICATE", "ClientTLS", "Peer", "ServerTLS", "TlsSettings"]
 VERIFY_DEPTH: Final = 12
 """The longest chain; OpenSSL knows no limit of its own."""
 
-LINES_A_MINUTE: Final = 60
-"""How many refused handshakes and credentials are logged at most."""
 
 _OPTIONS = SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
 _NOT_DONE = (SSL.WantReadError, SSL.WantWriteError)
-_log = Logger()
 
 
 @frozen
@@ -61,25 +59,6 @@ class TlsSettings:
     crl: Mode = "if-present"
     signing_policy: Mode = "if-present"
     legacy_proxies: bool = False
-
-
-@define
-class _BoundedLog:
-    """Log lines that strangers cause, so many in a minute and no more."""
-
-    clock: Callable[[], datetime]
-    minute: int = 0
-    count: int = 0
-
-    def say(self, line: str) -> None:
-        minute = int(self.clock().timestamp()) // 60
-        if minute != self.minute:
-            if self.count > LINES_A_MINUTE:
-                _log.info("{n} more such lines were left out", n=self.count - LINES_A_MINUTE)
-            self.minute, self.count = minute, 0
-        self.count += 1
-        if self.count <= LINES_A_MINUTE:
-            _log.info("{line}", line=line)  # as a field, because it may hold braces
 
 
 class _Connection(SSL.Connection):
@@ -146,23 +125,30 @@ class ServerTLS:
     """The server's end.  Call :meth:`load` first, and :meth:`reload` when files have changed.
 
     :param clock: answers the time (aware, UTC).
-    :ivar host_names: the names in the host certificate, without wildcards, in its order.
+    :ivar host: the host certificate with its key; ``None`` before the first load.
+    :ivar host_names: the names in it, without wildcards, in its order.
     """
 
     def __init__(self, settings: TlsSettings, clock: Callable[[], datetime]) -> None:
         self.host_names: tuple[str, ...] = ()
+        self.host: Credential | None = None
         self._settings = settings
         self._clock = clock
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
         self._trust = Trust()
         self._loads = 0
         self._seen: object = None
-        self._strangers = _BoundedLog(clock)
+        self._strangers = BoundedLog(clock, Logger())
 
     @property
     def generation(self) -> int:
         """Which load is in use; 0 before the first."""
         return self._trust.generation
+
+    @property
+    def directory(self) -> CADirectory:
+        """The CAs in use."""
+        return self._trust.directory
 
     def changed(self) -> bool:
         """Some file is not as it was when it was loaded."""
@@ -191,9 +177,16 @@ class ServerTLS:
         if number > self.generation:
             # A used Context may not be changed, and never reads a CRL again: hence a new one.
             self._context, self._trust, self._seen = context, trust, seen
-            self.host_names = host_names(host.certificate)
-        now = self._clock()
-        return [*trust.faults(now), *host_faults(host, settings.certificate, settings.key, now)]
+            self.host, self.host_names = host, host_names(host.certificate)
+        return self.faults()
+
+    def faults(self) -> list[str]:
+        """What an operator should mend now, a line each: CRLs and certificates age."""
+        if self.host is None:
+            return []
+        now, settings = self._clock(), self._settings
+        host = host_faults(self.host, settings.certificate, settings.key, now)
+        return [*self._trust.faults(now), *host]
 
     def _fingerprint(self) -> object:
         settings = self._settings
@@ -230,14 +223,16 @@ class ServerTLS:
                 # The library warns of odd certificates, once for each: strangers make them.
                 warnings.simplefilter("ignore")
                 return judge()
+        except ValueError:  # what OpenSSL reads, and the stricter reader does not
+            return Peer(None, "Your certificate chain is not validly encoded.")
         except Exception as error:
             return Peer(None, f"Your certificate could not be judged ({type(error).__name__}).")
 
     def _judge_connection(self, connection: SSL.Connection) -> Peer:
-        if connection.get_peer_certificate() is None:
-            return Peer(None, NO_CERTIFICATE)
         # Not get_peer_cert_chain(), which is whatever the client sent.
         chain = connection.get_verified_chain(as_cryptography=True)
+        if not chain and connection.get_peer_certificate() is None:
+            return Peer(None, NO_CERTIFICATE)
         if not chain or not isinstance(connection, _ServerConnection):
             return Peer(None, "Your certificate was not verified on this connection.")
         return self._trust.judge(chain, self._clock(), connection.waived)

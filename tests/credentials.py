@@ -114,8 +114,10 @@ def utf8(text: str) -> bytes:
     return der(0x0C, text.encode())
 
 
-def moment(time: datetime) -> bytes:
-    """A UTCTime."""
+def moment(time: datetime | bytes) -> bytes:
+    """A UTCTime; or what the test made in its place."""
+    if isinstance(time, bytes):
+        return time
     return der(0x17, time.strftime("%y%m%d%H%M%SZ").encode())
 
 
@@ -386,8 +388,9 @@ def certificate(
     issuer_name: bytes | None = None,
     signer: Any = None,
     serial: int | None = None,
-    begins: datetime | None = None,
-    ends: datetime | None = None,
+    encoded_serial: bytes | None = None,
+    begins: datetime | bytes | None = None,
+    ends: datetime | bytes | None = None,
     digest: str = "sha256",
     inner_algorithm: bytes | None = None,
     version: int = 3,
@@ -396,6 +399,7 @@ def certificate(
     """Put a certificate together; self-signed unless a signer is named.
 
     :param subject: ``/C=CA/CN=x``, or the DER of its RDNs.
+    :param encoded_serial: the DER of the serial number, for one that is odd.
     :param inner_algorithm: the DER of an algorithm to claim inside.
     :param identifiers: with key identifiers, if it has extensions at all.
     """
@@ -411,7 +415,7 @@ def certificate(
         ]
     tbs = seq(
         der(0xA0, integer(version - 1)) if version > 1 else b"",
-        integer(serial),
+        encoded_serial or integer(serial),
         inner_algorithm or algorithm,
         seq(name if issuer_name is None else issuer_name),
         seq(moment(begins or now() - HOUR), moment(ends or now() + 365 * DAY)),
@@ -473,8 +477,12 @@ def crl(
     begins: datetime | None = None,
     ends: datetime | None = None,
     key: Any = None,
+    more: Iterable[tuple[x509.ExtensionType, bool]] = (),
 ) -> bytes:
-    """A CRL, PEM."""
+    """A CRL, PEM.
+
+    :param more: extensions, each with whether it is critical.
+    """
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.certificate.subject)
@@ -488,9 +496,20 @@ def crl(
     identifier = x509.AuthorityKeyIdentifier(_key_identifier(issuer.key), None, None)
     builder = builder.add_extension(identifier, critical=False)
     builder = builder.add_extension(x509.CRLNumber(next(_serials)), critical=False)
+    for extension, critical in more:
+        builder = builder.add_extension(extension, critical)
     signer = key or issuer.key
     digest = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return builder.sign(signer, digest).public_bytes(Encoding.PEM)
+
+
+def raw_crl(issuer: Credential, *serials: int) -> bytes:
+    """A CRL of version 2 without extensions, PEM; of numbers that the library refuses, too."""
+    algorithm = _algorithm(issuer.key, "sha256")
+    entries = (seq(integer(serial), moment(now() - HOUR)) for serial in serials)
+    times = moment(now() - HOUR), moment(now() + 30 * DAY)
+    body = seq(integer(1), algorithm, seq(issuer.subject), *times, seq(*entries))
+    return pem("X509 CRL", seq(body, algorithm, bits(sign(issuer.key, body))))
 
 
 def signing_policy(ca: str, *globs: str) -> str:

@@ -22,7 +22,11 @@ SCENARIOS = (
     "tests/end_to_end/test_early_refusals.py",
     "tests/end_to_end/test_database_absent.py",
     "tests/end_to_end/test_database_faults.py",
+    "tests/end_to_end/test_database_load.py",
     "tests/end_to_end/test_resumable_uploads.py",
+    "tests/end_to_end/test_meanwhile.py",
+    "tests/end_to_end/test_conditions.py",
+    "tests/end_to_end/test_framing.py",
     "tests/faults",
 )
 """Where the fault tests are."""
@@ -52,10 +56,7 @@ class Scoreboard:
     def table(self) -> str:
         """What was found, a scenario a line."""
         head = f"{'stall':>8} {'answer':>8} {'heal':>7}  scenario"
-        lines = [
-            f"{row['stall']:5.0f} ms {row['answer']:6.2f} s {row['heal']:5.1f} s  {name}"
-            for name, row in sorted(self.rows.items())
-        ]
+        lines = [f"{_shown(row)}  {name}" for name, row in sorted(self.rows.items())]
         return "\n".join([head, *lines, "", *self._totals()])
 
     def _totals(self) -> list[str]:
@@ -73,6 +74,14 @@ class Scoreboard:
             f"worst wait for an answer:    {worst['answer']:.2f} s",
             f"worst time to heal:          {worst['heal']:.1f} s",
         ]
+
+
+def _shown(row: dict[str, float]) -> str:
+    """The figures; those that a scenario does not measure as a dash."""
+    stall = f"{row['stall']:5.0f} ms" if row["answer"] or row["stall"] else "-"
+    answer = f"{row['answer']:6.2f} s" if row["answer"] else "-"
+    heal = f"{row['heal']:5.1f} s" if row["heal"] else "-"
+    return f"{stall:>8} {answer:>8} {heal:>7}"
 
 
 def main(paths: list[str]) -> int:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import time
 from pathlib import Path
 
 from repoman.accesslog import FIELDS
-from tests.server import Daemon, ask_plain, free_ports
+from tests.server import ROOT, Daemon, ask_plain, free_ports
 
 
 def number(text: str, name: str) -> float:
     found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     assert found, f"{name} is not in\n{text}"
     return float(found.group(1))
+
+
+def documented_metrics() -> set[str]:
+    """The names in the table of docs/operations.md, as Prometheus has them."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    section = text.partition("## What monitoring sees")[2].partition("\n## ")[0]
+    return set(re.findall(r"^\| `(\w+)", section, re.MULTILINE))
 
 
 def test_metrics_count_requests_and_bytes_and_probes_answer(tmp_path: Path) -> None:
@@ -33,6 +41,21 @@ def test_metrics_count_requests_and_bytes_and_probes_answer(tmp_path: Path) -> N
         assert number(text, "repoman_received_bytes_total") >= 1000
         assert number(text, "repoman_sent_bytes_total") >= 1000
         assert 0 <= number(text, "repoman_loop_lag_seconds") < 10
+        assert number(text, 'repoman_transfers{direction="upload"}') == 0
+        assert number(text, "repoman_connections") >= 1
+        assert number(text, 'repoman_database_connections{state="free"}') >= 1
+        assert number(text, "repoman_database_waiting") == 0
+        free = number(text, 'repoman_store_bytes{room="free"}')
+        assert 0 < free <= number(text, 'repoman_store_bytes{room="total"}')
+        assert number(text, "repoman_sweeper_removed_files") == 0
+        assert number(text, 'repoman_store_troubles{kind="missing"}') == 0
+        assert 0 < number(text, "repoman_certificate_days") < 1000
+        ca = '{ca="/C=CA/O=Grid/CN=Test CA"}'
+        assert 0 < number(text, f"repoman_crl_days{ca}") < 1000
+        assert 0 <= number(text, f"repoman_crl_age_days{ca}") < 1000
+        shown = set(re.findall(r"^# HELP (\w+)", text, re.MULTILINE))
+        # The library adds when each counter began.
+        assert {n for n in shown if not n.endswith("_created")} == documented_metrics()
         daemon.admin.ask("BREW", "/api/whoami")
         assert 'method="other"' in ask_plain(f"{base}/metrics").text
 
@@ -48,7 +71,10 @@ def test_readyz_tells_that_trust_could_not_be_reloaded(tmp_path: Path) -> None:
         while (answer := ask_plain(f"http://127.0.0.1:{port}/readyz")).status == 200:
             assert time.monotonic() < end, daemon.log.read_text()
             time.sleep(0.2)
-        assert "Trust was not reloaded" in answer.text
+        trouble = "Trust was not reloaded, the old one stays in use: "
+        assert trouble in answer.text
+        assert trouble in daemon.log.read_text()
+        assert str(key) in answer.text
         assert daemon.admin.ask("GET", "/api/whoami").status == 200
         key.write_bytes(good)
         while ask_plain(f"http://127.0.0.1:{port}/readyz").status != 200:
@@ -83,3 +109,79 @@ def test_the_access_log_has_a_line_for_each_request_in_json_too(tmp_path: Path) 
         assert mine["dn"] == daemon.admin.dn
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", mine["time"])
         assert any(line["path"] == "/api/users/x%0Ay" for line in lines)
+
+
+def lines_of(daemon: Daemon, path: str, count: int = 1) -> list[dict[str, object]]:
+    """The lines of the access log about a path, as soon as there are so many."""
+    log, end = daemon.directory / "state" / "log" / "access.log", time.monotonic() + 10
+    while time.monotonic() < end:
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        if len(found := [line for line in lines if line["path"] == path]) >= count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
+
+
+def test_the_access_log_tells_of_bytes_digests_ranges_and_cuts(tmp_path: Path) -> None:
+    with Daemon(tmp_path, log={"format": "json"}).running() as daemon:
+        admin, target = daemon.admin, "/api/images/raw/one"
+        admin.ask("POST", "/api/images", form={"name": "one"})
+        admin.ask("PUT", target, body=b"x" * 1000)
+        admin.ask("GET", target, headers={"Range": "bytes=0-9"})
+        connection = admin.connection()
+        connection.putrequest("PUT", target)
+        connection.putheader("Content-Length", "1000")
+        connection.endheaders(b"x" * 500)
+        time.sleep(0.5)
+        connection.close()
+        put, got, cut = lines_of(daemon, target, 3)
+        assert (put["received"], put["status"], put["complete"]) == (1000, 200, True)
+        assert str(put["digest"]).startswith("sha-256=:")
+        assert (got["range"], got["status"], got["bytes"]) == ("bytes=0-9", 206, 10)
+        assert got["digest"] == put["digest"]
+        assert (cut["complete"], cut["received"], cut["digest"]) == (False, 500, None)
+
+
+def test_no_client_makes_a_line_of_the_service_log(tmp_path: Path) -> None:
+    with Daemon(tmp_path).running() as daemon:
+        forged = "2026-01-01T00:00:00+0000 [repoman#critical] forged"
+        stranger = daemon.person(f"Mallory\n{forged}")
+        stranger.ask("GET", "/api/whoami")
+        daemon.admin.ask("GET", "/api/users/x%0A" + forged.replace(" ", "%20"))
+        daemon.newcomer(full_name=f"x\n{forged}", email=f"y\n{forged}")
+        daemon.admin.ask("GET", "/api/whoami", headers={"Range": "x", "User-Agent": "y\tz"})
+        time.sleep(0.3)
+        access = (tmp_path / "state" / "log" / "access.log").read_text()
+        for line in [*daemon.log.read_text().splitlines(), *access.splitlines()]:
+            assert not line.startswith(forged)
+
+
+def said_by_the_code() -> set[str]:
+    """The text of each event of the service log, with "…" for what is filled in."""
+    found = set()
+    for path in (ROOT / "repoman").rglob("*.py"):
+        if {"cli", "client"} & set(path.parts):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if is_call and node.func.attr in LEVELS and "log" in ast.unparse(node.func.value):
+                found |= {str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)}
+    return {re.sub(r"\{\w+\}", "…", text) for text in found}
+
+
+LEVELS = {"debug", "info", "warn", "error", "critical", "failure"}
+BARE = {"…", "…: …", "… failed"}
+"""Events that are told by what fills them in."""
+
+
+def test_every_event_of_the_service_log_is_documented() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    section = text.partition("## What the log says")[2].partition("\n## ")[0]
+    told = " ".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE))
+    shown = [re.sub(r"\bN\b", "…", one) for one in re.findall("`(.*?)`", told)]
+    missing = [
+        event
+        for event in said_by_the_code() - BARE
+        if not any(event.startswith(one.rstrip("… :") or "?") for one in shown)
+    ]
+    assert missing == []

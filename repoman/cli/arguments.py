@@ -95,5 +95,11 @@ def confirm_deletion(options: Options) -> None:
     if not sys.stdin.isatty():
         raise Usage("There is no terminal to ask for confirmation at: say --force.")
     print("Confirm deletion [yes]/[n]o: ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip() != "yes":
+    answer = ""
+    try:
+        answer = sys.stdin.readline()
+    finally:
+        if not answer.endswith("\n"):  # Ctrl-C, or Ctrl-D
+            print(file=sys.stderr)
+    if answer.strip() != "yes":
         raise Usage("Nothing is deleted: the answer was not the whole word yes.")

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from repoman.cli.output import size
+from repoman.cli.output import printable, size
 from repoman.client.progress import Progress
 
 LINE_EVERY = 60.0
@@ -66,7 +66,9 @@ class Bar(Progress):
     def waiting(self, error: Exception, seconds: float) -> None:
         """Say why nothing moves."""
         self.end()
-        print(f"{error} Trying again in {seconds:.0f} s ...", file=sys.stderr, flush=True)
+        text = printable(f"{error} Trying again in {seconds:.0f} s ...")
+        line = json.dumps({"file": self._label, "message": text}) if self._as_json else text
+        print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Leave the bar as it is."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from attrs import field, frozen
 
+from repoman.cli.exits import Usage
 from repoman.cli.output import Output
 from repoman.client.settings import Settings
 
@@ -62,6 +63,13 @@ class Arguments(argparse.ArgumentParser):
             self.words.append(action)
         return action
 
+    def error(self, message: str) -> NoReturn:
+        """Refuse a command line as everything else is refused, with the usage.
+
+        :raises Usage: always.
+        """
+        raise Usage(f"{message[0].upper()}{message[1:]}.\n{self.format_usage().rstrip()}")
+
 
 Work = Callable[[Session], Coroutine[Any, Any, None]]
 LocalWork = Callable[[Options, Settings, Output], None]
@@ -90,6 +98,7 @@ class Command:
     :ivar short_h: ``-h`` with a value is the hypervisor, as in 2012.
     :ivar anonymous: works without a credential, too.
     :ivar everyday: listed by plain ``--help``.
+    :ivar configured: has a use for the configuration, and may fail for it.
     """
 
     name: str
@@ -106,3 +115,4 @@ class Command:
     short_h: bool = False
     anonymous: bool = False
     everyday: bool = False
+    configured: bool = True

@@ -70,6 +70,7 @@ def report(
 
 def _reasons(error: BaseException) -> list[str]:
     if isinstance(error, OSError):
-        return [f"{error.filename}: {error.strerror}" if error.filename else str(error)]
+        what = error.strerror or str(error)
+        return [f"{error.filename}: {what}" if error.filename else what]
     text = str(error) or type(error).__name__
     return text.splitlines()

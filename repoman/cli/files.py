@@ -109,7 +109,10 @@ async def put(session: Session, ref: ImageRef, file: str, hypervisor: str | None
     """Send a file, and make sure that it arrived."""
     source, name = _source(session, file)
     image = await session.client.image(ref, view="full")
-    what = f"image '{ref.name}', hypervisor {hypervisor or hypervisors(image)[0]}"
+    known = hypervisors(image)
+    if not hypervisor and len(known) > 1:
+        raise Usage(f"Image {ref.name} is for {' and '.join(known)}: say --hypervisor with one.")
+    what = f"image '{ref.name}', hypervisor {hypervisor or known[0]}"
     session.out.say(f"Uploading {name} to {what} ...")
     bar = Bar(Path(name).name, as_json=session.options.json)
     memory = state_directory(os.environ) / "uploads"

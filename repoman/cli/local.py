@@ -36,22 +36,6 @@ def about(options: Options, settings: Settings, out: Output) -> None:
     out.show(dict(facts), aligned(facts))
 
 
-def _help_arguments(parser: Arguments) -> None:
-    parser.add_argument("topic", nargs="?", metavar="SUBCOMMAND", help="one of them")
-    parser.add_argument("--man", action="store_true", help="the manual page, for man -l -")
-
-
-def help_(options: Options, settings: Settings, out: Output) -> None:
-    """``help``."""
-    # Imported here, because the manual is made from all commands, this one included.
-    from repoman.cli import manpage, manual
-
-    if options.man:
-        print(manpage.page(), end="")
-        return
-    print(manual.page(options.topic) if options.topic else manual.overview(everything=True))
-
-
 def _make_config_arguments(parser: Arguments) -> None:
     parser.add_argument("--stdout", action="store_true", help="print it instead of writing it")
 
@@ -80,18 +64,6 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _completion_arguments(parser: Arguments) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
-
-
-def completion(options: Options, settings: Settings, out: Output) -> None:
-    """``completion``."""
-    # Imported here, because it is made from all commands, this one included.
-    from repoman.cli.shells import SHELLS
-
-    print(SHELLS[options.shell](), end="")
-
-
 COMMANDS = (
     Command(
         "make-config",
@@ -114,26 +86,8 @@ COMMANDS = (
         "print the version",
         "Looking around.",
         local=version,
+        configured=False,
         examples=("repoman version",),
-    ),
-    Command(
-        "help",
-        "print all commands, or all about one",
-        "Looking around.",
-        local=help_,
-        arguments=_help_arguments,
-        examples=("repoman help get", "repoman help --man | man -l -"),
-    ),
-    Command(
-        "completion",
-        "print what lets your shell complete commands and options",
-        "Looking around.",
-        local=completion,
-        arguments=_completion_arguments,
-        examples=(
-            "source <(repoman completion bash)",
-            "repoman completion fish > ~/.config/fish/completions/repoman.fish",
-        ),
     ),
 )
 """The commands of this module."""

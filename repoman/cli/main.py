@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from repoman import __version__
 
 if TYPE_CHECKING:
+    from repoman.cli.command import Command
     from repoman.client.settings import Settings
 
 
@@ -20,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"repoman {__version__}")
         return 0
+    _mend_streams()
+    # Until the reactor takes care of it; the exit code is the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -32,23 +38,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _interrupted()
 
 
+def _mend_streams() -> None:
+    """Standard streams that are there, whoever closed them, and take any text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 -- for the whole run
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _run(words: Sequence[str]) -> int:
     # Imported here: "repoman --version" costs no more than Python itself.
     from repoman.cli.access import find_access
-    from repoman.cli.exits import report
+    from repoman.cli.exits import Usage, report
     from repoman.cli.options import parse
     from repoman.cli.output import Output
-    from repoman.client.settings import read_settings
+    from repoman.cli.table import COMMANDS
+    from repoman.client.settings import Settings, read_settings
     from repoman.errors import RepomanError
 
     doing, access = "Reading the command line.", None
     try:
-        command, options = parse(words)
+        command, options = parse(COMMANDS, words)
         if command is None or options.help:
-            return _help(command.name if command else "", options)
+            return _help(command, options)
         doing = command.doing
         command.first(options)
-        settings, out = read_settings(os.environ), Output(options.json)
+        out = Output(options.json)
+        settings = read_settings(os.environ) if command.configured else Settings()
         if command.local:
             command.local(options, settings, out)
             return 0
@@ -64,22 +82,26 @@ def _run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (RepomanError, OSError) as error:
-        return report(error, doing, str(access or ""), sys.stderr, as_json="--json" in words)
+        problem: Exception = error
+    except UnicodeEncodeError as error:
+        problem = Usage(f"{error.object[:100]!r} is no text that could be sent.")
+    return report(problem, doing, str(access or ""), sys.stderr, as_json="--json" in words)
 
 
-def _help(topic: str, options: Any) -> int:
+def _help(topic: Command | None, options: Any) -> int:
     """Print what was asked for; nothing asked for is a usage error."""
     from repoman.cli import manual
     from repoman.cli.exits import USAGE
+    from repoman.cli.table import COMMANDS
 
     if topic:
         print(manual.page(topic))
     elif options.version:
         print(f"repoman {__version__}")
     elif options.help or options.help_all:
-        print(manual.overview(everything=options.help_all))
+        print(manual.overview(COMMANDS, everything=options.help_all))
     else:
-        print(manual.overview(), file=sys.stderr)
+        print(manual.overview(COMMANDS), file=sys.stderr)
         return USAGE
     return 0
 
@@ -114,6 +136,9 @@ def _with_reactor(
     interrupted: list[bool] = []
 
     def begin() -> None:
+        # A line that is cut off is an interruption, too; nohup(1) still has its way.
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reactor.stop))
         log.info("{name} begins", name=name)
         working = Deferred.fromCoroutine(work(reactor))
         working.addBoth(outcome.append)

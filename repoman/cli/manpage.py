@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from repoman import __version__
 from repoman.cli.command import Command
 from repoman.cli.manual import GLOBAL_OPTIONS, OPTION_WIDTH
-from repoman.cli.options import COMMANDS, command_parser
+from repoman.cli.options import command_parser
 from repoman.cli.shells import options_of
 
 EXIT_CODES = (
@@ -46,9 +46,9 @@ FILES = (
 """The files that matter."""
 
 
-def page() -> str:
+def page(commands: Iterable[Command]) -> str:
     """The whole page, in the macros of man(7)."""
-    return "\n".join([*_head(), *_commands(), *_tail(), ""])
+    return "\n".join([*_head(), *_commands(commands), *_tail(), ""])
 
 
 def _head() -> Iterator[str]:
@@ -65,9 +65,9 @@ def _head() -> Iterator[str]:
         yield f".TP {OPTION_WIDTH}\n.B {_text(flags)}\n{_text(words)}"
 
 
-def _commands() -> Iterator[str]:
+def _commands(commands: Iterable[Command]) -> Iterator[str]:
     yield ".SH COMMANDS"
-    for command in COMMANDS:
+    for command in commands:
         yield from _command(command)
 
 

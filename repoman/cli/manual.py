@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from repoman.cli.options import COMMANDS, command_parser, find_command
+from collections.abc import Iterable
+
+from repoman.cli.command import Command
+from repoman.cli.options import command_parser
 
 USAGE = "usage: repoman [-h] [--help-all] [--version] [-H HOST] [-P PORT] [--proxy PROXY]"
 """The first line, as on the slides."""
@@ -24,9 +27,9 @@ OPTION_WIDTH = 24
 """How much room they take."""
 
 
-def overview(*, everything: bool = False) -> str:
+def overview(commands: Iterable[Command], *, everything: bool = False) -> str:
     """The commands: the everyday ones, or all."""
-    chosen = [c for c in COMMANDS if everything or c.everyday]
+    chosen = [c for c in commands if everything or c.everyday]
     rows = [(c.name, c.summary) for c in chosen]
     if everything:
         rows = [(", ".join((c.name, *c.aliases)), c.summary) for c in chosen]
@@ -49,9 +52,6 @@ def _options() -> str:
     return "\n".join(["optional arguments:", *rows])
 
 
-def page(name: str) -> str:
-    """All about one command.
-
-    :raises Usage: there is no such command.
-    """
-    return command_parser(find_command(name)).format_help().rstrip()
+def page(command: Command) -> str:
+    """All about one command."""
+    return command_parser(command).format_help().rstrip()

@@ -8,25 +8,11 @@ for every command are understood behind it, too, in their long form.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from repoman.cli import doctor, files, groups, images, local, sharing, users
 from repoman.cli.command import Arguments, Command, Options
 from repoman.cli.exits import Usage
-from repoman.cli.snapshot import save
-
-COMMANDS: tuple[Command, ...] = (
-    *files.COMMANDS,
-    *save.COMMANDS,
-    *images.COMMANDS,
-    *sharing.COMMANDS,
-    *users.COMMANDS,
-    *groups.COMMANDS,
-    *doctor.COMMANDS,
-    *local.COMMANDS,
-)
-"""Every command."""
 
 
 class PortOrProxy(argparse.Action):
@@ -37,29 +23,28 @@ class PortOrProxy(argparse.Action):
         setattr(options, "port" if value.isdigit() else "proxy", value)
 
 
-def find_command(name: str) -> Command:
+def find_command(commands: Iterable[Command], name: str) -> Command:
     """The command of a name or an alias.
 
     :raises Usage: there is none.
     """
-    for command in COMMANDS:
+    for command in commands:
         if name == command.name or name in command.aliases:
             return command
     raise Usage(f"There is no command {name!r}; repoman --help-all lists them all.")
 
 
-def parse(words: Sequence[str]) -> tuple[Command | None, Options]:
+def parse(commands: Iterable[Command], words: Sequence[str]) -> tuple[Command | None, Options]:
     """Read a command line.
 
     :return: no command, if help or the version is asked for (or nothing at all).
-    :raises Usage: it makes no sense.  Where argparse finds that out, it
-        prints its usage and exits with 2 itself.
+    :raises Usage: it makes no sense.
     """
     options = global_parser().parse_args(words)
     rest = options.rest
     if options.subcommand is None or options.help or options.help_all or options.version:
         return None, options
-    command = find_command(_meant(options.subcommand, rest))
+    command = find_command(commands, _meant(options.subcommand, rest))
     if _wants_help(command, rest):
         options.help = True
         return command, options

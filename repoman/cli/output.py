@@ -7,6 +7,7 @@ import pprint
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 from repoman.client.records import Record, last_name
 
@@ -24,7 +25,7 @@ class Output:
         if self.as_json:
             print(json.dumps(data))
         elif text:
-            print(text)
+            _print(text)
 
     def done(self, text: str, **facts: Any) -> None:
         """Something is done, for certain.
@@ -36,13 +37,19 @@ class Output:
     def say(self, text: str) -> None:
         """Something that happens now; not part of a JSON result."""
         if self.as_json:
-            print(text, file=sys.stderr)
+            print(json.dumps({"message": text}), file=sys.stderr)
         else:
-            print(text, flush=True)
+            _print(text)
+
+
+def _print(text: str) -> None:
+    print("\n".join(map(printable, text.split("\n"))), flush=True)
 
 
 def printable(text: str) -> str:
     """``text`` without the control characters that could play with a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -66,11 +73,19 @@ def aligned(pairs: Sequence[tuple[str, object]]) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns below their names; the last one as long as it is."""
     lines = [[printable(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(c + " " * (w - _width(c)) for c, w in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal a text takes (Unicode, annex 11)."""
+    if text.isascii():
+        return len(text)
+    wide = sum(east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(combining(c) != 0 for c in text)
 
 
 def size(count: int | None) -> str:

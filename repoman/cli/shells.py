@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
 from repoman.cli.command import Command
-from repoman.cli.options import COMMANDS, command_parser, global_parser
+from repoman.cli.options import command_parser, global_parser
 
 FILES = frozenset({"FILE", "PATH", "PROXY", "DIRECTORY", "PORT|PROXY"})
 """Values that are names of files."""
@@ -56,14 +56,14 @@ def _names(command: Command) -> tuple[str, ...]:
     return (command.name, *command.aliases)
 
 
-def bash() -> str:
+def bash(commands: Sequence[Command]) -> str:
     """For bash."""
     with_value = sorted({f for o in _options(None) if o.value for f in o.flags})
-    all_options = [o for c in (None, *COMMANDS) for o in _options(c)]
+    all_options = [o for c in (None, *commands) for o in _options(c)]
     with_file = sorted({f for o in all_options if o.value == "file" for f in o.flags})
-    names = " ".join(n for c in COMMANDS for n in _names(c))
+    names = " ".join(n for c in commands for n in _names(c))
     first = " ".join([*(f for o in _options(None) for f in o.flags), names])
-    cases = "\n".join(f"        {'|'.join(_names(c))}) words='{_flags(c)}' ;;" for c in COMMANDS)
+    cases = "\n".join(f"        {'|'.join(_names(c))}) words='{_flags(c)}' ;;" for c in commands)
     return f"""\
 # bash completion of repoman; made by: repoman completion bash
 _repoman() {{
@@ -99,17 +99,17 @@ def _flags(command: Command) -> str:
     return " ".join(flag for option in _options(command) for flag in option.flags)
 
 
-def zsh() -> str:
+def zsh(commands: Sequence[Command]) -> str:
     """For zsh."""
     described = "\n".join(
         f"        {_quoted(name + ':' + command.summary.replace(':', ' '))}"
-        for command in COMMANDS
+        for command in commands
         for name in _names(command)
     )
     cases = "\n".join(
         f"        {'|'.join(_names(c))})\n            _arguments {_zsh_options(_options(c))}"
         " '*:file:_files' ;;"
-        for c in COMMANDS
+        for c in commands
     )
     return f"""\
 #compdef repoman
@@ -147,21 +147,21 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def fish() -> str:
+def fish(commands: Sequence[Command]) -> str:
     """For fish."""
     head = "# fish completion of repoman; made by: repoman completion fish"
-    return "\n".join([head, *_fish(), ""])
+    return "\n".join([head, *_fish(commands), ""])
 
 
-def _fish() -> Iterator[str]:
+def _fish(commands: Sequence[Command]) -> Iterator[str]:
     yield "complete -c repoman -f -n __fish_use_subcommand"
-    for command in COMMANDS:
+    for command in commands:
         for name in _names(command):
             summary = _quoted(command.summary)
             yield f"complete -c repoman -f -n __fish_use_subcommand -a {name} -d {summary}"
     for option in _options(None):
         yield from _fish_option(option, "__fish_use_subcommand")
-    for command in COMMANDS:
+    for command in commands:
         condition = f"__fish_seen_subcommand_from {' '.join(_names(command))}"
         for option in _options(command):
             yield from _fish_option(option, condition)
@@ -175,5 +175,5 @@ def _fish_option(option: Option, condition: str) -> Iterator[str]:
     yield f"complete -c repoman -n '{condition}' {flags}{value} -d {_quoted(option.help)}"
 
 
-SHELLS: Mapping[str, Callable[[], str]] = {"bash": bash, "zsh": zsh, "fish": fish}
+SHELLS: Mapping[str, Callable[[Sequence[Command]], str]] = {"bash": bash, "zsh": zsh, "fish": fish}
 """The shells that can be served."""

@@ -9,7 +9,7 @@ from repoman.cli.exits import Usage
 from repoman.client.records import Record, last_name
 
 _FIELDS = ("email", "full_name")
-_REST_NAMES = {"client_dn": "cert_dn", "new_name": "user_name"}
+_REST_NAMES = {"client_dn": "cert_dn", "new_name": "user_name", "name": "user_name"}
 
 
 def _whoami_arguments(parser: Arguments) -> None:
@@ -29,7 +29,7 @@ async def whoami(session: Session) -> None:
 
 
 def _facts(user: Record) -> list[tuple[str, object]]:
-    seen: Record = user.get("credential") or {}
+    seen: Record = user.get("credential") or Record()
     used, quota = user.get("used"), user.get("quota")
     facts = [
         ("user", user["user_name"]),

@@ -15,6 +15,7 @@ from twisted.internet.protocol import Protocol
 from repoman.client.credentials import CredentialFiles, no_credential
 from repoman.client.exchange import CONNECT_SECONDS, Exchange
 from repoman.client.problems import in_words
+from repoman.client.records import one
 from repoman.client.renewal import RenewableTLS
 from repoman.client.replies import decoded, header
 from repoman.errors import ConnectionProblem, CredentialProblem, RepomanError, TrustUnreadable
@@ -109,7 +110,7 @@ class Diagnosis:
             yield Finding("connection", "", error)
             return
         try:
-            user = decoded(reply, await exchange.body(reply))
+            user = one(decoded(reply, await exchange.body(reply)), "user_name")
             yield Finding("who am I", f"{user['user_name']}, {user['client_dn']}")
         except RepomanError as error:
             yield Finding("who am I", "", error)

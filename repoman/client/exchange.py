@@ -9,7 +9,7 @@ a limit for a peer that has stopped talking.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -31,6 +31,7 @@ from twisted.web.iweb import (
 from zope.interface import implementer
 
 from repoman import __version__
+from repoman.client.heads import BoundedHeads
 from repoman.client.problems import in_words, is_passing
 from repoman.client.receiver import Abandoning, Receiver, silence
 from repoman.client.replies import content_type, decoded, header, next_page, reply_error
@@ -105,7 +106,20 @@ class _Endpoints:
     exchange: Exchange
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        return self.exchange.endpoint()
+        return _Bounded(self.exchange.endpoint())
+
+
+@frozen
+@implementer(IStreamClientEndpoint)
+class _Bounded:
+    """Bounds the heads of what comes over the connections of another endpoint."""
+
+    endpoint: IStreamClientEndpoint
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        heads: Any = BoundedHeads
+        connecting: Any = self.endpoint.connect(heads(factory))
+        return cast(Deferred[IProtocol], connecting.addCallback(lambda head: head.wrappedProtocol))
 
 
 @implementer(IAgent)

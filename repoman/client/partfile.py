@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from repoman.errors import Conflict, DigestMismatch
+from repoman.errors import Conflict, DigestMismatch, NoRoom
 
 SLICE = 2**20
 """How many bytes are hashed in one go when a partial file is taken up again."""
@@ -104,15 +105,29 @@ class PartFile:
         self._hash = hashlib.sha256()
 
     def write(self, data: bytes) -> None:
-        """Append some bytes."""
-        self._hash.update(data)
+        """Append some bytes.
+
+        :raises NoRoom: the disk is full, or the quota.
+        """
         if data != _ZEROS[: len(data)]:
-            view, at = memoryview(data), self.size
-            while view:
-                written = os.pwrite(self._file, view, at)
-                view, at = view[written:], at + written
+            try:
+                self._put(data)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise OSError(error.errno, error.strerror, str(self.path)) from error
+                raise NoRoom(
+                    f"There is no more room for {self.path}: make some, and the same command"
+                    " goes on from there."
+                ) from error
+        self._hash.update(data)
         self.size += len(data)
         self._hashed = self.size
+
+    def _put(self, data: bytes) -> None:
+        view, at = memoryview(data), self.size
+        while view:
+            written = os.pwrite(self._file, view, at)
+            view, at = view[written:], at + written
 
     def finish(self, sha256: str) -> None:
         """Give the file its name, if its digest is ``sha256`` (hex).

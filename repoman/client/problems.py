@@ -53,8 +53,11 @@ def connection_problem(server: str, error: Exception) -> RepomanError:
         for kind, words in _WORDS:
             if isinstance(cause, kind):
                 return ConnectionProblem(words.format(server=server))
-    # By its name: the class is private to Twisted.
-    if any(type(c).__name__ == "ParseError" for c in causes) or _is_no_tls(causes):
+    # By their names: these classes are private to Twisted.  Its parser raises ValueError, too.
+    names = {type(cause).__name__ for cause in causes}
+    if "_DataLoss" in names:
+        return ConnectionProblem(f"{server}: its answer came broken.")
+    if names & {"ParseError", "ValueError"} or _is_no_tls(causes):
         return BadReply(f"{server} does not speak HTTP as we know it; is the port right (-p)?")
     # Whatever else a line that breaks at an odd moment makes Twisted or OpenSSL raise.
     return ConnectionProblem(f"The connection with {server} broke ({_innermost(causes)}).")

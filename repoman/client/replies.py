@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
+from repoman.client.records import as_record
 from repoman.errors import BadReply, RepomanError
 from repoman.wire import error_from_reply
 
@@ -25,6 +26,8 @@ def reply_error(status: int, content_type: str, body: bytes, location: str = "")
             f"The server sends us elsewhere ({status}, {location[:200] or 'nowhere'}), where "
             "Repoman does not follow with your certificate; is the server's name right?"
         )
+    if content_type.startswith("text/html"):
+        body = b"The server answers with a web page (%d); is it a repository?" % status
     return error_from_reply(status, content_type, body)
 
 
@@ -34,7 +37,7 @@ def content_type(reply: IResponse) -> str:
 
 
 def decoded(reply: IResponse, body: bytes) -> Any:
-    """The value of a JSON reply; ``None`` without a body.
+    """The value of a JSON reply, its objects as records; ``None`` without a body.
 
     :raises RepomanError: the error that it reports.
     """
@@ -43,8 +46,8 @@ def decoded(reply: IResponse, body: bytes) -> Any:
     if not body:
         return None
     try:
-        return json.loads(body)
-    except ValueError as error:
+        return json.loads(body, object_hook=as_record)
+    except (ValueError, RecursionError) as error:
         raise BadReply("The server answered with something else than JSON.") from error
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 from twisted.web.iweb import IPolicyForHTTPS
@@ -20,10 +20,11 @@ from repoman.client.exchange import Exchange
 from repoman.client.partfile import ISink, PartFile
 from repoman.client.pending import Pending
 from repoman.client.progress import Progress
-from repoman.client.records import Fields, Record, stored_sha256
+from repoman.client.records import Fields, Record, many, one, stored_sha256
 from repoman.client.renewal import RenewableTLS
 from repoman.client.source import FileSource, ISource
 from repoman.client.upload import Upload
+from repoman.errors import BadReply
 from repoman.model import ImageRef
 
 
@@ -65,7 +66,7 @@ class RepositoryClient:
 
     async def whoami(self, **options: Any) -> Record:
         """The caller's own record; with ``view="full"`` also the credential, as it was seen."""
-        return await self._record("GET", "/api/whoami", params=options)
+        return await self._user_record("GET", "/api/whoami", params=options)
 
     async def users(self, **filters: Any) -> list[Any]:
         """All users: URLs, or records with ``view="full"``."""
@@ -73,15 +74,15 @@ class RepositoryClient:
 
     async def create_user(self, fields: Fields) -> Record:
         """A new user; ``user_name`` and ``cert_dn`` are required."""
-        return await self._record("POST", "/api/users", json=fields)
+        return await self._user_record("POST", "/api/users", json=fields)
 
     async def user(self, name: str) -> Record:
         """One user."""
-        return await self._record("GET", _user(name))
+        return await self._user_record("GET", _user(name))
 
     async def modify_user(self, name: str, fields: Fields) -> Record:
         """Change a user."""
-        return await self._record("POST", _user(name), json=fields)
+        return await self._user_record("POST", _user(name), json=fields)
 
     async def delete_user(self, name: str) -> None:
         """Remove a user with all images."""
@@ -115,15 +116,15 @@ class RepositoryClient:
 
     async def create_group(self, fields: Fields) -> Record:
         """A new group; ``name`` is required."""
-        return await self._record("POST", "/api/groups", json=fields)
+        return await self._named_record("POST", "/api/groups", json=fields)
 
     async def group(self, name: str) -> Record:
         """One group."""
-        return await self._record("GET", _group(name))
+        return await self._named_record("GET", _group(name))
 
     async def modify_group(self, name: str, fields: Fields) -> Record:
         """Rename a group."""
-        return await self._record("POST", _group(name), json=fields)
+        return await self._named_record("POST", _group(name), json=fields)
 
     async def delete_group(self, name: str) -> None:
         """Remove a group."""
@@ -165,15 +166,15 @@ class RepositoryClient:
 
     async def create_image(self, fields: Fields) -> Record:
         """A new image without a file; ``name`` is required."""
-        return await self._record("POST", "/api/images", json=fields)
+        return await self._named_record("POST", "/api/images", json=fields)
 
     async def image(self, ref: ImageRef, **options: Any) -> Record:
         """One image; with ``view="full"`` also its file for each hypervisor."""
-        return await self._record("GET", _image(ref), params=options)
+        return await self._named_record("GET", _image(ref), params=options)
 
     async def modify_image(self, ref: ImageRef, fields: Fields) -> Record:
         """Change what is said about an image."""
-        return await self._record("POST", _image(ref), json=fields)
+        return await self._named_record("POST", _image(ref), json=fields)
 
     async def delete_image(self, ref: ImageRef) -> None:
         """Remove an image and its files."""
@@ -263,16 +264,24 @@ class RepositoryClient:
     async def _call(self, method: str, path: str, **options: Any) -> Any:
         return await self._exchange.json(method, path, **options)
 
-    async def _record(self, method: str, path: str, **options: Any) -> Record:
-        return cast(Record, await self._call(method, path, **options))
+    async def _user_record(self, method: str, path: str, **options: Any) -> Record:
+        return one(await self._call(method, path, **options), "user_name")
+
+    async def _named_record(self, method: str, path: str, **options: Any) -> Record:
+        return one(await self._call(method, path, **options), "name")
 
     async def _listing(self, path: str, filters: Mapping[str, Any]) -> list[Any]:
         """All pages of a listing."""
-        rows, following = await self._exchange.json_and_next("GET", path, params=filters)
+        kind = Record if filters.get("view") == "full" else str
+        page, following = await self._exchange.json_and_next("GET", path, params=filters)
+        rows, seen = many(page, kind), {path}
         while following:
-            more, following = await self._exchange.json_and_next("GET", following)
-            rows.extend(more)
-        return cast(list[Any], rows)
+            if following in seen:
+                raise BadReply("The pages of the server's listing go in circles.")
+            seen.add(following)
+            page, following = await self._exchange.json_and_next("GET", following)
+            rows.extend(many(page, kind))
+        return rows
 
 
 def _segment(name: str) -> str:

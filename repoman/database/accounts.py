@@ -24,13 +24,14 @@ class AccountRecords:
             f"SELECT {COLUMNS}, login.issuer FROM account a JOIN login USING (account_id)"  # noqa: S608 a constant
             " WHERE login.subject = %s",
             (identity.subject,),
+            lambda row: (user_from_row(row), row[-1]),
         )
         if not rows:
             return None
-        *row, issuer = rows[0]
+        user, issuer = rows[0]
         if issuer is None:
             issuer = await self._bind(identity)
-        return user_from_row(row) if issuer == identity.issuer else None
+        return user if issuer == identity.issuer else None
 
     async def _bind(self, identity: Identity) -> str | None:
         # Two first logins at once: the database decides whose issuer it is.

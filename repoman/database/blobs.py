@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import asdict
 
@@ -12,7 +12,7 @@ from repoman.database.pool import Transaction
 from repoman.database.saving import NOBODY_SAVES
 from repoman.database.uploads import UploadRecords
 from repoman.errors import Conflict, QuotaExceeded
-from repoman.interfaces import Committed, ScrubDue
+from repoman.interfaces import Committed, Precondition, ScrubDue
 from repoman.model import Digests, Image
 
 LOCK = """
@@ -27,6 +27,8 @@ UPDATE blob SET state = 'present', size = %(size)s, sha256 = %(sha256)s, sha512 
 RETURNING hypervisor, payer_id, reserved
 """
 
+# Two files of one image never have the same second: as Last-Modified it is a strong validator,
+# or an If-Range with a date would put a file together of two (RFC 9110 section 8.8.2.2).
 POINT = """
 WITH old AS (
     SELECT blob FROM image_file WHERE image_id = %(image)s AND hypervisor = %(hypervisor)s),
@@ -35,7 +37,8 @@ replaced AS (
 pointed AS (
     INSERT INTO image_file (image_id, hypervisor, blob) VALUES (%(image)s, %(hypervisor)s, %(blob)s)
     ON CONFLICT (image_id, hypervisor) DO UPDATE
-    SET blob = excluded.blob, uploaded = now(), version = image_file.version + 1)
+    SET blob = excluded.blob, version = image_file.version + 1,
+        uploaded = greatest(now(), date_trunc('second', image_file.uploaded) + interval '1 s'))
 SELECT coalesce(sum(size), 0) FROM replaced
 """
 
@@ -65,6 +68,14 @@ CASE WHEN resumable THEN keep_until < now() AND coalesce(lease < now(), true)
 
 DUE = "SELECT blob, size, sha256, scrubbed IS NULL FROM blob"
 
+PAGE = 2000
+"""Blobs spoken of in one statement: to write and read so many takes some milliseconds."""
+
+
+def _pages(blobs: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(blobs), PAGE):
+        yield list(blobs[start : start + PAGE])
+
 
 class BlobRecords(UploadRecords):
     """The :class:`~repoman.interfaces.IBlobRecords` of PostgreSQL."""
@@ -77,7 +88,13 @@ class BlobRecords(UploadRecords):
         """The repository has bytes in its store."""
         return bool(await self._pool.query("SELECT 1 FROM blob WHERE state = 'present' LIMIT 1"))
 
-    async def finish(self, blob: str, committed: Committed, quota: int) -> Image:
+    async def finish(
+        self,
+        blob: str,
+        committed: Committed,
+        quota: int,
+        precondition: Precondition | None = None,
+    ) -> Image:
         """The bytes are durable: let the image point to them.
 
         :raises Conflict: the upload was given up, or the image deleted, meanwhile.
@@ -95,6 +112,8 @@ class BlobRecords(UploadRecords):
             (image_id, owner, read_only), (hypervisor, payer, reserved) = image, row
             if read_only:
                 raise Conflict("The image became read-only during the upload.")
+            if precondition is not None:
+                precondition((await load(transaction, image_id)).files.get(hypervisor))
             await transaction.run(
                 "UPDATE image SET uploaded = now(), modified = now(), version = version + 1"
                 " WHERE image_id = %s",
@@ -175,23 +194,37 @@ class BlobRecords(UploadRecords):
 
     async def present(self) -> set[str]:
         """The blobs whose bytes must be in the store."""
-        rows = await self._pool.query("SELECT blob FROM blob WHERE state = 'present'")
-        return {row[0] for row in rows}
+        found: set[str] = set()
+        last: str | None = ""
+        while last is not None:
+            rows = await self._pool.query(
+                "SELECT blob FROM blob WHERE state = 'present' AND blob > %s"
+                " ORDER BY blob LIMIT %s",
+                (last, PAGE),
+            )
+            found.update(row[0] for row in rows)
+            last = rows[-1][0] if rows else None
+        return found
 
     async def unknown(self, blobs: Sequence[str]) -> list[str]:
         """Those of ``blobs`` that there is no record of."""
-        rows = await self._pool.query(
-            "SELECT key FROM unnest(%s::text[]) AS key"
-            " WHERE NOT EXISTS (SELECT FROM blob WHERE blob.blob = key)",
-            (list(blobs),),
-        )
-        return [row[0] for row in rows]
+        found = []
+        for page in _pages(blobs):
+            found += await self._pool.query(
+                "SELECT key FROM unnest(%s::text[]) AS key"
+                " WHERE NOT EXISTS (SELECT FROM blob WHERE blob.blob = key)",
+                (page,),
+            )
+        return [row[0] for row in found]
 
     async def mark_damaged(self, blobs: Sequence[str]) -> int:
         """Note those of ``blobs`` that are still present as lost; answer how many."""
-        if not blobs:
-            return 0
+        marked = 0
+        for page in _pages(blobs):
+            marked += await self._mark_damaged(page)
+        return marked
 
+    async def _mark_damaged(self, blobs: Sequence[str]) -> int:
         async def work(transaction: Transaction) -> int:
             rows = await transaction.run(
                 "UPDATE blob SET state = 'damaged' WHERE blob = ANY(%s) AND state = 'present'"

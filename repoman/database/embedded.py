@@ -32,7 +32,7 @@ DEATHS = 5
 """How often a server may die before it lets us in.  The processes that one
 killed the hard way leaves behind keep the next ones off, for a moment."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds until a server that died is started again: doubled with each death."""
 
 STEADY = 60.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
@@ -35,6 +36,8 @@ SELECT i.image_id, i.uuid, i.name, i.owner_id, o.user_name, i.modified, i.upload
               WHERE m.account_id = i.owner_id ORDER BY 1)
   FROM image i JOIN account o ON o.account_id = i.owner_id
 """
+
+BY_NAME = SELECT + " WHERE o.user_name = %s AND i.name = %s"
 
 EITHER = """
  WHERE i.name = %(name)s
@@ -207,15 +210,14 @@ class ImageRecords:
 
     async def find(self, owner: str, name: str) -> Image | None:
         """An image by its owner's and its own name."""
-        rows = await self._pool.ask(
-            SELECT + " WHERE o.user_name = %s AND i.name = %s", (owner, name)
-        )
-        return image_from_row(rows[0]) if rows else None
+        images = await self._pool.ask(BY_NAME, (owner, name), image_from_row)
+        return images[0] if images else None
 
     async def find_either(self, word: str, caller: str | None, name: str) -> Image | None:
         """The image of user ``word``; or the caller's own, if ``word`` is a hypervisor."""
-        rows = await self._pool.ask(SELECT + EITHER, {"word": word, "caller": caller, "name": name})
-        return image_from_row(rows[0]) if rows else None
+        params = {"word": word, "caller": caller, "name": name}
+        images = await self._pool.ask(SELECT + EITHER, params, image_from_row)
+        return images[0] if images else None
 
     async def create(self, new: NewImage) -> Image:
         """Make an image.
@@ -352,6 +354,13 @@ class ImageRecords:
         """The images wanted, in order; one query."""
         condition, params = image_query(wanted)
         return [image_from_row(r) for r in await self._pool.query(SELECT + condition, params)]
+
+    async def batches(self, wanted: Listing, size: int) -> AsyncGenerator[list[Image]]:
+        """The same, so many at a time; also one query."""
+        condition, params = image_query(wanted)
+        async with aclosing(self._pool.batches(SELECT + condition, params, size)) as batches:
+            async for rows in batches:
+                yield [image_from_row(row) for row in rows]
 
     async def names(self, wanted: Listing) -> list[tuple[str, str]]:
         """Their ``(owner, name)`` pairs only."""

@@ -51,6 +51,16 @@ class Links:
         """How many there are, free or in use."""
         return len(self._all)
 
+    @property
+    def free(self) -> int:
+        """How many nobody uses."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for one."""
+        return len(self._waiting)
+
     def open(self) -> None:
         """Begin to connect."""
         self._running = True

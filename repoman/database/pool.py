@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from psycopg2 import OperationalError
+from psycopg2 import InterfaceError, OperationalError
 from psycopg2.errors import (
     DeadlockDetected,
     FeatureNotSupported,
@@ -15,12 +15,13 @@ from psycopg2.errors import (
     InvalidSqlStatementName,
     SerializationFailure,
 )
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from repoman.audit import ORIGIN, Change
+from repoman.database.answers import Answers
 from repoman.database.chain import append
 from repoman.database.dsn import connection_parameters
 from repoman.database.link import Link, LinkLost, Parameters, detached
@@ -102,6 +103,7 @@ class Pool:
     :param size: how many connections.
     :param wait: seconds to wait for a free connection, and for a first answer on it.
     :param statement_timeout: seconds that one statement may take.
+    :param is_alone: nobody else writes to this database.
     :raises Misconfigured: ``dsn`` cannot be read.
     """
 
@@ -114,6 +116,7 @@ class Pool:
         wait: float = 3.0,
         statement_timeout: float = 30.0,
         application_name: str = "repoman",
+        is_alone: bool = False,
     ) -> None:
         parameters = connection_parameters(
             dsn, application_name=application_name, statement_timeout=statement_timeout
@@ -122,11 +125,27 @@ class Pool:
         self._links = Links(reactor, parameters, size=size, wait=wait)
         self._wait = wait
         self._limit = statement_timeout + GRACE
+        self._answers = Answers(reactor.seconds)
+        self._is_alone = is_alone
 
     @property
     def is_ready(self) -> bool:
         """A connection exists, free or in use."""
         return len(self._links) > 0
+
+    def __len__(self) -> int:
+        """How many connections there are, free or in use."""
+        return len(self._links)
+
+    @property
+    def free(self) -> int:
+        """How many of them nobody uses."""
+        return self._links.free
+
+    @property
+    def waiting(self) -> int:
+        """How many transactions wait for one."""
+        return self._links.waiting
 
     async def start(self) -> None:
         """Begin to connect.  An absent database is looked for until it is there."""
@@ -147,12 +166,21 @@ class Pool:
         """
         return _detached(_available(self._interact(work)))
 
-    def ask(self, sql: str, params: Parameters = ()) -> Deferred[list[tuple[Any, ...]]]:
+    def ask(
+        self, sql: str, params: Parameters = (), read: Callable[[tuple[Any, ...]], Any] = tuple
+    ) -> Deferred[list[Any]]:
         """The same as :meth:`query`, for what nearly every request asks: planned only once.
 
+        If nobody else writes, what was just asked is not asked again.
+
         :param sql: one of few constants.
+        :param read: makes the value of a row that is answered, one that nobody changes.
         """
-        return _detached(_available(self._ask(prepared(sql), params)))
+        statement = prepared(sql)
+        values = statement.values(params)
+        if self._is_alone and (rows := self._answers.find((statement.name, *values))) is not None:
+            return succeed(rows)
+        return _detached(_available(self._ask(statement, values, read)))
 
     def query(self, sql: str, params: Parameters = ()) -> Deferred[list[tuple[Any, ...]]]:
         """Answer the rows of one statement that only reads, in one round trip.
@@ -164,15 +192,33 @@ class Pool:
         """
         return _detached(_available(self._query(sql, params)))
 
+    async def batches(
+        self, sql: str, params: Parameters, size: int
+    ) -> AsyncGenerator[list[tuple[Any, ...]]]:
+        """The same as :meth:`query`, ``size`` rows at a time; others have their turn in between.
+
+        To be closed by who does not read it to its end.
+        """
+        link, cursor = await _available(self._first(sql, params, self._limit))
+        try:
+            while rows := list(cursor.fetchmany(size)):
+                yield rows
+                await deferLater(self._reactor, 0)
+        except InterfaceError:  # the link was closed meanwhile
+            raise LinkLost from None
+        finally:
+            self._links.give_back(link)
+
     async def _interact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        for attempt in range(1, ATTEMPTS):
-            try:
-                return await self._transact(work)
-            except (SerializationFailure, DeadlockDetected):
-                # By chance, so that two rivals do not meet again.
-                pause = random.uniform(0, 0.02 * attempt)  # noqa: S311  # no secret
-                await deferLater(self._reactor, pause)
-        return await self._transact(work)
+        with self._answers.writing():
+            for attempt in range(1, ATTEMPTS):
+                try:
+                    return await self._transact(work)
+                except (SerializationFailure, DeadlockDetected):
+                    # By chance, so that two rivals do not meet again.
+                    pause = random.uniform(0, 0.02 * attempt)  # noqa: S311  # no secret
+                    await deferLater(self._reactor, pause)
+            return await self._transact(work)
 
     async def _transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         link, _ = await self._first("BEGIN READ WRITE", (), self._wait)
@@ -209,13 +255,18 @@ class Pool:
                 "the change may or may not have been made."
             ) from error
 
-    async def _ask(self, statement: Prepared, params: Parameters) -> list[tuple[Any, ...]]:
-        values = statement.values(params)
+    async def _ask(
+        self, statement: Prepared, values: list[Any], read: Callable[[tuple[Any, ...]], Any]
+    ) -> list[Any]:
+        keep = self._answers.asking((statement.name, *values))
         try:
-            return await self._ask_once(statement, values)
+            rows = await self._ask_once(statement, values)
         except _STALE:
             self._links.discard_idle()  # they are as old
-        return await self._ask_once(statement, values)
+            rows = await self._ask_once(statement, values)
+        found = [read(row) for row in rows]
+        keep(found)
+        return found
 
     async def _ask_once(self, statement: Prepared, values: list[Any]) -> list[tuple[Any, ...]]:
         link = await self._links.take()

@@ -15,8 +15,9 @@ from repoman.model import Image, Upload, User
 
 RESERVE = """
 UPDATE account SET reserved = reserved + %(size)s
- WHERE account_id = %(payer)s AND used + reserved + %(size)s <= coalesce(quota, %(quota)s)
-RETURNING coalesce(quota, %(quota)s) - used - reserved + %(size)s
+ WHERE account_id = %(payer)s
+   AND (%(nothing)s OR used + reserved + %(size)s <= coalesce(quota, %(quota)s))
+RETURNING greatest(coalesce(quota, %(quota)s) - used - reserved, 0) + %(size)s
 """
 
 INSERT = """
@@ -107,7 +108,9 @@ class UploadRecords:
         return await self._pool.interact(work)
 
     async def _reserve(self, transaction: Transaction, payer: int, terms: UploadTerms) -> int:
-        params = {"payer": payer, "size": terms.size or 0, "quota": terms.quota}
+        # Who needs no room gets none, but is not refused: their quota may have shrunk meanwhile.
+        needed = {"size": terms.size or 0, "nothing": terms.size == 0}
+        params = {"payer": payer, "quota": terms.quota, **needed}
         row = await transaction.run_one(RESERVE, params)
         if row is not None:
             return int(row[0])
@@ -118,9 +121,10 @@ class UploadRecords:
         )
         if left is None:
             raise Missing("The owner of the image is gone.")
+        wanted = f", and {terms.size} are needed" if terms.size else ""
         raise QuotaExceeded(
-            f"The quota of user {left[0]} has room for {left[1]} more bytes, "
-            f"and {terms.size or 0} are needed; delete something or ask for more."
+            f"The quota of user {left[0]} has room for {left[1]} more bytes{wanted}; "
+            "delete something or ask for more."
         )
 
     async def upload(self, blob: str, uploader: User) -> Upload:

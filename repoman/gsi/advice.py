@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 VERIFY_ERRORS: Final = {
+    2: "the certificate authority is not known",
     7: "a certificate has a wrong signature",
     8: "a CRL has a wrong signature",
     9: "a certificate is not valid yet",
     10: "a certificate has expired",
     11: "a CRL is not valid yet",
     12: "a CRL has expired",
+    13: "a certificate's beginning is no time",
+    14: "a certificate's end is no time",
+    15: "a CRL's beginning is no time",
+    16: "a CRL's end is no time",
     18: "the certificate is self-signed",
     19: "the root certificate authority is not trusted",
     20: "the certificate authority is not known",
@@ -19,11 +24,18 @@ VERIFY_ERRORS: Final = {
     22: "the chain is too long",
     23: "a certificate was revoked",
     26: "the certificate is not meant for this purpose",
+    36: "a CRL has a critical extension that is not known",
     37: "a certificate authority's certificate was used as an end entity's",
     38: "more proxies follow than one allows",
+    39: "a proxy was signed with a key that is not for signatures",
+    41: "a certificate has an extension that is malformed or must not be there",
+    44: "a CRL is not about this kind of certificate",
+    47: "a certificate authority may not issue this name",
+    48: "a certificate authority may not issue this name",
     66: "a key is too small",
     67: "a certificate authority's key is too small",
     68: "a signature uses a digest that is too weak",
+    72: "a proxy certificate's name is not its issuer's plus one CN",
 }
 """OpenSSL's verification errors (X509_V_ERR_...) in words."""
 

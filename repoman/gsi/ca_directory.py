@@ -19,8 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from repoman.errors import TrustUnreadable
+from repoman.gsi.chain import read
 from repoman.gsi.crl import CrlFile, parse_crl, signed_by
-from repoman.gsi.dn import dn_text
 from repoman.gsi.signing_policy import NamePolicy, parse_namespaces, parse_signing_policy
 from repoman.gsi.steps import Steps, finish
 
@@ -185,7 +185,7 @@ def _certificates(files: Iterable[File]) -> tuple[dict[x509.Certificate, list[st
     for file in files:
         try:
             for certificate in x509.load_pem_x509_certificates(file.content):
-                dn_text(certificate.subject)
+                read(certificate)
                 found.setdefault(certificate, []).append(file.name)
         except Exception as error:  # the decoder raises various things at broken bytes
             faults.append(f"{file.name} {file.fault or f'holds no CA certificate: {error}'}")

@@ -43,6 +43,11 @@ class Link:
         constraints = self.extension(ExtensionOID.BASIC_CONSTRAINTS)
         return constraints is not None and bool(constraints.ca)
 
+    @property
+    def is_root(self) -> bool:
+        """It names itself as its issuer."""
+        return self.certificate.subject == self.certificate.issuer
+
     def extension(self, oid: x509.ObjectIdentifier) -> Any:
         """An extension's value, or ``None``."""
         found = self.extensions.get(oid)

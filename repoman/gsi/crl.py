@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from attrs import frozen
 from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
 
 from repoman.errors import CredentialRefused
 from repoman.gsi.chain import Link, moment
@@ -27,12 +28,31 @@ class CrlFile:
     :ivar crl: its content; ``None`` if it cannot be used.
     :ivar fault: why not.
     :ivar issuer: of the CRL.
+    :ivar point: what it is about, if not everything (RFC 5280, 5.2.5).
     """
 
     name: str
     crl: x509.CertificateRevocationList | None = None
     fault: str = ""
     issuer: x509.Name | None = None
+    point: x509.IssuingDistributionPoint | None = None
+
+    def covers(self, certificate: Link) -> bool:
+        """It would list this certificate, if it were revoked."""
+        point = self.point
+        if point is None:
+            return True
+        if certificate.is_authority:
+            right_kind = not point.only_contains_user_certs
+        else:
+            right_kind = not point.only_contains_ca_certs
+        return right_kind and (point.full_name is None or _names_place(certificate, point))
+
+
+def _names_place(certificate: Link, point: x509.IssuingDistributionPoint) -> bool:
+    places = certificate.extension(ExtensionOID.CRL_DISTRIBUTION_POINTS) or ()
+    wanted = point.full_name or ()
+    return any(name in (place.full_name or ()) for place in places for name in wanted)
 
 
 def parse_crl(name: str, content: bytes) -> CrlFile:
@@ -42,22 +62,36 @@ def parse_crl(name: str, content: bytes) -> CrlFile:
             crl = x509.load_pem_x509_crl(content)
         else:
             crl = x509.load_der_x509_crl(content)
-        fault = _fault(crl)
+        found = {extension.oid: extension for extension in crl.extensions}
+        fault = _fault(found.values())
     except Exception as error:  # the decoder raises various things at broken bytes
         return CrlFile(name, None, f"holds no CRL: {error}")
-    return CrlFile(name, None, fault) if fault else CrlFile(name, crl, "", crl.issuer)
+    if fault:
+        return CrlFile(name, None, fault)
+    point = found.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT)
+    return CrlFile(name, crl, "", crl.issuer, None if point is None else point.value)
 
 
-def _fault(crl: x509.CertificateRevocationList) -> str:
-    for extension in crl.extensions:
+def _fault(extensions: Iterable[x509.Extension[Any]]) -> str:
+    for extension in extensions:
         if isinstance(extension.value, x509.DeltaCRLIndicator):
             return "is a delta CRL, which is not supported"
         if isinstance(extension.value, x509.IssuingDistributionPoint):
-            if extension.value.indirect_crl:
-                return "is an indirect CRL, which is not supported"
+            if fault := _partial(extension.value):
+                return f"is {fault}, which is not supported"
         elif extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
             return f"has a critical extension that is not known ({extension.oid.dotted_string})"
     return ""
+
+
+def _partial(point: x509.IssuingDistributionPoint) -> str:
+    if point.indirect_crl:
+        return "an indirect CRL"
+    if point.only_some_reasons:
+        return "a CRL for some reasons only"
+    if point.only_contains_attribute_certs:
+        return "a CRL of attribute certificates"
+    return "a CRL with a relative name" if point.relative_name else ""
 
 
 def signed_by(file: CrlFile, issuer: x509.Certificate) -> CrlFile:
@@ -88,16 +122,27 @@ def check_revocation(
         return FOREVER
     if not files:
         raise CredentialRefused(f"There is no CRL of the certificate authority {issuer.dn}.")
-    good = _good(files)
-    if any(_lists(crl, certificate.certificate.serial_number) for crl in good):
+    if any(_lists(crl, certificate.certificate.serial_number) for crl in _good(files)):
         raise CredentialRefused(f"{certificate.dn} was revoked by {issuer.dn}.")
+    good = _good(file for file in files if file.covers(certificate))
     ends = max((_end(crl) for crl in good if crl.last_update_utc <= now), default=None)
     if ends is None or ends < now:
+        why = why_useless(files, now) or f"is not about {certificate.dn}"
         raise CredentialRefused(
-            f"The CRL of the certificate authority {issuer.dn} {why_useless(files, now)};"
+            f"The CRL of the certificate authority {issuer.dn} {why};"
             " tell the administrator of this server."
         )
     return ends
+
+
+def why_narrow(files: Sequence[CrlFile], authority: Link) -> str:
+    """Why a CA's CRLs are not about everybody below it; empty if they are."""
+    good = [file for file in files if file.crl is not None]
+    if authority.is_root and not any(file.covers(authority) for file in good):
+        return "is not about the authority itself"
+    if all(file.point is not None and file.point.only_contains_ca_certs for file in good):
+        return "is not about users"
+    return ""
 
 
 def why_useless(files: Sequence[CrlFile], now: datetime) -> str:

@@ -13,7 +13,6 @@ different names share one text.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
 from typing import Final
 
@@ -58,7 +57,11 @@ _MAYBE_DIVIDER = re.compile(r"[/+]\s*[A-Za-z0-9.-]+\s*=")
 _SPECIAL = re.compile(r"([\\/+])")
 _BACKSLASHED = r"\\\1"
 _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Letters, marks and signs to Unicode, but nothing to the eye.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
 
 # Escaped characters while a text is taken apart: no value may hold a control character.
 _HIDDEN = {"\\": "\x00", "/": "\x01", "+": "\x02"}
@@ -158,7 +161,8 @@ def _fault(value: object) -> str:
 
 
 def _has_invisible(text: str) -> bool:
-    return not text.isprintable() and any(unicodedata.category(c) in _INVISIBLE for c in text)
+    # isprintable() knows controls, marks of direction, what is unassigned, and all blanks but one.
+    return not text.isprintable() or (not text.isascii() and _UNSEEN.search(text) is not None)
 
 
 def _printed(names: tuple[Rdn, ...]) -> str:

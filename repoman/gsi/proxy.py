@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from repoman.errors import CredentialRefused
 from repoman.gsi.chain import CertificatePath, Link, check_validity, divide
 from repoman.gsi.dn import COMMON_NAME, dn_text, shown_name
-from repoman.gsi.proxycertinfo import Flavour, ProxyInfo, read_proxy_info
+from repoman.gsi.proxycertinfo import CLAIMS, Flavour, ProxyInfo, read_proxy_info
 from repoman.gsi.waivers import check_authority_path_lengths, check_waivers
 from repoman.model import Identity
 
@@ -130,6 +130,8 @@ def _check_proxy(proxy: Link, issuer: Link) -> None:
         raise CredentialRefused("A proxy certificate says that it is a certificate authority's.")
     if proxy.extensions.keys() & _ALTERNATIVE_NAMES:
         raise CredentialRefused("A proxy certificate has an alternative name.")
+    if any(oid not in _KNOWN_CRITICAL for oid, e in proxy.extensions.items() if e.critical):
+        raise CredentialRefused("A proxy certificate has a critical extension not known here.")
     _check_key_usages(proxy, issuer)
     last = [oid for oid, _ in proxy.name[-1]]
     if proxy.name[:-1] != issuer.name or last != [COMMON_NAME]:
@@ -140,6 +142,13 @@ def _check_proxy(proxy: Link, issuer: Link) -> None:
     except (InvalidSignature, TypeError, ValueError):
         raise CredentialRefused("A proxy certificate was not signed by the one above.") from None
 
+
+# OpenSSL knows more, name and policy constraints among them, and keeps none of these in a proxy.
+_KNOWN_CRITICAL = CLAIMS | {
+    ExtensionOID.BASIC_CONSTRAINTS,
+    ExtensionOID.KEY_USAGE,
+    ExtensionOID.EXTENDED_KEY_USAGE,
+}
 
 _ALTERNATIVE_NAMES = frozenset(
     {ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ExtensionOID.ISSUER_ALTERNATIVE_NAME}

@@ -11,8 +11,8 @@ from cryptography import x509
 
 from repoman.errors import CredentialRefused
 from repoman.gsi.ca_directory import Authority, CADirectory
-from repoman.gsi.chain import CertificatePath, Link, divide, moment
-from repoman.gsi.crl import FOREVER, Mode, check_revocation, why_useless
+from repoman.gsi.chain import CertificatePath, Link, divide, moment, read
+from repoman.gsi.crl import FOREVER, Mode, check_revocation, why_narrow, why_useless
 from repoman.gsi.dn import dn_text
 from repoman.gsi.proxy import ProxyRules, identity_of, or_refuse
 from repoman.model import Identity
@@ -64,9 +64,7 @@ class Trust:
     signing_policy: Mode = "if-present"
     proxies: ProxyRules = field(factory=ProxyRules)
     generation: int = 0
-    _welcome: dict[tuple[tuple[x509.Certificate, ...], frozenset[tuple[int, int]]], Peer] = field(
-        factory=dict, init=False, repr=False
-    )
+    _welcome: dict[bytes, Peer] = field(factory=dict, init=False, repr=False)
 
     def judge(
         self,
@@ -81,8 +79,9 @@ class Trust:
         :param waived: OpenSSL's (error, depth) pairs that the handshake put off.
         """
         shown = (tuple(chain), frozenset(waived))
-        known = self._welcome.get(shown)
-        if known is not None and now <= known.holds_until:
+        # The signature only finds the entry, at less cost than a hash of all; then all must agree.
+        known = self._welcome.get(chain[0].signature) if chain else None
+        if known and (known.chain, known.waived) == shown and now <= known.holds_until:
             return known
         try:
             identity, ends = or_refuse(chain, lambda: self._judge(divide(chain), now, waived))
@@ -98,7 +97,7 @@ class Trust:
         if len(self._welcome) >= REMEMBERED:
             self._welcome.clear()
         if sum(len(c.tbs_certificate_bytes) for c in peer.chain) <= LARGEST_REMEMBERED:
-            self._welcome[peer.chain, peer.waived] = peer
+            self._welcome[peer.chain[0].signature] = peer
 
     def _judge(
         self, path: CertificatePath, now: datetime, waived: Collection[tuple[int, int]]
@@ -164,9 +163,12 @@ class Trust:
         ends = certificate.not_valid_after_utc
         if ends < now:
             yield f"{name} expired at {moment(ends)}."
-        if self.crl != "off" and authority.crls and (why := why_useless(authority.crls, now)):
+        if self.crl != "off" and authority.crls:
             files = ", ".join(file.name for file in authority.crls)
-            yield f"The CRL of {name} in {files} {why}: run fetch-crl."
+            if why := why_useless(authority.crls, now):
+                yield f"The CRL of {name} in {files} {why}: run fetch-crl."
+            elif why := why_narrow(authority.crls, read(certificate)):
+                yield f"The CRL of {name} in {files} {why}: its users are refused."
         if self.crl == "require" and not authority.crls:
             yield f"{name} has no CRL: run fetch-crl."
         if self.signing_policy == "require" and not authority.policies:

@@ -14,8 +14,8 @@ from typing import Final
 from cryptography.x509.oid import ExtensionOID
 
 from repoman.errors import CredentialRefused
-from repoman.gsi.chain import CertificatePath, Link
-from repoman.gsi.proxycertinfo import DRAFT_PROXY_CERT_INFO, Flavour
+from repoman.gsi.chain import CertificatePath
+from repoman.gsi.proxycertinfo import Flavour
 
 UNABLE_TO_GET_CRL: Final = 3
 """A legacy proxy's issuer has no CRL; and a CA need not have one everywhere."""
@@ -39,13 +39,6 @@ WAIVABLE: Final = {
     INVALID_CA: "A certificate was signed by one that is no certificate authority.",
 }
 """What the handshake may put off, with the refusal where it was an error after all."""
-
-_KNOWN_CRITICAL = {
-    DRAFT_PROXY_CERT_INFO,
-    ExtensionOID.BASIC_CONSTRAINTS,
-    ExtensionOID.KEY_USAGE,
-    ExtensionOID.EXTENDED_KEY_USAGE,
-}
 
 
 def check_waivers(
@@ -71,7 +64,8 @@ def _explained(
     if error in (INVALID_CA, INVALID_PURPOSE, KEYUSAGE_NO_CERTSIGN):
         return old and 0 < depth <= end_entity
     if error == UNHANDLED_CRITICAL_EXTENSION and Flavour.DRAFT in flavours:
-        return 0 <= depth < end_entity and _only_the_draft(path.proxies[end_entity - 1 - depth])
+        # Which critical extensions a proxy has is looked at with its other rules.
+        return 0 <= depth < end_entity
     if error == PATH_LENGTH_EXCEEDED:
         # check_authority_path_lengths counts again, without proxies.
         return bool(path.proxies) and depth > end_entity
@@ -79,10 +73,6 @@ def _explained(
         # Trust.judge looks up the CRLs of the authorities itself.
         return old or depth >= end_entity
     return False
-
-
-def _only_the_draft(proxy: Link) -> bool:
-    return all(oid in _KNOWN_CRITICAL for oid, e in proxy.extensions.items() if e.critical)
 
 
 def check_authority_path_lengths(path: CertificatePath) -> None:
@@ -98,5 +88,5 @@ def check_authority_path_lengths(path: CertificatePath) -> None:
         allowed = constraints and constraints.path_length
         if allowed is not None and below > allowed:
             raise CredentialRefused(WAIVABLE[PATH_LENGTH_EXCEEDED])
-        if authority.certificate.subject != authority.certificate.issuer:
+        if not authority.is_root:
             below += 1

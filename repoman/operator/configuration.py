@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from datetime import datetime, timezone
 from importlib.resources import files
 
 from repoman import config
 from repoman.admins import read_admins
+from repoman.inspection import inspect_trust, remark_on_clock
 from repoman.operator.command import Command
 
 
 def check_config(arguments: Namespace) -> int:
-    """Say whether the configuration, and the file of administrators, can be read."""
-    read_admins(config.load(arguments.config).accounts.admins)
+    """Say what is wrong with the configuration, certificate, key, CAs, CRLs and clock."""
+    settings = config.load(arguments.config)
+    read_admins(settings.accounts.admins)
+    faults, starts = inspect_trust(settings, datetime.now(timezone.utc))
+    if faults:
+        print(*faults, sep="\n", file=sys.stderr)
+    if remark := remark_on_clock():
+        print(f"Note: {remark}", file=sys.stderr)
+    if faults:
+        print(f"The daemon would {'start all the same' if starts else 'not start'}.")
+        return 1
     print("The configuration is good.")
     return 0
 
@@ -24,5 +35,5 @@ def sample_config(arguments: Namespace) -> int:
     return 0
 
 
-CHECK = Command(check_config, "Say whether the configuration can be read.")
+CHECK = Command(check_config, "Say what is wrong with configuration, trust and clock.")
 SAMPLE = Command(sample_config, "Print a configuration with every setting.")

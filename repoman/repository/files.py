@@ -29,6 +29,7 @@ from repoman.interfaces import (
     IBlobWriter,
     IBody,
     IConsuming,
+    Precondition,
     UploadTerms,
 )
 from repoman.model import Caller, Digests, Image, ImageFile
@@ -92,11 +93,14 @@ class UploadLimits:
         """The refusal of a file over the limit."""
         return TooLarge(f"An uploaded file may have {self.max_upload} bytes at most.")
 
-    def too_much(self, room: int) -> TooLarge:
-        """The refusal of a body that outgrew the limit or the ``room`` there was."""
+    def too_much(self, room: int, stored: int = 0) -> TooLarge:
+        """The refusal of a body that outgrew the limit or the ``room`` there was.
+
+        :param stored: how much of the room is taken, by what came before.
+        """
         if self.max_upload <= room:
             return self.too_large()
-        return QuotaExceeded(f"The owner's quota has room for {room} more bytes only.")
+        return QuotaExceeded(f"The owner's quota has room for {room - stored} more bytes only.")
 
 
 def compare(found: Callable[[str], str], expected: Mapping[str, str]) -> None:
@@ -190,7 +194,11 @@ class Files:
 
         :raises BlobDamaged: they are gone, wrong, or were replaced a moment ago.
         """
-        reader = await self._store.open(stored.blob, stored.size)
+        try:
+            reader = await self._store.open(stored.blob, stored.size)
+        except BlobDamaged:
+            await self._records.mark_damaged([stored.blob])  # unless it was replaced just now
+            raise
         try:
             await self._verifier.verify(stored, reader.stamp)
         except BaseException:
@@ -205,7 +213,7 @@ class Files:
         body: IBody,
         announced: bool,
         expected: Mapping[str, str],
-        precondition: Callable[[ImageFile | None], None] = lambda current: None,
+        precondition: Precondition | None = None,
     ) -> Image:
         """Take an upload; durable when this returns.
 
@@ -213,10 +221,11 @@ class Files:
 
         :param announced: the client said that there is a body.
         :param expected: digests in hex that the client announced, by name.
-        :param precondition: raises, if the file that is there now is not to be replaced.
+        :param precondition: asked before the first byte, and again when the file takes its place.
         """
         image, hypervisor = await upload_target(self._images, caller, ref)
-        precondition(image.files.get(hypervisor))
+        if precondition is not None:
+            precondition(image.files.get(hypervisor))
         if not announced:
             raise LengthRequired("Say how long the image is: send Content-Length, or chunks.")
         uploader = authorize_image("image.write_bytes", caller, image)
@@ -226,7 +235,8 @@ class Files:
         self._receiving.add(key)
         try:
             committed = await self._receive(key, reservation.room, body, expected)
-            image = await publish(self._records, key, committed, self._limits.quota)
+            quota = self._limits.quota
+            image = await publish(self._records, key, committed, quota, precondition)
         except OutcomeUnknown:
             raise
         except BaseException:

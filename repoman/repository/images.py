@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from attrs import evolve, frozen
@@ -171,6 +171,11 @@ class Images:
         """The images wanted that the caller may see."""
         user = authorize("repository.read", caller)
         return await self._records.listing(evolve(wanted, viewer=user))
+
+    def batches(self, caller: Caller, wanted: Listing, size: int) -> AsyncGenerator[list[Image]]:
+        """The same, so many at a time.  To be closed."""
+        user = authorize("repository.read", caller)
+        return self._records.batches(evolve(wanted, viewer=user), size)
 
     async def names(self, caller: Caller, wanted: Listing) -> list[tuple[str, str]]:
         """Their ``(owner, name)`` pairs only."""

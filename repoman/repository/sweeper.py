@@ -33,6 +33,8 @@ class Sweeper:
     """Bytes go only after a committed record says that nobody may get them.
 
     :ivar expired_kept: how long an expired image keeps its bytes, in seconds.
+    :ivar removed: how many files so far.
+    :ivar found: by the last comparison.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class Sweeper:
         self._records = records
         self._store = store
         self.expired_kept = expired_kept
+        self.removed = 0
+        self.found = Inventory()
         self._sweeping = False
         self._again = False
 
@@ -65,6 +69,7 @@ class Sweeper:
                 removed += await self._sweep_once()
         finally:
             self._sweeping = False
+        self.removed += removed
         return removed
 
     async def _sweep_once(self) -> int:
@@ -97,17 +102,19 @@ class Sweeper:
         # The order matters: a file comes after its record, and goes before it.
         present = await self._records.present()
         stored = await self._stored()
-        orphans = await self._records.unknown(sorted(stored))
+        orphans = await self._records.unknown(list(stored))
         if orphans:
             # What the sweeper has just removed was there a moment ago, and is no orphan.
             still = await self._stored()
             orphans = [key for key in orphans if key in still]
         found = Inventory(damaged=await self._records.mark_damaged(sorted(present - stored)))
         if len(orphans) > ORPHAN_LIMIT:
-            return evolve(found, suspicious=len(orphans))
+            self.found = evolve(found, suspicious=len(orphans))
+            return self.found
         for key in orphans:
             await self._store.quarantine(key)
-        return evolve(found, quarantined=len(orphans))
+        self.found = evolve(found, quarantined=len(orphans))
+        return self.found
 
     async def _stored(self) -> set[str]:
-        return {key async for key, _ in self._store.keys()}  # noqa: SIM118 a store is no dict  # noqa: SIM118  # no dict
+        return {key async for key, _ in self._store.keys()}  # noqa: SIM118 a store is no dict

@@ -14,10 +14,12 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 from repoman.errors import (
+    BlobDamaged,
     DatabaseUnavailable,
     DigestMismatch,
     Invalid,
     LengthMismatch,
+    Missing,
     NoRoom,
     QuotaExceeded,
     RepomanError,
@@ -38,6 +40,9 @@ from repoman.repository.files import (
 )
 from repoman.repository.images import FileRef, Images
 from repoman.repository.publishing import publish
+
+REMEMBERED = 1000
+"""For how many uploads the digest so far is kept; that of others is computed anew at the end."""
 
 
 @frozen
@@ -183,7 +188,13 @@ class Uploads:
         length = upload.length if upload.length is not None else part.length
         room = offset + await self._records.resume(key, user, self._limits.terms(length))
         try:
+            if length is None and offset + (running.body.length or 0) > room:
+                raise self._limits.too_much(room, offset)
             writer = running.writer = await self._store.reopen(key, offset, length)
+        except BlobDamaged:
+            # No retry would find them again.
+            await self._forget(key)
+            raise Missing("The stored part of this upload is lost; begin it anew.") from None
         except BaseException:
             await self._pause(key, offset, offset)
             raise
@@ -194,7 +205,7 @@ class Uploads:
         except BaseException as error:
             await self._keep(key, writer, offset)
             if isinstance(error, TooLarge):
-                raise _too_much(length, self._limits, room) from None
+                raise _too_much(length, self._limits, room, offset) from None
             raise
         try:
             compare(content.hexdigest, part.content)
@@ -220,6 +231,8 @@ class Uploads:
         names = ("sha256",) if previous is not None or offset == 0 else ()
         digesting = self._digester(writer, limit, names, offset, previous)
         self._digesting[key] = digesting
+        if len(self._digesting) > REMEMBERED:  # the oldest; many were never taken up again
+            del self._digesting[next(iter(self._digesting))]
         return digesting
 
     async def _keep(self, key: str, writer: IBlobWriter, before: int) -> int:
@@ -304,7 +317,7 @@ def _check(upload: Upload, part: Part, body: IBody) -> None:
         raise LengthMismatch(f"This part would end at byte {end} of {length}.")
 
 
-def _too_much(length: int | None, limits: UploadLimits, room: int) -> RepomanError:
+def _too_much(length: int | None, limits: UploadLimits, room: int, offset: int) -> RepomanError:
     if length is not None:
         return LengthMismatch(f"More bytes came than the {length} announced for the whole.")
-    return limits.too_much(room)
+    return limits.too_much(room, offset)

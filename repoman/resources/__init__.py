@@ -9,6 +9,7 @@ from klein import Klein
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from werkzeug.routing import BaseConverter
 
 from repoman.errors import MethodNotAllowed, NoSuchRoute, NotIdentified, RepomanError, Unavailable
 from repoman.repository import Repository
@@ -30,6 +31,16 @@ from repoman.wire import Urls
 
 PLAIN_ENDPOINT = "This is the plain HTTP endpoint: it serves public images only; use https."
 """Why the plain endpoint knows nobody."""
+
+
+class Owner(BaseConverter):
+    """A user in a raw URL.
+
+    No user is called ``share``: ``/api/images/raw/share/user/bob`` is about an image called "raw".
+    """
+
+    regex = r"(?!share\Z)[^/]+"
+    part_isolating = True
 
 
 HEADERS = {
@@ -68,6 +79,7 @@ class Root(Resource):
         # A doubled or final slash is another path: no redirects, no second spelling.
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
+        app.url_map.converters["owner"] = Owner
         routes = Routes(app, repository.accounts, urls, repository.audit)
         for noun in (description, whoami, users, groups, images, files, uploads, audit, transfers):
             noun.add_routes(routes, repository)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from attrs import asdict
 
 from repoman.errors import BlobDamaged, Invalid, PreconditionFailed
-from repoman.interfaces import IBlobReader
 from repoman.model import Image, ImageFile
 from repoman.policy import identified
 from repoman.repository import Repository
@@ -27,10 +27,13 @@ PART_FIELDS = ("Content-Digest", "Content-MD5")
 WHOLE_FIELDS = ("Repr-Digest", "Digest")
 """Those that are about the whole."""
 
+CONDITIONS = ("If-Match", "If-None-Match", "If-Unmodified-Since")
+"""What may bind an upload to the file that it replaces."""
+
 PATHS = (
     "/api/images/raw/<name>",
     "/api/images/raw/<word>/<name>",
-    "/api/images/raw/<owner>/<hypervisor>/<name>",
+    "/api/images/raw/<owner:owner>/<hypervisor>/<name>",
 )
 """The raw URLs, by the number of names in them."""
 
@@ -42,25 +45,25 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     @routes.add("GET", *PATHS)
     async def fetch(ask: Ask, **names: str) -> None:
         image, stored = await files.find(ask.caller, FileRef(**names))
-        span = _describe(ask.request, image, stored)
-        if ask.request.method == b"HEAD" or span is None:
-            ask.request.write(b"")
-            return
-        reader = await _open_current(ask, FileRef(**names), stored)
+        while True:
+            span = _describe(ask.request, image, stored)
+            if ask.request.method == b"HEAD" or span is None:
+                ask.request.write(b"")
+                return
+            try:
+                reader = await files.open(stored)
+                break
+            except BlobDamaged:
+                # Replaced between the look and the opening?  Then it is about the new one.
+                image, current = await files.find(ask.caller, FileRef(**names))
+                if current.blob == stored.blob:
+                    raise
+                stored = current
+                _describe_nothing(ask.request)
         try:
             await reader.write_to(ask.request, *span)
         finally:
             reader.close()
-
-    async def _open_current(ask: Ask, ref: FileRef, stored: ImageFile) -> IBlobReader:
-        try:
-            return await files.open(stored)
-        except BlobDamaged:
-            # Replaced between the look and the opening?  The same bytes, then, may lie elsewhere.
-            _, current = await files.find(ask.caller, ref)
-            if current.blob == stored.blob or current.digests.sha256 != stored.digests.sha256:
-                raise
-            return await files.open(current)
 
     @routes.add("PUT", *PATHS)
     async def store(ask: Ask, **names: str) -> Reply:
@@ -71,14 +74,23 @@ def add_routes(routes: Routes, repository: Repository) -> None:
                 "A part of a file cannot be put; use a resumable upload.", field="Content-Range"
             )
         body, expected = request.body, announced(request)
-
-        def precondition(current: ImageFile | None) -> None:
-            _check_replacing(request, current)
-
+        conditional = any(request.getHeader(name) is not None for name in CONDITIONS)
         image = await files.store(
-            ask.caller, FileRef(**names), body, body.announced, expected, precondition
+            ask.caller,
+            FileRef(**names),
+            body,
+            body.announced,
+            expected,
+            partial(_check_replacing, request) if conditional else None,
         )
+        note_stored(request, image)
         return Reply(image_json(image, ask.urls))
+
+
+def note_stored(request: Any, image: Image) -> None:
+    """Let the access log have the digest of what a request has stored a moment ago."""
+    stored = max(image.files.values(), key=lambda one: one.uploaded)
+    request.stored_digest = headers.repr_digest({"sha256": stored.digests.sha256})
 
 
 def announced(request: Any, fields: Sequence[str] = DIGEST_FIELDS) -> dict[str, str]:
@@ -93,10 +105,21 @@ def _check_replacing(request: Any, current: ImageFile | None) -> None:
     """
     tag = headers.etag(current.digests.sha256) if current else ""
     match, none_match = request.getHeader("if-match"), request.getHeader("if-none-match")
-    if match is not None and not (tag and headers.tag_matches(match, tag, weak=False)):
-        raise PreconditionFailed("The file is not the one that If-Match names.")
+    unless = request.getHeader("if-unmodified-since")
+    if match is not None:
+        if not (tag and headers.tag_matches(match, tag, weak=False)):
+            raise PreconditionFailed("The file is not the one that If-Match names.")
+    elif unless and current and headers.not_after(unless, current.uploaded) is False:
+        raise PreconditionFailed("The file was changed since the date given.")
     if none_match is not None and tag and headers.tag_matches(none_match, tag, weak=True):
         raise PreconditionFailed("There is such a file already.")
+
+
+def _describe_nothing(request: Any) -> None:
+    """Take back what :func:`_describe` said that it does not always say."""
+    request.setResponseCode(200)
+    for name in ("Content-Range", "Digest"):
+        request.responseHeaders.removeHeader(name)
 
 
 def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] | None:

@@ -187,18 +187,29 @@ def decode(data: bytes, content_type: str) -> Mapping[str, Any]:
     try:
         text = data.decode("utf-8")
         if media == "application/json":
-            fields_in = json.loads(text or "{}")
+            fields_in = json.loads(text or "{}", object_pairs_hook=_once)
             if not isinstance(fields_in, dict):
                 raise Invalid("The JSON body must be an object.")
             return fields_in
         if media in ("", "application/x-www-form-urlencoded"):
-            return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=1000))
+            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
+            return _once(pairs)
     except (ValueError, RecursionError):
         raise Invalid("The body is not what its Content-Type says.") from None
     raise UnsupportedMedia(
         f"A body of {media} is not read here; send application/x-www-form-urlencoded or "
         "application/json."
     )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields by name; of two with one name, no reader would know which one counts."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise Invalid(f"{name} is there twice.", field=name)
+        found[name] = value
+    return found
 
 
 def _first_mistake(error: ClassValidationError, unknown: str) -> Invalid:

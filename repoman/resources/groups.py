@@ -67,7 +67,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         return Reply({})
 
     @routes.add("GET", f"{one}/shared")
-    async def shared(ask: Ask, group: str) -> Reply:
+    async def shared(ask: Ask, group: str) -> Reply | None:
         await groups.find(ask.caller, group)
         return await list_images(ask, repository, Listing(shared_with_group=group))
 

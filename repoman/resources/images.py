@@ -61,7 +61,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     one = ("/api/images/<user>/<image>", "/api/images/<image>")
 
     @routes.add("GET", "/api/images")
-    async def listing(ask: Ask) -> Reply:
+    async def listing(ask: Ask) -> Reply | None:
         return await list_images(ask, repository, Listing())
 
     @routes.add("POST", "/api/images")

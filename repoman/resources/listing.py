@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from attrs import evolve
+from twisted.internet.task import deferLater
 
-from repoman.errors import Invalid
+from repoman.errors import ClientGone, Invalid
 from repoman.model import Image
 from repoman.records import Listing
 from repoman.repository import Repository
@@ -20,6 +23,9 @@ from repoman.wire import image_json
 
 FULL_PAGE = 1000
 """How many images a page has at most, where paging is asked for."""
+
+BATCH, URLS = 250, 5000
+"""How many images, or URLs of images, are made into JSON at one go."""
 
 SORTS = ("name", "modified", "size")
 """What a listing can be sorted by."""
@@ -33,21 +39,55 @@ def wants_full(ask: Ask) -> bool:
     return ask.query("view") == "full"
 
 
-async def list_images(ask: Ask, repository: Repository, scope: Listing) -> Reply:
+async def list_images(ask: Ask, repository: Repository, scope: Listing) -> Reply | None:
     """The images within ``scope`` that the query asks for and the caller may see."""
     wanted = refined(ask, scope)
-    if wanted.limit is None and not wants_full(ask):
-        names = await repository.images.names(ask.caller, wanted)
-        return Reply([ask.urls.image(owner, name) for owner, name in names])
+    if wanted.limit is None:
+        batches = _images if wants_full(ask) else _urls
+        async with aclosing(batches(ask, repository, wanted)) as all_of_them:
+            return await _in_batches(ask, all_of_them)
     # One more than asked for shows whether there is a next page.
-    more = None if wanted.limit is None else wanted.limit + 1
-    found = await repository.images.listing(ask.caller, evolve(wanted, limit=more))
+    more = evolve(wanted, limit=wanted.limit + 1)
+    found = await repository.images.listing(ask.caller, more)
     page, headers = found[: wanted.limit], {}
     if len(found) > len(page):
         headers["Link"] = f'<{_next_page(ask, wanted, page[-1])}>; rel="next"'
     if wants_full(ask):
         return Reply([image_json(i, ask.urls, full=True) for i in page], headers=headers)
     return Reply([ask.urls.image(i.owner, i.name) for i in page], headers=headers)
+
+
+async def _urls(ask: Ask, repository: Repository, wanted: Listing) -> AsyncGenerator[list[Any]]:
+    names = await repository.images.names(ask.caller, wanted)
+    for start in range(0, len(names), URLS):
+        yield [ask.urls.image(owner, name) for owner, name in names[start : start + URLS]]
+        await deferLater(ask.request.site.reactor, 0)
+
+
+async def _images(ask: Ask, repository: Repository, wanted: Listing) -> AsyncGenerator[list[Any]]:
+    async with aclosing(repository.images.batches(ask.caller, wanted, BATCH)) as batches:
+        async for batch in batches:
+            yield [image_json(image, ask.urls, full=True) for image in batch]
+
+
+async def _in_batches(ask: Ask, batches: AsyncGenerator[list[Any]]) -> Reply | None:
+    """Answer with a list that may be long, and let others have their turn between its batches."""
+    first: list[Any] = await anext(batches, [])
+    second = await anext(batches, None)
+    if second is None:
+        return Reply(first)
+    ask.request.setHeader("Content-Type", "application/json")
+    ask.request.write(b"[" + _members(first) + _members(second, b", "))
+    async for batch in batches:
+        if ask.request.channel is None:
+            raise ClientGone("The client went away before the end of a list.")
+        ask.request.write(_members(batch, b", "))
+    ask.request.write(b"]")
+    return None
+
+
+def _members(batch: list[Any], before: bytes = b"") -> bytes:
+    return before + json.dumps(batch)[1:-1].encode() if batch else b""
 
 
 def refined(ask: Ask, scope: Listing) -> Listing:

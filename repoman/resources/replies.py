@@ -34,7 +34,8 @@ def send(request: Any, reply: Reply) -> None:
         request.setHeader("Content-Type", "application/json")
     for name, value in reply.headers.items():
         request.setHeader(name, value)
-    request.setHeader("Content-Length", str(len(data)))
+    if reply.status != 204:  # RFC 9110 section 8.6
+        request.setHeader("Content-Length", str(len(data)))
     request.setResponseCode(reply.status)
     request.write(data)
 
@@ -54,7 +55,7 @@ def refuse(request: Any, error: RepomanError) -> None:
         data = json.dumps(problem(error)).encode()
     else:
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
-        data = " ".join(error.message.split()).encode("utf-8", "replace") + b"\n"
+        data = " ".join(error.message.splitlines()).encode("utf-8", "replace") + b"\n"
     for name, value in _special_headers(error).items():
         request.setHeader(name, value)
     if status == 503:

@@ -19,7 +19,7 @@ from repoman.repository import Repository
 from repoman.repository.images import FileRef
 from repoman.repository.uploads import Part
 from repoman.resources.asking import Ask, Routes
-from repoman.resources.files import PART_FIELDS, PATHS, WHOLE_FIELDS, announced
+from repoman.resources.files import PART_FIELDS, PATHS, WHOLE_FIELDS, announced, note_stored
 from repoman.resources.replies import Reply
 from repoman.wire import UPLOAD_MEDIA, Urls, ctime, image_json
 
@@ -89,6 +89,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
             place = {"Location": f"/api/uploads/{upload_id}"} if unfinished == 201 else {}
             offset = {"Upload-Offset": str(done), "Upload-Complete": "?0"}
             return Reply(status=unfinished, headers={**place, **offset})
+        note_stored(ask.request, done)
         return Reply(image_json(done, ask.urls), headers={"Upload-Complete": "?1"})
 
 

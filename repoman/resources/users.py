@@ -80,7 +80,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         return Reply({})
 
     @routes.add("GET", f"{one}/images")
-    async def images(ask: Ask, user: str) -> Reply:
+    async def images(ask: Ask, user: str) -> Reply | None:
         await users.find(ask.caller, user)
         return await list_images(ask, repository, Listing(owner=user))
 
@@ -94,12 +94,12 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         return Reply(sorted((await users.find(ask.caller, user)).permissions))
 
     @routes.add("GET", f"{one}/shared")
-    async def shared(ask: Ask, user: str) -> Reply:
+    async def shared(ask: Ask, user: str) -> Reply | None:
         await users.authorize_shares(ask.caller, user)
         return await list_images(ask, repository, Listing(shared_with_user=user))
 
     @routes.add("GET", f"{one}/sharing")
-    async def sharing(ask: Ask, user: str) -> Reply:
+    async def sharing(ask: Ask, user: str) -> Reply | None:
         await users.authorize_shares(ask.caller, user)
         return await list_images(ask, repository, Listing(owner=user, shared_out=True))
 

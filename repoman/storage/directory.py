@@ -14,20 +14,23 @@ and reads from it.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Mapping
+from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from pathlib import Path
 from string import hexdigits
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from repoman.errors import NoRoom, StoreUnavailable
 from repoman.interfaces import Room
 from repoman.storage.flusher import Flusher, IReactor
 from repoman.storage.operations import Layout
-from repoman.storage.reader import DirectoryReader, cannot_read, damaged
+from repoman.storage.reader import DirectoryReader, cannot_open, cannot_read, damaged
 from repoman.storage.writer import DirectoryWriter, Unflushed, cannot_write
 
 UNFLUSHED = 512 << 20
@@ -35,6 +38,9 @@ UNFLUSHED = 512 << 20
 
 UNFLUSHED_EACH = 128 << 20
 """How many of them one upload may have."""
+
+HOLD_ATTEMPTS, HOLD_PAUSE = 40, 0.05
+"""How often, and how many seconds apart, a store is tried that another daemon may be leaving."""
 
 
 class DirectoryStore:
@@ -65,6 +71,7 @@ class DirectoryStore:
         self._may_create = may_create
         self._flusher = Flusher(reactor, self._at.root)
         self._unflushed = Unflushed(UNFLUSHED, UNFLUSHED_EACH)
+        self._lock = -1
 
     async def start(self) -> None:
         """Make ready; lay out an empty root.
@@ -86,9 +93,34 @@ class DirectoryStore:
             await self._flusher.stop()
             raise StoreUnavailable(wrong)
 
+    async def hold(self) -> None:
+        """Keep other daemons off this store: two could write into one unfinished upload.
+
+        :raises StoreUnavailable: another daemon has it.
+        """
+        # Not in the helper process: that outlives a killed daemon by a moment, and may be replaced.
+        self._lock = os.open(self._at.id, os.O_RDWR | os.O_CLOEXEC)
+        for _ in range(HOLD_ATTEMPTS):
+            try:
+                flock(self._lock, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                await deferLater(self._reactor, HOLD_PAUSE)
+            except OSError as error:
+                raise StoreUnavailable(
+                    f"The blob store {self._at.root} cannot be locked: {error.strerror}."
+                ) from None
+            else:
+                return
+        raise StoreUnavailable(
+            f"The blob store {self._at.root} is in use by another daemon: stop that one first."
+        )
+
     async def stop(self) -> None:
         """End the helper process."""
         await self._flusher.stop()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def room(self) -> Room:
         """The room left above the reserve."""
@@ -101,20 +133,25 @@ class DirectoryStore:
     async def create(self, key: str, size: int | None) -> DirectoryWriter:
         """Begin a blob, its room reserved; see :class:`IBlobStore`."""
         self._check_room(1 if size is None else size)
-        return await self._writer(key, 0, "create", size)
+        try:
+            return await self._writer(key, 0, "create", size)
+        except OSError as error:
+            raise cannot_write(error) from None
 
     async def reopen(self, key: str, offset: int, size: int | None) -> DirectoryWriter:
         """Go on with a blob; see :class:`IBlobStore`."""
-        return await self._writer(key, offset, "reopen", offset, size)
+        try:
+            return await self._writer(key, offset, "reopen", offset, size)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODATA):
+                raise damaged(key, error.strerror) from None
+            raise cannot_write(error) from None
 
     async def _writer(
         self, key: str, offset: int, operation: str, *arguments: Any
     ) -> DirectoryWriter:
-        try:
-            reserved = await self._flusher.ask(operation, key, *arguments)
-            file = os.open(self._at.arriving(key), os.O_WRONLY)
-        except OSError as error:
-            raise cannot_write(error) from None
+        reserved = await self._flusher.ask(operation, key, *arguments)
+        file = os.open(self._at.arriving(key), os.O_WRONLY)
         check = _nothing if reserved else partial(self._check_room, 1)
         return DirectoryWriter(self._flusher, key, file, self._unflushed, check, offset)
 
@@ -126,7 +163,7 @@ class DirectoryStore:
             found = await self._flusher.ask("size", key)
             file = os.open(self._at.committed(key), os.O_RDONLY)
         except OSError as error:
-            raise cannot_read(key, error) from None
+            raise cannot_open(key, error) from None
         if found != size:
             os.close(file)
             raise damaged(key, f"{found} bytes instead of {size}")

@@ -54,7 +54,7 @@ class MemoryStore:
         old = self.arriving.pop(key, None)
         blob = old.blob if old else bytearray(self.committed.pop(key, b""))
         if len(blob) < offset:
-            raise StoreUnavailable("The blob store lost the upload; try again.")
+            raise _damaged()
         writer = self.arriving[key] = MemoryWriter(self, key, size or 0)
         writer.blob += blob[:offset]
         return writer

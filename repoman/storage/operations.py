@@ -121,10 +121,12 @@ def reopen(at: Layout, fd: int, key: str, offset: int, size: int | None) -> bool
         os.rename(at.committed(key), path)
         _sync_directory(at.incoming)
         _sync_directory(os.path.dirname(at.committed(key)))
+    elif not os.path.isdir(at.incoming):
+        raise OSError(errno.ENODEV, "the store is gone")
     file = os.open(path, os.O_WRONLY | os.O_APPEND)
     found = os.fstat(file).st_size
     if found < offset:
-        raise OSError(errno.EIO, f"{found} bytes in the file instead of {offset}")
+        raise OSError(errno.ENODATA, f"{found} bytes in the file instead of {offset}")
     return _reserve(file, size)
 
 

@@ -34,6 +34,16 @@ def cannot_read(key: str, error: OSError) -> RepomanError:
     """
     if error.errno in _DAMAGE:
         return damaged(key, error.strerror)
+    return cannot_open(key, error)
+
+
+def cannot_open(key: str, error: OSError) -> RepomanError:
+    """The same, where not even the name could be looked up.
+
+    EIO then means that the disk is gone, for a moment perhaps, and every blob with it.
+    """
+    if error.errno in _DAMAGE and error.errno != errno.EIO:
+        return damaged(key, error.strerror)
     _log.error("blob store: {error}", error=error)
     return StoreUnavailable("The blob store cannot read; try again later.")
 

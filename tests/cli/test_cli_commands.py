@@ -14,6 +14,7 @@ from repoman.cli.command import Session
 from repoman.cli.exits import Usage
 from repoman.cli.options import parse
 from repoman.cli.output import Output
+from repoman.cli.table import COMMANDS
 from repoman.client.credentials import CredentialFiles
 from repoman.client.repository import RepositoryClient
 from repoman.client.settings import Settings
@@ -35,7 +36,7 @@ async def client(grid: Grid, server: ScriptedServer) -> AsyncIterator[Repository
 
 async def run(client: RepositoryClient, *words: str) -> None:
     """Do what ``repoman WORDS`` does."""
-    command, options = parse(words)
+    command, options = parse(COMMANDS, words)
     assert command is not None
     assert command.work is not None
     await command.work(Session(client, options, Output(options.json), Settings(), None))
@@ -53,8 +54,8 @@ ANSWERS: dict[str, Any] = {
     "POST /api/images/vm/share/group/g": {},
     "POST /api/images/vm/share/group/h": {},
     "DELETE /api/images/vm/share/user/r": {},
-    "POST /api/users": {},
-    "POST /api/users/r": {},
+    "POST /api/users": USER,
+    "POST /api/users/r": USER,
     "DELETE /api/users/r": {},
     "GET /api/users": [{**USER, "full_name": "Roger Impey", "client_dn": "/C=CA/CN=r"}],
     "GET /api/users/r": {"user_name": "r"},
@@ -62,9 +63,9 @@ ANSWERS: dict[str, Any] = {
         {"name": "g", "permissions": ["image_create"], "users": ["https://h/api/users/impeyr"]},
         {"name": "h", "permissions": [], "users": []},
     ],
-    "POST /api/groups": {},
+    "POST /api/groups": {"name": "g"},
     "GET /api/groups/g": {"name": "g", "permissions": ["a", "b"], "users": []},
-    "POST /api/groups/g": {},
+    "POST /api/groups/g": {"name": "g"},
     "DELETE /api/groups/g": {},
     "POST /api/groups/g/permissions/c": {},
     "DELETE /api/groups/g/permissions/a": {},
@@ -136,18 +137,20 @@ async def test_what_a_command_asks_and_prints(
 async def test_fields_go_by_the_names_of_the_interface(
     server: ScriptedServer, client: RepositoryClient
 ) -> None:
-    for route in ("POST /api/images", "POST /api/images/vm", "POST /api/users"):
-        server.scripts[route] = lambda _: json_reply({})
+    for route in ("images", "images/vm", "users", "users/r"):
+        server.scripts[f"POST /api/{route}"] = lambda _: json_reply({**USER, **IMAGE})
     for words in (
         ["ci", "vm", "-o", "r", "-a", "true", "--color", "red"],
         ["mi", "vm", "-n", "new", "-N", "kyle"],
         ["create-user", "--name", "r", "--client_dn", "/CN=r", "-f", "R I"],
+        ["modify-user", "r", "--name", "s"],
     ):
         await run(client, *words)
     assert [json.loads(asked.body) for asked in server.asked] == [
         {"name": "vm", "user_name": "r", "unauthenticated_access": "true", "color": "red"},
         {"name": "new", "owner": "kyle"},
         {"user_name": "r", "cert_dn": "/CN=r", "full_name": "R I"},
+        {"user_name": "s"},
     ]
 
 

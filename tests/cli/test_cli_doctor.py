@@ -137,6 +137,7 @@ def test_whoami_tells_what_the_server_sees(run: Doctor, person: Person) -> None:
     assert facts["user"] == "doctored"
     assert facts["full name"] == "Doc Tored"
     assert facts["DN"] == person.dn
+    assert facts["issuer"] == "/C=CA/O=Grid/CN=Test CA"
     assert facts["proxies"] == "1"
     assert facts["limited proxy"] == "no"
     assert facts["valid until"].endswith(" UTC")

@@ -202,7 +202,8 @@ def test_an_interrupted_get_goes_on_in_the_next_run(desk: Desk, number: int, str
     desk.run("put", "disk", "vm")
     desk.line.rate, before = SLOW // int(streams), desk.line.downwards
     running = desk.start("get", "vm", "-j", streams, "-d", "copy")
-    desk.line.wait_for(downwards=before + SIZE // 2)
+    # Past the first range of each connection, whose bytes are kept only when it is whole.
+    desk.line.wait_for(downwards=before + SIZE * 3 // 4)
     running.send_signal(number)
     desk.end(running)
     part = (desk.place / "copy.part").read_bytes()
@@ -252,7 +253,7 @@ def test_a_full_disk_is_told_and_leaves_no_file(desk: Desk) -> None:
     try:
         code, _, err = desk.run("get", "vm", "-d", "small/copy")
         assert code == 1
-        assert "No space left on device" in err
+        assert "There is no more room for small/copy.part: make some" in err
         assert os.listdir(small) == ["copy.part"]
         subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
         assert desk.run("get", "vm", "-d", "small/copy")[0] == 0

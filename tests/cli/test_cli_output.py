@@ -10,6 +10,7 @@ import pytest
 from repoman import errors
 from repoman.cli import output
 from repoman.cli.access import read_host
+from repoman.cli.bar import Bar
 from repoman.cli.exits import Usage, exit_code, report
 
 IMAGE = {
@@ -81,6 +82,11 @@ def test_images_in_a_table() -> None:
     ]
 
 
+def test_columns_stand_below_each_other_in_any_script() -> None:
+    text = output.table(("A", "B"), [("漢字", "x"), ("e\u0301", "x"), ("abcd", "x")])
+    assert text == "A     B\n漢字  x\ne\u0301     x\nabcd  x"
+
+
 def test_an_empty_table_is_its_head() -> None:
     assert output.images_table([]).startswith("Image Name  Owner")
 
@@ -99,6 +105,21 @@ def test_no_description_plays_with_the_terminal() -> None:
 )  # fmt: skip
 def test_sizes_for_people(count: int | None, text: str) -> None:
     assert output.size(count) == text
+
+
+def test_for_a_program_stderr_has_json_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    output.Output(as_json=True).say("Compressing ...")
+    bar = Bar("vm", as_json=True)
+    bar.begin(10, 0)
+    bar.waiting(errors.Unavailable("Soon\x1b."), 2.0)
+    out, err = capsys.readouterr()
+    assert (out, [json.loads(line) for line in err.splitlines()]) == (
+        "",
+        [
+            {"message": "Compressing ..."},
+            {"file": "vm", "message": "Soon?. Trying again in 2 s ..."},
+        ],
+    )
 
 
 def test_what_is_done_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,9 @@ import json
 import os
 import random
 import re
+import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from twisted.internet.task import deferLater
 from tests.cli.conftest import ROOT, Start
 from tests.client.scripted import (
     CLOSE,
+    SILENCE,
     Asked,
     ScriptedServer,
     json_reply,
@@ -67,6 +70,98 @@ def test_help_and_version_import_nothing_of_twisted(words: list[str]) -> None:
     assert done.returncode == 0
     assert done.stdout.endswith("loaded: []\n")
     assert len(done.stdout.splitlines()) > 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_name_plays_with_the_terminal(server: ScriptedServer, start: Start) -> None:
+    evil = {"user_name": "\x1b[2Jr", "images": ["https://x/r/\x1b]0;x\x07"]}
+    server.scripts["GET /api/whoami"] = lambda _: json_reply(evil)
+    assert await ended(start("whoami")) == (0, "?[2Jr\n", "")
+    assert await ended(start("list")) == (0, "r/?]0;x?\n", "")
+
+
+@pytest.mark.parametrize(("encoding", "printed"), [("ascii", "Gr\\xfcn"), ("utf-8", "Grün")])
+@pytest_twisted.ensureDeferred
+async def test_every_text_can_be_printed(
+    server: ScriptedServer, start: Start, encoding: str, printed: str
+) -> None:
+    server.scripts["GET /api/images/vm"] = lambda _: json_reply(image(description="Grün"))
+    code, out, err = await ended(start("list-images", "vm", PYTHONIOENCODING=encoding))
+    assert (code, err) == (0, "")
+    assert f"description : {printed}\n" in out
+
+
+@pytest.mark.parametrize(
+    "words", [["get", "\udcff"], ["li", "-o", "\udcff"]], ids=["path", "query"]
+)
+def test_words_that_are_no_text_are_a_usage_error(words: list[str], grid: Grid) -> None:
+    environ = {
+        "PYTHONPATH": str(ROOT), "X509_USER_PROXY": str(grid.place / "x509up"),
+        "X509_CERT_DIR": str(grid.directory.path),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "repoman.cli", "-H", "localhost:1", *words]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is no text that could be sent" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("words", "code"), [("version", 0), ("delete vm", 2), ("nonsense", 2)])
+def test_closed_standard_streams_are_no_trouble(closed: str, words: str, code: int) -> None:
+    command = f"{sys.executable} -m repoman.cli {words} {closed}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.PIPE
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_results_that_cannot_be_written_are_a_failure() -> None:
+    for words in (["version"], ["version", "--json"], ["--help-all"]):
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, "-m", "repoman.cli", *words]
+            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["handshake", "reply", "head", "body"])
+@pytest.mark.parametrize(
+    ("line", "route"),
+    [("whoami", "GET /api/whoami"), ("list -a", "GET /api/images"), ("get vm", f"GET {RAW}"),
+     ("put disk vm", "GET /api/images/vm")],
+)  # fmt: skip
+@pytest_twisted.ensureDeferred
+async def test_whatever_it_waits_for_it_can_be_interrupted(
+    server: ScriptedServer, start: Start, disk: Path, stage: str, line: str, route: str
+) -> None:
+    file = serve_file(CONTENT)(Asked("GET", RAW, {}))
+    said = {"reply": SILENCE, "head": file[:30], "body": file[: -len(CONTENT) + 10]}
+    server.scripts[route] = lambda _: said[stage]
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.setblocking(False)
+        port = mute.getsockname()[1]
+        program = start(
+            *(["-H", f"localhost:{port}"] if stage == "handshake" else []), *line.split()
+        )
+        while not (select.select([mute], [], [], 0)[0] or server.asked):
+            assert not program.ended.called, program.err
+            await deferLater(reactor, 0.05)
+        await deferLater(reactor, 0.2)
+        program.transport.signalProcess("INT")
+        code = await program.ended.addTimeout(5, reactor)
+    assert (code, program.out, program.err) == (130, "", "Interrupted.\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_signal_before_the_reactor_runs_is_130_too(start: Start, tmp_path: Path) -> None:
+    # It waits for the FIFO's writer while it reads its configuration.
+    os.mkfifo(tmp_path / "conf")
+    program = start("whoami", REPOMAN_CLIENT_CONFIG=str(tmp_path / "conf"))
+    await deferLater(reactor, 1.0)
+    program.transport.signalProcess("TERM")
+    assert await ended(program) == (130, "", "Interrupted.\n")
 
 
 @pytest_twisted.ensureDeferred
@@ -167,7 +262,7 @@ async def test_a_place_that_takes_no_file_is_told(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest_twisted.ensureDeferred
 async def test_an_interrupted_download_is_taken_up_again(
     server: ScriptedServer, start: Start, tmp_path: Path, number: int
@@ -207,6 +302,16 @@ def with_file(sha256: str) -> dict[str, Any]:
 def disk(tmp_path: Path) -> Path:
     (tmp_path / "disk").write_bytes(b"disk")
     return tmp_path / "disk"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_for_several_hypervisors_is_for_one_of_them(
+    server: ScriptedServer, start: Start, disk: Path
+) -> None:
+    server.scripts["GET /api/images/vm"] = lambda _: json_reply(image(hypervisor="kvm,xen"))
+    code, out, err = await ended(start("put", "disk", "vm"))
+    assert (code, out) == (2, "")
+    assert "Image vm is for kvm and xen: say --hypervisor" in err
 
 
 OTHER = hashlib.sha256(b"other").hexdigest()
@@ -319,6 +424,14 @@ async def test_make_config_keeps_what_was_there(start: Start, tmp_path: Path) ->
     assert (await ended(start("-H", "other", "make-config")))[0] == 0
     assert path.with_name("repoman.conf.bak").read_text() == first
     assert "repository: other\nport: 443\n" in path.read_text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_help_is_there_whatever_the_configuration_says(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "conf").write_text("nonsense")
+    for words, code in (("help", 0), ("version", 0), ("completion bash", 0), ("about", 2)):
+        program = start(*words.split(), REPOMAN_CLIENT_CONFIG=str(tmp_path / "conf"))
+        assert (await ended(program))[0] == code
 
 
 @pytest_twisted.ensureDeferred

@@ -229,7 +229,7 @@ def test_only_root_saves(machine: Machine) -> None:
     assert "sudo" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("seconds", [0.9, 1.4])
 def test_interrupted_at_any_moment_it_leaves_nothing_mounted_and_can_be_run_again(
     machine: Machine, number: int, seconds: float

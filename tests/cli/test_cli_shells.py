@@ -6,11 +6,13 @@ import configparser
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from repoman.cli import manpage, shells
-from repoman.cli.options import COMMANDS, command_parser
+from repoman.cli.options import command_parser
+from repoman.cli.table import COMMANDS
 from tests.cli.conftest import ROOT
 
 SHIPPED = {
@@ -23,14 +25,14 @@ SHIPPED = {
 
 @pytest.mark.parametrize("path", SHIPPED)
 def test_what_is_shipped_is_current(path: str) -> None:
-    assert (ROOT / path).read_text() == SHIPPED[path](), "run: make share"
+    assert (ROOT / path).read_text() == SHIPPED[path](COMMANDS), "run: make share"
     metadata = configparser.ConfigParser()
     metadata.read(ROOT / "setup.cfg")
     assert path in metadata["options.data_files"][str(Path(path).parent)].split()
 
 
 def test_every_command_has_its_place_and_an_example() -> None:
-    page = manpage.page()
+    page = manpage.page(COMMANDS)
     for command in COMMANDS:
         assert f".SS {command.name}".replace("-", "\\-") in page
         assert command.examples, command.name
@@ -38,10 +40,10 @@ def test_every_command_has_its_place_and_an_example() -> None:
             assert option.help, (command.name, option)
 
 
-def run(*words: str, **options: str) -> str:
+def run(*words: str, **options: Any) -> str:
     if not shutil.which(words[0]):
         pytest.skip(f"{words[0]} is not installed")
-    done = subprocess.run(words, capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    done = subprocess.run(words, capture_output=True, text=True, **options)
     assert (done.returncode, done.stderr) == (0, ""), done
     return str(done.stdout)
 
@@ -60,14 +62,14 @@ def run(*words: str, **options: str) -> str:
 def test_bash_completes(line: str, found: set[str]) -> None:
     words = line.split(" ")
     script = (
-        f"{shells.bash()}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}\n"
+        f"{shells.bash(COMMANDS)}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}\n"
         '_repoman; printf "%s\\n" "${COMPREPLY[@]}"'
     )
     assert set(run("bash", "-c", script, cwd=str(ROOT)).split()) == found
 
 
 def test_zsh_completes(tmp_path: Path) -> None:
-    (tmp_path / "_repoman").write_text(shells.zsh())
+    (tmp_path / "_repoman").write_text(shells.zsh(COMMANDS))
     run("zsh", "-n", str(tmp_path / "_repoman"))
     # zsh completes only at a prompt: give it one.
     script = """
@@ -75,15 +77,14 @@ def test_zsh_completes(tmp_path: Path) -> None:
         zpty z zsh -f -i
         zpty -w z "PS1=; fpath=($1 \\$fpath); autoload -U compinit; compinit -u -d $1/dump"
         zpty -w z 'repoman descri'$'\\t'$'\\t'
-        sleep 1.5; zpty -w z ''; sleep 0.3
-        while zpty -r -t z out; do print -r -- $out; done
+        zpty -r z out '*describe-user*'; print -r -- $out
     """
-    out = run("zsh", "-f", "-c", script, "zsh", str(tmp_path))
+    out = run("zsh", "-f", "-c", script, "zsh", str(tmp_path), timeout=60)
     assert "describe-user" in out
 
 
 def test_fish_completes(tmp_path: Path) -> None:
-    (tmp_path / "repoman.fish").write_text(shells.fish())
+    (tmp_path / "repoman.fish").write_text(shells.fish(COMMANDS))
     script = f"source {tmp_path}/repoman.fish; complete -C"
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     commands = run("fish", "-c", f"{script} 'repoman descr'", env=environment)
@@ -94,6 +95,6 @@ def test_fish_completes(tmp_path: Path) -> None:
 
 
 def test_man_reads_the_page(tmp_path: Path) -> None:
-    (tmp_path / "repoman.1").write_text(manpage.page())
+    (tmp_path / "repoman.1").write_text(manpage.page(COMMANDS))
     text = run("man", "-l", str(tmp_path / "repoman.1"))
     assert "Download the specified image file." in text

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from repoman.cli.manpage import EXIT_CODES
 from repoman.cli.options import parse
+from repoman.cli.table import COMMANDS
 from tests.server import ROOT, Daemon
 
 TEXT = (ROOT / "docs" / "client.md").read_text()
@@ -40,7 +41,7 @@ def test_its_commands_are_commands() -> None:
     lines = re.findall(r"repoman ([^\n|>#]+)", re.sub(r"repoman\.example", "there.example", shell))
     assert len(lines) > 8
     for line in lines:
-        command, _ = parse(shlex.split(line))
+        command, _ = parse(COMMANDS, shlex.split(line))
         assert command is not None
 
 

@@ -86,7 +86,7 @@ class Uploads:
         return json_reply({}) + CLOSE
 
     def image(self, asked: Asked) -> bytes:
-        return json_reply({"checksum": {"value": self.stored}, "files": {}})
+        return json_reply({"name": "vm", "checksum": {"value": self.stored}, "files": {}})
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from twisted.internet import reactor
 
 from repoman import errors
 from repoman.client.credentials import CredentialFiles
+from repoman.client.records import has_file, stored_sha256
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef
 from tests.client.conftest import make_client
@@ -20,6 +21,8 @@ from tests.client.scripted import CLOSE, Asked, ScriptedServer, json_reply, prob
 from tests.credentials import Grid, authority, host
 
 TORN = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}" + CLOSE
+NO_CHUNK = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nab\r\n"
+ME = {"user_name": "r"}
 MINE, THEIRS = ImageRef(None, "base.img"), ImageRef("roger", "base.img")
 
 
@@ -66,7 +69,8 @@ MINE, THEIRS = ImageRef(None, "base.img"), ImageRef("roger", "base.img")
 async def test_each_method_asks_its_route(
     server: ScriptedServer, client: RepositoryClient, method: str, arguments: Any, asked: str
 ) -> None:
-    answer: Any = ["said"]
+    record = getattr(RepositoryClient, method).__annotations__["return"] == "Record"
+    answer: Any = {"name": "said", "user_name": "said"} if record else ["said"]
     server.scripts[asked] = lambda _: json_reply(answer)
     result = await getattr(client, method)(*arguments)
     assert result in (answer, None)
@@ -89,12 +93,12 @@ async def test_all_pages_of_a_listing_are_read(
 ) -> None:
     def page(asked: Asked) -> bytes:
         if "after=2" in asked.path:
-            return json_reply([3])
+            return json_reply(["3"])
         link = '<https://elsewhere.example.org/api/images?after=2>; rel="next"'
-        return json_reply([1, 2], Link=link)
+        return json_reply(["1", "2"], Link=link)
 
     server.scripts["GET /api/images"] = page
-    assert await client.images() == [1, 2, 3]
+    assert await client.images() == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +117,8 @@ async def test_all_pages_of_a_listing_are_read(
         (TORN, errors.ConnectionProblem, "closed|broke"),
         (CLOSE, errors.ConnectionProblem, "closed|broke"),
         (b"220 ready\r\n" + CLOSE, errors.BadReply, "does not speak HTTP"),
+        (reply(200, Content_Length="-5"), errors.BadReply, "does not speak HTTP"),
+        (NO_CHUNK, errors.ConnectionProblem, "its answer came broken"),
     ],
 )
 @pytest_twisted.ensureDeferred
@@ -134,13 +140,103 @@ async def test_questions_are_asked_again_but_orders_are_not(
     server: ScriptedServer, client: RepositoryClient
 ) -> None:
     down = problem("Unavailable", 503, "Soon.")
-    server.scripts["GET /api/whoami"] = [lambda _: down, lambda _: CLOSE, lambda _: json_reply({})]
-    assert await client.whoami() == {}
+    server.scripts["GET /api/whoami"] = [lambda _: down, lambda _: CLOSE, lambda _: json_reply(ME)]
+    assert await client.whoami() == ME
     assert len(server.asked) == 3
     server.scripts["POST /api/groups"] = lambda _: down
     with pytest.raises(errors.Unavailable):
         await client.create_group({"name": "g"})
     assert len(server.asked) == 4
+
+
+DEEP = b"[" * 200_000
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[], 5, None, "x", {}, {"user_name": None}, {"user_name": "r", "images": None},
+     {"user_name": "r", "images": [1]}, {"user_name": "r", "credential": []}],
+    ids=repr,
+)  # fmt: skip
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_is_no_record_is_the_servers_fault(
+    server: ScriptedServer, client: RepositoryClient, answer: Any
+) -> None:
+    server.scripts["GET /api/whoami"] = lambda _: json_reply(answer)
+    with pytest.raises(errors.BadReply, match="The server's answer"):
+        await client.whoami()
+
+
+@pytest.mark.parametrize("answer", [{}, 5, None, "x", [1], [None], [["a"]]], ids=repr)
+@pytest.mark.parametrize("filters", [{}, {"view": "full"}])
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_is_no_listing_is_the_servers_fault(
+    server: ScriptedServer, client: RepositoryClient, answer: Any, filters: dict[str, str]
+) -> None:
+    server.scripts["GET /api/images"] = lambda _: json_reply(answer)
+    with pytest.raises(errors.BadReply, match="no listing"):
+        await client.images(**filters)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_record_lacks_is_the_servers_fault(
+    server: ScriptedServer, client: RepositoryClient
+) -> None:
+    server.scripts["GET /api/images/vm"] = lambda _: json_reply({"name": "vm", "checksum": {}})
+    image = await client.image(ImageRef(None, "vm"))
+    with pytest.raises(errors.BadReply, match="has no 'value'"):
+        stored_sha256(image)
+    with pytest.raises(errors.BadReply, match="has no 'files'"):
+        has_file(image, "kvm")
+
+
+@pytest_twisted.ensureDeferred
+async def test_json_without_a_bottom_is_refused(
+    server: ScriptedServer, client: RepositoryClient
+) -> None:
+    server.scripts["GET /api/whoami"] = lambda _: reply(200, DEEP)
+    with pytest.raises(errors.BadReply, match="else than JSON"):
+        await client.whoami()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_never_begins_is_left(
+    server: ScriptedServer, client: RepositoryClient
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + b"X-More: of the same\r\n" * 100_000
+    server.scripts["GET /api/whoami"] = lambda _: head
+    with pytest.raises(errors.BadReply, match="does not come to its point"):
+        await client.whoami()
+    assert len(server.asked) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_larger_than_a_head_may_be_is_read(
+    server: ScriptedServer, client: RepositoryClient
+) -> None:
+    server.scripts["GET /api/images"] = lambda _: json_reply(["x" * 3_000_000])
+    for _ in range(2):
+        assert [len(row) for row in await client.images()] == [3_000_000]
+    assert server.connected == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_pages_that_go_in_circles_have_an_end(
+    server: ScriptedServer, client: RepositoryClient
+) -> None:
+    again = '</api/images?after=1>; rel="next"'
+    server.scripts["GET /api/images"] = lambda _: json_reply([], Link=again)
+    with pytest.raises(errors.BadReply, match="circles"):
+        await client.images()
+    assert len(server.asked) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_web_page_is_not_read_out(server: ScriptedServer, client: RepositoryClient) -> None:
+    page = reply(404, b"<html>Apache</html>", Content_Type="text/html; charset=utf-8")
+    server.scripts["GET /api/whoami"] = lambda _: page
+    with pytest.raises(errors.Missing, match=r"a web page \(404\)"):
+        await client.whoami()
 
 
 @pytest_twisted.ensureDeferred

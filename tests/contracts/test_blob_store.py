@@ -445,9 +445,9 @@ async def test_a_committed_blob_that_nobody_knows_of_can_be_reopened(store: IBlo
 
 @pytest_twisted.ensureDeferred
 async def test_an_upload_that_is_not_there_cannot_be_reopened(store: IBlobStore) -> None:
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(BlobDamaged):
         await store.reopen(new_key(), 1, None)
     key = new_key()
     await (await store.create(key, None)).keep()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(BlobDamaged):
         await store.reopen(key, 1, None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -242,3 +244,26 @@ def test_a_slow_helper_stalls_nobody_but_the_upload_that_waits_for_it(
     ledger.check()
     assert figures.stall < 100
     board(ledger, figures)
+
+
+def test_a_download_that_meets_a_replacement_gets_one_file_or_the_other(own: LateDaemon) -> None:
+    owner, over = own.newcomer(), threading.Event()
+    reader = own.person(f"Person {owner.name}", owner.name)
+    owner.ask("POST", "/api/images", form={"name": "moving"})
+    owner.ask("PUT", "/api/images/raw/moving", body=b"0" * 100)
+
+    def replace() -> None:
+        for number in itertools.count(1):
+            if over.is_set():
+                return
+            owner.ask("PUT", "/api/images/raw/moving", body=str(number % 10).encode() * 100)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        answers = [reader.ask("GET", "/api/images/raw/moving") for _ in range(600)]
+    finally:
+        over.set()
+        thread.join()
+    assert {answer.status for answer in answers} == {200}
+    assert all(len(answer.body) == 100 and len(set(answer.body)) == 1 for answer in answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from importlib.resources import files
 from typing import Any
@@ -30,7 +31,7 @@ OPERATIONS = {
 def test_every_route_is_described_and_every_described_one_exists() -> None:
     root = Root(AnyRepository(), None, None)  # type: ignore[arg-type]  # no request is made
     routes = {
-        f"{method} {rule.rule}".replace("<", "{").replace(">", "}")
+        f"{method} " + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         for rule in root.app.url_map.iter_rules()
         for method in rule.methods or ()
         if method != "HEAD"

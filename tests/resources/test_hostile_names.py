@@ -72,6 +72,16 @@ def test_ones_own_images_may_have_the_words_of_urls(victim: Person, thief: Perso
         assert thief.ask("GET", f"/api/images/raw/victim/xen/{name}").status == 404
 
 
+def test_an_image_called_raw_is_shared_like_any_other(victim: Person, thief: Person) -> None:
+    assert victim.ask("POST", "/api/images/raw/share/user/impeyr").status == 200
+    assert victim.ask("POST", "/api/images/raw/share/group/users").status == 200
+    shared = victim.ask("GET", "/api/images/raw").json["shared_with"]
+    assert [len(shared["users"]), len(shared["groups"])] == [1, 1]
+    for path in ("user/impeyr", "group/users"):
+        assert victim.ask("DELETE", f"/api/images/raw/share/{path}").status == 200
+    assert thief.ask("POST", "/api/images/raw/share/user/impeyr").status == 404
+
+
 def test_a_hypervisor_in_the_users_place_means_ones_own(victim: Person, thief: Person) -> None:
     assert thief.ask("GET", "/api/images/raw/xen/a").status == 404
     assert victim.ask("GET", "/api/images/raw/xen/a").body == b"secret"

@@ -196,7 +196,10 @@ def test_an_images_mistake_is_named(me: Person, body: dict[str, object], field: 
         ("application/json", b"\xff", 400),
         ("application/json", b"[" * 100_000, 400),
         ("multipart/form-data; boundary=x", b"--x--", 415),
+        ("application/json", b'{"name": "a", "name": "b"}', 400),
         ("application/x-www-form-urlencoded", b"name=" + b"x" * 2**20, 413),
+        ("application/x-www-form-urlencoded", b"name=a&name=b", 400),
+        ("application/x-www-form-urlencoded", b"name=a&description=%ff", 400),
     ],
 )
 def test_a_body_that_is_none_is_refused(me: Person, kind: str, body: bytes, status: int) -> None:

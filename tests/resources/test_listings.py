@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.postgres import on_server
 from tests.server import Answer, Daemon, Person
 
 
@@ -96,6 +97,31 @@ def test_a_narrower_place_wins_over_the_query(me: Person) -> None:
 def test_full_records_are_those_of_the_images_themselves(me: Person) -> None:
     listed = me.ask("GET", "/api/images?view=full").json
     assert listed[1] == me.ask("GET", "/api/images/image1?view=full").json
+
+
+def test_a_list_of_any_length_comes_whole(daemon: Daemon) -> None:
+    many, count = daemon.newcomer(), 5001
+    on_server(
+        daemon.dsn,
+        f"""
+        INSERT INTO image (owner_id, name) SELECT account_id, 'image' || to_char(n, 'FM0000')
+          FROM account, generate_series(1, {count}) n WHERE user_name = '{many.name}';
+        INSERT INTO image_hypervisor (image_id, position, hypervisor)
+        SELECT image_id, 1, 'xen' FROM image JOIN account ON owner_id = account_id
+         WHERE user_name = '{many.name}'
+        """,
+    )
+    whole = [f"image{number:04}" for number in range(1, count + 1)]
+    for query, expected in (
+        ("", whole), ("?view=full", whole), ("?view=full&sort=-name", whole[::-1]),
+        ("?view=full&q=image4", whole[3999:4999]), ("?view=full&q=nothing", []),
+    ):  # fmt: skip
+        answer = many.ask("GET", f"/api/images{query}")
+        assert names(answer) == expected
+        assert "Link" not in answer.headers
+        # It was not made at one go, unless it is short.
+        assert ("Content-Length" in answer.headers) is (expected == [])
+    assert daemon.admin.ask("DELETE", f"/api/users/{many.name}").status == 200
 
 
 def after(place: object) -> str:

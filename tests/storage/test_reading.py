@@ -159,6 +159,17 @@ async def test_a_store_that_is_not_there_is_no_damage(store: DirectoryStore, roo
             await reading
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_disk_that_is_gone_is_no_damage(
+    store: DirectoryStore, root: Path, tracing: Tracing
+) -> None:
+    await put(store, key := new_key(), DATA)
+    options = ("-P", str(where(root, key)), "-e", "inject=openat:error=EIO")
+    with tracing(os.getpid(), *options), pytest.raises(StoreUnavailable):
+        await store.open(key, len(DATA))
+    assert await get(store, key, len(DATA)) == DATA
+
+
 @pytest.mark.parametrize("error", ["EMFILE", "ENFILE", "ENOMEM", "EACCES"])
 @pytest_twisted.ensureDeferred
 async def test_what_we_lack_is_no_damage(

@@ -90,7 +90,7 @@ async def door(
 
     Nothing that a visitor does may leave a traceback.
     """
-    door = Door(ServerTLS(settings, clock), version)
+    door = Door(ServerTLS(settings, clock), version, lambda: log.lines)
     door.tls.load()
     await door.open()
     yield door

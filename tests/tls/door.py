@@ -1,9 +1,14 @@
-"""A real TLS server that reports whom it sees, and a client that shows anything."""
+"""The endpoint as the daemon has it, and a client that shows anything.
+
+TLS, its transport, the channel and the request are the real ones; in the repository's
+place stands a page that answers who is there, or refuses with the reason.
+"""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,16 +22,23 @@ from twisted.internet.endpoints import (
     TCP4ServerEndpoint,
     connectProtocol,
     wrapClientTLS,
-    wrapServerTLS,
 )
-from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from repoman.bounded_log import LINES_A_MINUTE
+from repoman.errors import NotIdentified
 from repoman.model import Identity
+from repoman.resources.replies import Reply, refuse, send
+from repoman.site import RepositorySite
 from repoman.tls import NO_CERTIFICATE, Peer, ServerTLS
+from repoman.tls_flow import tls_factory
+from repoman.wire import credential_json
 from tests.credentials import Credential
 
 VERSIONS = {"TLS 1.2": SSL.TLS1_2_VERSION, "TLS 1.3": SSL.TLS1_3_VERSION}
@@ -39,28 +51,23 @@ HOSTILE = pytest.mark.parametrize(
 """What is refused is refused in both versions of TLS, and with the option for old proxies too."""
 
 
-@implementer(IHandshakeListener)
-class Reporter(Protocol):
-    """Judges the peer as the HTTP channel does: once, and again at each request."""
+class _WhoIsThere(Resource):
+    """Every address: who asks, or why that is nobody."""
+
+    isLeaf = True
 
     def __init__(self, door: Door) -> None:
+        super().__init__()
         self.door = door
-        self.peer: Peer | None = None
 
-    def connectionMade(self) -> None:
-        self.door.connections.append(self)
-
-    def handshakeCompleted(self) -> None:
-        handle = self.transport.getHandle()
-        self.peer = self.door.tls.peer(handle)
-        self.door.peers[self.transport.getPeer().port] = self.peer
-        self.transport.write(b"!")
-
-    def dataReceived(self, data: bytes) -> None:
-        assert self.peer is not None
-        self.peer = self.door.tls.current(self.peer)
-        self.door.peers[self.transport.getPeer().port] = self.peer
-        self.transport.write(b"!")
+    def render(self, request: Any) -> int:
+        peer = self.door.peers[request.getClientAddress().port] = request.peer
+        if peer.identity is None:
+            refuse(request, NotIdentified(peer.refusal))
+        else:
+            send(request, Reply(credential_json(peer.identity)))
+        request.finish()
+        return NOT_DONE_YET
 
 
 @define
@@ -68,18 +75,23 @@ class Door:
     """A listening server.
 
     :ivar version: of TLS, that visitors use.
+    :ivar said: what the trust layer logged so far, if somebody listens.
     """
 
     tls: ServerTLS
     version: int = SSL.TLS1_3_VERSION
+    said: Callable[[], list[str]] = list
     port: Any = None
     peers: dict[int, Peer] = field(factory=dict)
-    connections: list[Reporter] = field(factory=list)
+    site: Any = None
 
     async def open(self) -> None:
         endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
-        factory = Factory.forProtocol(lambda: Reporter(self))
-        self.port = await wrapServerTLS(self.tls, endpoint).listen(factory)
+        self.site = RepositorySite(
+            reactor, _WhoIsThere(self), self.tls,
+            connections=1000, min_rate=0, log_request=lambda request: None,
+        )  # fmt: skip
+        self.port = await endpoint.listen(tls_factory(self.tls, self.site, reactor))
 
     async def close(self) -> None:
         await self.port.stopListening()
@@ -92,15 +104,17 @@ class Door:
         """Connect and wait for the server's verdict.
 
         :param how: see :func:`client_context`; or a ``context``, and a ``session`` to
-            resume; ``smuggle`` two byte strings, to send the second instead of the first.
+            resume; ``smuggle`` two byte strings, to send the second instead of the first;
+            a ``server_name`` to ask for.
         """
         session, smuggle = how.pop("session", None), how.pop("smuggle", None)
+        server_name = how.pop("server_name", None)
         context = how.pop("context", None) or client_context(
             credential, **({"version": self.version} | how)
         )
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.number)
         visitor = await connectProtocol(
-            wrapClientTLS(_Creator(context, session, smuggle), endpoint), _Visitor()
+            wrapClientTLS(_Creator(context, session, smuggle, server_name), endpoint), _Visitor()
         )
         # Twisted sends 32 KiB of a handshake message and forgets the rest until it hears something.
         flushing = LoopingCall(visitor.transport._flushSendBIO)
@@ -120,18 +134,28 @@ class Door:
         assert visit.peer is not None, visit.alert
         assert visit.peer.identity is not None, visit.peer.refusal
         assert visit.peer.refusal == ""
+        assert visit.status == 200
         return visit.peer.identity
 
     async def refuses(self, credential: Credential, **how: Any) -> str:
-        """The server must take this for nobody; answer its reason, or its alert."""
+        """The server must take this for nobody; answer the 403's reason, or the alert.
+
+        And it must have said so in its log, once.
+        """
+        before = len(self.said())
         visit = await self.visit(credential, **how)
         visit.leave()
+        said = [line for line in self.said()[before:] if "left out" not in line]
+        assert not any("verification error" in line for line in said), said
+        assert len(said) == 1 or self.said is list or before >= LINES_A_MINUTE, said
         if visit.peer is None:
-            assert "alert" in visit.alert
+            # Who is still sending when we refuse may be cut before reading the alert.
+            assert "alert" in visit.alert or "lost" in visit.alert
             return visit.alert
         assert visit.peer.identity is None, visit.peer.identity
-        assert visit.peer.refusal
-        assert visit.peer.refusal != NO_CERTIFICATE
+        assert visit.status == 403
+        assert visit.text == visit.peer.refusal + "\n"
+        assert visit.peer.refusal not in ("", NO_CERTIFICATE)
         return visit.peer.refusal
 
 
@@ -170,12 +194,15 @@ class _Creator:
     context: SSL.Context
     session: Any = None
     smuggle: tuple[bytes, bytes] | None = None
+    server_name: bytes | None = None
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         connection = _Smuggler(self.context, None)
         connection.smuggle = self.smuggle
         if self.session is not None:
             connection.set_session(self.session)
+        if self.server_name is not None:
+            connection.set_tlsext_host_name(self.server_name)
         return connection
 
 
@@ -192,11 +219,17 @@ class _Smuggler(SSL.Connection):
         return data.replace(*self.smuggle)
 
 
+QUESTION = b"GET /api/whoami HTTP/1.1\r\nHost: door\r\n\r\n"
+
+
 class _Visitor(Protocol):
     def __init__(self) -> None:
         self.waiting: Deferred[bytes] | None = None
         self.data = b""
         self.lost: Failure | None = None
+
+    def connectionMade(self) -> None:
+        self.transport.write(QUESTION)
 
     def dataReceived(self, data: bytes) -> None:
         self.data += data
@@ -211,13 +244,19 @@ class _Visitor(Protocol):
             waiting, self.waiting = self.waiting, None
             waiting.callback(b"")
 
-    async def answer(self) -> bool:
-        """The server has said something, or else the connection is lost."""
-        if not self.data and self.lost is None:
+    async def answer(self) -> bytes:
+        """What the server says; nothing, if the connection was lost before."""
+        while self.lost is None and not self._complete:
             self.waiting = Deferred()
             await self.waiting
-        heard, self.data = bool(self.data), b""
+        heard, self.data = self.data, b""
         return heard
+
+    @property
+    def _complete(self) -> bool:
+        head, end, body = self.data.partition(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", head)
+        return bool(end and length and len(body) >= int(length[1]))
 
 
 @define
@@ -226,24 +265,35 @@ class Visit:
 
     :ivar peer: what the server made of us; ``None`` if the handshake failed.
     :ivar alert: why it failed, as the client saw it.
+    :ivar status: of the answer.
+    :ivar text: of the answer.
+    :ivar closing: the server said that it closes the connection.
     """
 
     door: Door
     visitor: _Visitor
     peer: Peer | None = None
     alert: str = ""
+    status: int = 0
+    text: str = ""
+    closing: bool = False
 
     async def listen(self) -> None:
-        if await self.visitor.answer():
+        heard = await self.visitor.answer()
+        if heard:
+            head, _, body = heard.partition(b"\r\n\r\n")
+            self.status, self.text = int(head.split()[1]), body.decode()
+            self.closing = b"Connection: close" in head
             self.peer = self.door.peers[self.visitor.transport.getHost().port]
         elif self.visitor.lost is not None:
             self.alert = str(self.visitor.lost.value)
 
     async def again(self) -> Peer:
         """Ask once more on the same connection, as keep-alive does."""
-        self.visitor.transport.write(b"?")
+        self.visitor.transport.write(QUESTION)
         await self.listen()
         assert self.peer is not None, self.alert
+        assert self.status == (403 if self.peer.identity is None else 200)
         return self.peer
 
     @property
@@ -251,4 +301,5 @@ class Visit:
         return self.visitor.transport.getHandle()
 
     def leave(self) -> None:
-        self.visitor.transport.abortConnection()
+        if self.visitor.lost is None:
+            self.visitor.transport.abortConnection()

@@ -8,11 +8,22 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from repoman.bounded_log import LINES_A_MINUTE
 from repoman.channel import HEADER_DEADLINE
-from tests.credentials import Credential, authority, end_entity, host, now, p256_key
+from tests.credentials import (
+    Credential,
+    authority,
+    crl,
+    end_entity,
+    host,
+    name_hash,
+    now,
+    p256_key,
+)
 from tests.server import Daemon, Person
 
 ROGER = "/C=CA/O=Grid/CN=Roger Impey"
@@ -107,6 +118,38 @@ def test_case_42_a_new_crl_ends_a_kept_connection(server: Daemon) -> None:
     assert f"{user.dn} was revoked by" in refused.text
     assert refused.headers["Connection"] == "close"
     assert server.admin.ask("GET", "/api/whoami").status == 200
+
+
+def test_case_42_a_new_crl_is_found_without_a_signal(tmp_path: Path) -> None:
+    with Daemon(tmp_path, tls={"reload": "1s"}).running() as daemon:
+        user, other = daemon.newcomer(), daemon.newcomer()
+        assert user.ask("GET", "/api/whoami").status == 200
+        said = daemon.log.read_text().count("Trust was reloaded")
+        time.sleep(2.5)
+        assert daemon.log.read_text().count("Trust was reloaded") == said  # nothing has changed
+        assert user.credential is not None
+        daemon.grid.revoke(user.credential)
+        end = time.monotonic() + 15
+        while (answer := user._send("GET", "/api/whoami", None, {})).status == 200:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        assert (answer.status, answer.headers["Connection"]) == (403, "close")
+        assert "was revoked by" in answer.text
+        assert other.ask("GET", "/api/whoami").status == 200
+        lines = daemon.log.read_text().splitlines()
+        assert len([line for line in lines if "was revoked by" in line]) == 1
+        assert len([line for line in lines if "Trust was reloaded" in line]) == said + 1
+
+
+def test_a_crl_that_ages_is_told_once(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, tls={"reload": "1s"})
+    path = daemon.ca_directory / f"{name_hash(daemon.grid.ca)}.r0"
+    with daemon.running():
+        path.write_bytes(crl(daemon.grid.ca, ends=now() + timedelta(seconds=3)))
+        time.sleep(7)
+        log = daemon.log.read_text()
+        assert log.count(f"{path.name} expired at") == 1
+        assert "Traceback" not in log
 
 
 def _is_refused(person: Person) -> bool:
@@ -205,4 +248,7 @@ def test_case_47_half_open_handshakes_are_timed_out(
         except ConnectionResetError:
             pass
     assert server.admin.ask("GET", "/api/whoami").status == 200
-    assert "Traceback" not in server.log.read_text()
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    # Two endpoints, and the minute may turn in between.
+    assert 0 < log.count("Timing out client") <= 4 * LINES_A_MINUTE

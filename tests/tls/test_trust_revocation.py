@@ -155,6 +155,8 @@ async def test_case_42_a_new_crl_counts_without_a_restart(
     peer = await kept.again()
     assert peer.identity is None
     assert f"{ROGER} was revoked by /C=CA/O=Grid/CN=Test CA" in peer.refusal
+    assert f"{ROGER} was revoked by /C=CA/O=Grid/CN=Test CA" in kept.text
+    assert kept.closing
     await door.refuses(shown[credential])
     kept.leave()
 
@@ -194,10 +196,10 @@ async def test_case_42_a_crl_that_expires_during_keep_alive(
     assert (await kept.again()).identity is not None
     clock.ahead = timedelta(minutes=61)
     assert "expired" in (await kept.again()).refusal
+    assert kept.closing
     path.write_bytes(crl(grid.ca, ends=now() + DAY))
     door.tls.load()
-    assert (await kept.again()).identity is not None
-    kept.leave()
+    await door.welcomes(grid.user().proxy())
 
 
 @pytest.mark.parametrize("mode", MODES)

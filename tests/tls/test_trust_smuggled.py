@@ -1,4 +1,4 @@
-"""Case 55 again: certificates that no ordinary client can send.
+"""Case 55 again, and more: certificates that no ordinary client can send.
 
 OpenSSL does not read them, so a client made with it takes a twin of the same
 length, which is exchanged on the wire.  In TLS 1.3 the client's certificate is
@@ -7,11 +7,13 @@ encrypted, and that is too hard for a smuggler.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import pytest_twisted
 from OpenSSL import SSL
 
-from tests.credentials import Grid, der, end_entity, rdn, rdns
+from tests.credentials import Credential, Grid, der, end_entity, rdn, rdns
 from tests.tls.door import Door
 
 GRID = rdns("/C=CA/O=Grid")
@@ -42,3 +44,26 @@ async def test_case_55_names_that_openssl_does_not_read(door: Door, grid: Grid, 
     for make in (lambda last: end_entity(GRID + last, grid.ca, key=user.key, serial=7),
                  lambda last: user.proxy(name=user.subject + last, serial=7)):  # fmt: skip
         await door.refuses(make(true), smuggle=(make(true).der, make(false).der))
+
+
+@pytest_twisted.ensureDeferred
+async def test_numbers_and_times_that_openssl_does_not_read(door: Door, grid: Grid) -> None:
+    odd: list[dict[str, Any]] = [
+        {"encoded_serial": der(2, octets)} for octets in (b"\0\5", b"\xff\xff", b"")
+    ]
+    odd += [{"ends": der(0x17, text)} for text in (b"4001010000Z", b"400101000000", b"")]
+    for bent in odd:
+        user = grid.user()
+        for make in (end_entity, Credential.proxy):
+            false = _made(make, user, grid, 20, **bent)
+            short = len(_made(make, user, grid, 20).der) - len(false.der)
+            await door.refuses(
+                true := _made(make, user, grid, 20 - short), smuggle=(true.der, false.der)
+            )
+
+
+def _made(make: Any, user: Credential, grid: Grid, length: int, **bent: Any) -> Credential:
+    last, bent = rdn(("CN", "x" * length)), {"serial": 7, **bent}
+    if make is end_entity:
+        return end_entity(GRID + last, grid.ca, key=user.key, **bent)
+    return user.proxy(name=user.subject + last, **bent)

@@ -63,6 +63,7 @@ async def test_case_17_expires_during_keep_alive(door: Door, grid: Grid, clock: 
     assert peer.refusal.startswith(
         f"Your proxy expired at {ends:%Y-%m-%d %H:%M} UTC; make a new one with grid-proxy-init."
     )
+    assert visit.closing
     visit.leave()
 
 

@@ -72,7 +72,7 @@ async def save(session: Session) -> None:
     with snapshot.locked():
         await snapshot.check()
         image = await _image(session, ref, fields)
-        chosen = hypervisors({**image, **fields})
+        chosen = hypervisors(Record({**image, **fields}))
         for remark in remarks(plan, chosen, _is_partition(plan.device)):
             session.out.say(remark)
         facts = {"name": image["name"], "owner": image["owner_user_name"], **fields}

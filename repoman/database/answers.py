@@ -1,0 +1,68 @@
+"""Answers of the database that are still true, because nobody else writes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import define, field
+
+KEPT = 1.0
+"""Seconds after which what an operator may have changed by other means counts."""
+
+MOST = 1000
+"""How many answers are kept."""
+
+Rows = list[Any]
+
+
+@define
+class Answers:
+    """What was asked a moment ago, for a database whose writers all go through here.
+
+    Every writer forgets everything, before it begins and when it has ended, and nothing is kept
+    that was asked meanwhile: an answer from here is what the database itself would answer.
+
+    :param seconds: the time, monotonic.
+    """
+
+    _seconds: Callable[[], float]
+    _kept: dict[Hashable, tuple[float, Rows]] = field(factory=dict)
+    _writers: int = 0
+    _age: int = 0
+
+    def find(self, question: Hashable) -> Rows | None:
+        """The answer, if it is known."""
+        asked, rows = self._kept.get(question, (-KEPT, None))
+        return rows if self._seconds() < asked + KEPT else None
+
+    def asking(self, question: Hashable) -> Callable[[Rows], None]:
+        """Begin to ask; answer what keeps the answer, if nobody wrote meanwhile.
+
+        That there is nothing is not kept: it is not asked often, and changes what most people see.
+        """
+        asked, age = self._seconds(), self._age
+
+        def keep(rows: Rows) -> None:
+            if rows and age == self._age and not self._writers:
+                if len(self._kept) >= MOST:
+                    self._kept.clear()
+                self._kept[question] = asked, rows
+
+        return keep
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Run a block that writes."""
+        self._writers += 1
+        self._forget()
+        try:
+            yield
+        finally:
+            self._writers -= 1
+            self._forget()
+
+    def _forget(self) -> None:
+        self._age += 1
+        self._kept.clear()

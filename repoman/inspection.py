@@ -1,0 +1,117 @@
+"""What an operator should mend about trust, found without starting the daemon."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from repoman.config import Config
+from repoman.errors import RepomanError
+from repoman.gsi.ca_directory import CADirectory, build, read_files
+from repoman.gsi.credential import read_host_credential
+from repoman.gsi.host import host_faults, proves_name, refusal_of_server
+from repoman.gsi.steps import finish
+from repoman.gsi.trust import Trust
+from repoman.tls import ServerTLS, TlsSettings
+
+SLACK: Final = timedelta(minutes=1)
+"""How far a file may come from the future: clocks of file servers differ a little."""
+
+UNSYNCHRONIZED: Final = 5
+"""What adjtimex(2) answers when nothing keeps the clock right (TIME_ERROR)."""
+
+
+def tls_settings(config: Config) -> TlsSettings:
+    """What the TLS layer is told."""
+    tls = config.tls
+    return TlsSettings(
+        certificate=tls.certificate,
+        key=tls.key,
+        ca_directory=tls.ca_directory,
+        crl=tls.crl,
+        signing_policy=tls.signing_policy,
+        legacy_proxies=tls.legacy_proxies,
+    )
+
+
+def inspect_trust(config: Config, now: datetime) -> tuple[list[str], bool]:
+    """Look at the host certificate, its key, the CA directory, CRLs and the clock.
+
+    :param now: aware, UTC.
+    :returns: a line for each thing to be mended, and whether the daemon would start with it.
+    """
+    starts, faults = True, []
+    try:
+        faults += ServerTLS(tls_settings(config), lambda: now).load()
+    except RepomanError as error:
+        starts, faults = False, [error.message]
+    for look in (_host, _authorities, _clock):
+        try:
+            faults += look(config, now)
+        except RepomanError as error:
+            faults.append(error.message)
+    return list(dict.fromkeys(faults)), starts
+
+
+def _host(config: Config, now: datetime) -> Iterator[str]:
+    tls = config.tls
+    host = read_host_credential(tls.certificate, tls.key)
+    yield from host_faults(host, tls.certificate, tls.key, now)
+    name = urlsplit(config.server.url).hostname if config.server.url else None
+    if name and not proves_name(host.certificate, name):
+        yield f"{tls.certificate} is not for {name}, which [server] url names: clients refuse it."
+    directory, chain = _directory(tls.ca_directory), (host.certificate, *host.chain)
+    issuers = [
+        authority.certificate
+        for authority in directory.authorities
+        if authority.certificate.subject == chain[-1].issuer != chain[-1].subject
+    ]
+    refusals = [
+        refusal_of_server((*chain, issuer), tls.ca_directory, directory, now) for issuer in issuers
+    ]
+    if refusals and all(refusals):
+        yield f"{tls.certificate} is refused by clients: {refusals[0]}"
+
+
+def _authorities(config: Config, now: datetime) -> Iterator[str]:
+    tls = config.tls
+    yield from Trust(_directory(tls.ca_directory), tls.crl, tls.signing_policy).faults(now)
+    for path in (tls.ca_directory, tls.certificate, tls.key):
+        for one in (path, path.parent):
+            if one.exists() and one.stat().st_mode & 0o1002 == 0o002:
+                yield f"{one} can be changed by anybody here; run: chmod o-w {one}"
+
+
+def _directory(place: Path) -> CADirectory:
+    return finish(build(read_files(place)))
+
+
+def _clock(config: Config, now: datetime) -> Iterator[str]:
+    for path in filter(Path.exists, (config.tls.ca_directory, config.tls.certificate)):
+        written = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+        if written > now + SLACK:
+            yield (
+                f"The clock says {now:%Y-%m-%d %H:%M} UTC, but {path} was written at"
+                f" {written:%Y-%m-%d %H:%M}: one of them is wrong."
+            )
+
+
+def remark_on_clock(adjtimex: Callable[[], int] | None = None) -> str:
+    """What the kernel says of the clock; empty if something keeps it right.
+
+    No fault: in a virtual machine the host may keep it.
+    """
+    if (adjtimex or _adjtimex)() != UNSYNCHRONIZED:
+        return ""
+    return (
+        "The kernel knows of nothing that keeps the clock right: run chrony or another NTP client."
+    )
+
+
+def _adjtimex() -> int:
+    # struct timex is some 200 bytes; with modes = 0 nothing is set.
+    return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(1024)))

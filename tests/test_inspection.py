@@ -1,0 +1,214 @@
+"""``repoman-server check-config`` tells what is wrong about trust, all of it, by file."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from repoman.inspection import remark_on_clock
+from tests.credentials import (
+    DAY,
+    HOUR,
+    Grid,
+    authority,
+    crl,
+    host,
+    name_hash,
+    now,
+    rsa_key,
+)
+from tests.test_operator import operate
+
+
+class Place:
+    """A grid, a host's files, and a configuration that names them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.grid = Grid(directory)
+        self.certificate, self.key = self.grid.host("repo.example.org")
+        self.cas = self.grid.directory.path
+        self.hash = name_hash(self.grid.ca)
+        self.config = directory / "repoman.conf"
+        self.say()
+
+    def say(self, url: str = "https://repo.example.org", **tls: str) -> None:
+        keys = {"certificate": self.certificate, "key": self.key, "ca_directory": self.cas, **tls}
+        lines = "".join(f"{key} = {value}\n" for key, value in keys.items())
+        self.config.write_text(f"[server]\nurl = {url}\n[tls]\n{lines}")
+
+    def check(self) -> tuple[int, str, list[str]]:
+        done = operate("check-config", "-c", self.config)
+        assert "Traceback" not in done.stderr
+        told = [line for line in done.stderr.splitlines() if not line.startswith("Note: ")]
+        return done.returncode, done.stdout, told
+
+    def host(self, **bent: object) -> None:
+        host(self.grid.ca, "repo.example.org", **bent).write_pair(self.certificate, self.key)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_nothing_is_wrong(place: Place) -> None:
+    assert place.check() == (0, "The configuration is good.\n", [])
+
+
+def _expired(place: Place) -> None:
+    place.host(ends=now() - HOUR / 2)
+
+
+def _future(place: Place) -> None:
+    place.host(begins=now() + DAY)
+
+
+def _no_name(place: Place) -> None:
+    host(place.grid.ca, subject="/C=CA/O=Grid/CN=repo.example.org").write_pair(
+        place.certificate, place.key
+    )
+
+
+def _other_name(place: Place) -> None:
+    place.say("https://other.example.org")
+
+
+def _revoked(place: Place) -> None:
+    place.host(serial=4711)
+    (place.cas / f"{place.hash}.r0").write_bytes(crl(place.grid.ca, [4711]))
+
+
+def _open_key(place: Place) -> None:
+    place.key.chmod(0o644)
+
+
+def _open_directory(place: Place) -> None:
+    place.cas.chmod(0o777)
+
+
+def _old_crl(place: Place) -> None:
+    old = crl(place.grid.ca, begins=now() - 9 * DAY, ends=now() - DAY)
+    (place.cas / f"{place.hash}.r0").write_bytes(old)
+
+
+def _early_crl(place: Place) -> None:
+    early = crl(place.grid.ca, begins=now() + DAY)
+    (place.cas / f"{place.hash}.r0").write_bytes(early)
+
+
+def _broken_crl(place: Place) -> None:
+    (place.cas / f"{place.hash}.r0").write_bytes(b"\n")
+
+
+def _no_crl(place: Place) -> None:
+    (place.cas / f"{place.hash}.r0").unlink()
+    place.say(crl="require")
+
+
+def _broken_policy(place: Place) -> None:
+    (place.cas / f"{place.hash}.signing_policy").write_text("nonsense\n")
+
+
+def _broken_ca(place: Place) -> None:
+    (place.cas / "0badc0de.0").write_text("nonsense\n")
+
+
+def _expired_ca(place: Place) -> None:
+    place.grid.directory.add(authority("/C=XX/CN=Old", ends=now() - DAY))
+
+
+def _clock_behind(place: Place) -> None:
+    later = time.time() + 86400
+    os.utime(place.certificate, (later, later))
+
+
+TO_BE_MENDED = {
+    "an expired certificate": (_expired, "hostcert.pem is valid from"),
+    "a certificate of tomorrow": (_future, "hostcert.pem is valid from"),
+    "no host name in it": (_no_name, "names no host"),
+    "another host's": (_other_name, "is not for other.example.org"),
+    "a revoked one": (_revoked, "was revoked by"),
+    "a key for all to read": (_open_key, "hostkey.pem can be read by others; run: chmod 600"),
+    "a directory for all to write": (_open_directory, "certificates can be changed by anybody"),
+    "an expired CRL": (_old_crl, ".r0 expired at"),
+    "a CRL of tomorrow": (_early_crl, ".r0 is not valid before"),
+    "a broken CRL": (_broken_crl, ".r0 holds no CRL"),
+    "no CRL where one is required": (_no_crl, "has no CRL: run fetch-crl"),
+    "a broken policy": (_broken_policy, ".signing_policy has a line 1 that is not understood"),
+    "a broken CA": (_broken_ca, "0badc0de.0 holds no CA certificate"),
+    "an expired CA": (_expired_ca, "(/C=XX/CN=Old) expired at"),
+    "a clock that is behind": (_clock_behind, "hostcert.pem was written at"),
+}
+
+
+@pytest.mark.parametrize("what", TO_BE_MENDED)
+def test_it_would_start_but(place: Place, what: str) -> None:
+    spoil, words = TO_BE_MENDED[what]
+    spoil(place)
+    code, out, told = place.check()
+    assert (code, out) == (1, "The daemon would start all the same.\n")
+    assert any(words in line for line in told), told
+
+
+def _mismatch(place: Place) -> None:
+    place.key.write_bytes(host(place.grid.ca, "x", key=rsa_key("another")).key_pem())
+
+
+def _no_key(place: Place) -> None:
+    place.key.unlink()
+
+
+def _no_certificate(place: Place) -> None:
+    place.certificate.unlink()
+
+
+def _weak_key(place: Place) -> None:
+    place.host(key=rsa_key("small", 1024))
+
+
+def _no_cas(place: Place) -> None:
+    place.say(ca_directory=str(place.cas / "nothing"))
+
+
+def _empty_cas(place: Place) -> None:
+    (place.cas / f"{place.hash}.0").unlink()
+
+
+NO_START = {
+    "another key": (_mismatch, "does not belong to the certificate"),
+    "no key": (_no_key, "hostkey.pem cannot be read"),
+    "no certificate": (_no_certificate, "hostcert.pem cannot be read"),
+    "a weak key": (_weak_key, "too small"),
+    "no CA directory": (_no_cas, "nothing cannot be read"),
+    "no CA in it": (_empty_cas, "holds no certificate authority"),
+}
+
+
+@pytest.mark.parametrize("what", NO_START)
+def test_it_would_not_start(place: Place, what: str) -> None:
+    spoil, words = NO_START[what]
+    spoil(place)
+    code, out, told = place.check()
+    assert (code, out) == (1, "The daemon would not start.\n")
+    assert any(words in line for line in told), told
+
+
+def test_all_is_told_at_once(place: Place) -> None:
+    for spoil in (_mismatch, _broken_ca, _old_crl, _open_directory):
+        spoil(place)
+    words = "does not belong", "0badc0de.0 holds no", ".r0 expired at", "changed by anybody"
+    code, _, told = place.check()
+    assert code == 1
+    assert all(any(word in line for line in told) for word in words), told
+    assert len(told) == len(set(told))
+
+
+@pytest.mark.parametrize(("state", "remarks"), [(0, False), (5, True)])
+def test_a_clock_that_nobody_keeps_is_worth_a_remark(state: int, remarks: bool) -> None:
+    assert bool(remark_on_clock(lambda: state)) == remarks
+    assert remark_on_clock() in ("", remark_on_clock(lambda: 5))
+    assert datetime.now(timezone.utc) > now() - HOUR
