@@ -11,8 +11,8 @@ from repoman.model import DEFAULT_HYPERVISOR
 from repoman.pages.answer import Answer, page, see_other
 from repoman.pages.changes import TEXTS
 from repoman.pages.images import image_path
-from repoman.pages.markup import area, check, el, field, form, notice
-from repoman.pages.owner import NAME_PATTERN
+from repoman.pages.markup import area, el, field, form, notice
+from repoman.pages.owner import NAME_PATTERN, audience
 from repoman.pages.posting import read_fields_of_post
 from repoman.pages.tokens import Tokens
 from repoman.policy import authorize
@@ -68,7 +68,6 @@ def _fields(given: Mapping[str, str | None]) -> Tag:
         field("os_arch", "Architecture", value("os_arch"), hint="for example x86_64"),
         field("expires", "Expires (UTC)", value("expires"), type="datetime-local",
               hint="empty for never"),
-        el("div", check("unauthenticated_access", "Public: everybody may fetch it",
-                        value("unauthenticated_access") == "true"), class_="wide"),
+        audience(value("unauthenticated_access")),
         class_="fields",
     )  # fmt: skip

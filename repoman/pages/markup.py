@@ -138,15 +138,6 @@ def area(name: str, label: str, value: str | None, *, hint: str = "", key: str =
     )  # fmt: skip
 
 
-def check(name: str, label: str, value: bool, *, key: str = "") -> Tag:
-    """A box to tick; unticked it sends ``false``."""
-    return el(
-        "p", el("input", type="hidden", name=name, value="false"),
-        el("input", type="checkbox", id=key or name, name=name, value="true", checked=value),
-        el("label", label, for_=key or name), class_="check",
-    )  # fmt: skip
-
-
 def choice(name: str, label: str, options: Sequence[tuple[str, str]], value: str | None) -> Tag:
     """One of several values, each given with what is shown for it."""
     return el(

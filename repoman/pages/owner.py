@@ -6,7 +6,7 @@ from twisted.web.template import Tag
 
 from repoman.model import Caller, Image
 from repoman.pages.images import image_path
-from repoman.pages.markup import Content, area, check, el, field, form, names_list
+from repoman.pages.markup import Content, area, choice, el, field, form, names_list
 from repoman.pages.tokens import Tokens
 from repoman.policy import may
 from repoman.repository.users import Known
@@ -85,17 +85,22 @@ def _describing(image: Image, action: str, token: str) -> Tag:
         "hypervisor", "Hypervisors", ", ".join(image.hypervisors), required=True,
         hint="with commas; the file of one that you take out is deleted",
     )  # fmt: skip
-    public = check("unauthenticated_access", "Public: everybody may fetch it",
-                   image.unauthenticated_access)  # fmt: skip
+    public = audience(str(image.unauthenticated_access).lower())
     return form(
         action, token,
         el("div", area("description", "Description", image.description),
            field("os_type", "System", image.os_type),
            field("os_variant", "Variant", image.os_variant),
-           field("os_arch", "Architecture", image.os_arch), hypervisors,
-           el("div", public, class_="wide"), class_="fields"),
+           field("os_arch", "Architecture", image.os_arch), hypervisors, public,
+           class_="fields"),
         button="Save",
     )  # fmt: skip
+
+
+def audience(value: str | None) -> Tag:
+    """Whether everybody may fetch an image."""
+    whom = [("false", "those it is shared with"), ("true", "everybody: it is public")]
+    return choice("unauthenticated_access", "Who may fetch it", whom, value)
 
 
 def _expiring(image: Image, action: str, token: str) -> Tag:

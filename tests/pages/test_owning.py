@@ -38,11 +38,11 @@ def test_an_image_is_made_and_its_mistakes_are_said(
     page.get_by_label("Hypervisors").fill("kvm, xen")
     page.get_by_label("Architecture").fill("aarch64")
     page.get_by_label("Expires").fill("2031-02-03T04:05")
-    page.get_by_label("Public").check()
+    page.get_by_label("Who may fetch it").select_option("true")
     page.get_by_role("button", name="Create").click()
     assert "taken" in page.get_by_role("alert").inner_text()
     assert page.get_by_label("Description").input_value() == "\nTwo lines\nof words"
-    assert page.get_by_label("Public").is_checked()
+    assert page.get_by_label("Who may fetch it").input_value() == "true"
     page.get_by_label("Name").fill("fresh")
     page.get_by_role("button", name="Create").click()
     page.wait_for_url("**/fresh/upload")
@@ -59,7 +59,7 @@ def test_its_description_is_changed(browse: Browse, owner: Person) -> None:
     form.get_by_label("Description").fill("after")
     form.get_by_label("System").fill("")
     form.get_by_label("Variant").fill("AlmaLinux 9")
-    form.get_by_label("Public").check()
+    form.get_by_label("Who may fetch it").select_option("true")
     form.get_by_role("button", name="Save").click()
     page.locator("p.about", has_text="after").wait_for()
     image = owner.ask("GET", "/api/images/disk").json
@@ -68,7 +68,7 @@ def test_its_description_is_changed(browse: Browse, owner: Person) -> None:
     )  # fmt: skip
     assert (image["unauthenticated_access"], image["size"]) == (True, 1)
     form = opened(page, "Description")
-    form.get_by_label("Public").uncheck()
+    form.get_by_label("Who may fetch it").select_option("false")
     form.get_by_role("button", name="Save").click()
     assert owner.ask("GET", "/api/images/disk").json["unauthenticated_access"] is False
 
