@@ -175,6 +175,19 @@ def test_a_first_login_and_what_the_daemon_does_have_rows(daemon: Daemon, alice:
     assert first["user"] == "(repoman)"
 
 
+def test_damage_is_not_the_doing_of_who_finds_it(daemon: Daemon, alice: Person) -> None:
+    alice.ask("POST", "/api/images", form={"name": "rots"})
+    alice.ask("PUT", "/api/images/raw/rots", body=b"good")
+    stored = set((daemon.directory / "state/blobs/data").glob("*/*"))
+    alice.ask("PUT", "/api/images/raw/rots", body=b"also good")
+    [blob] = set((daemon.directory / "state/blobs/data").glob("*/*")) - stored
+    time.sleep(0.1)
+    blob.write_bytes(b"not so ok")
+    assert alice.ask("GET", "/api/images/raw/rots").status == 500
+    [row] = rows(daemon, f"action=bytes.damaged&subject={blob.name}")
+    assert row["user"] == "(repoman)"
+
+
 def test_it_is_narrowed_and_read_page_by_page(daemon: Daemon, alice: Person) -> None:
     for number in range(5):
         alice.ask("POST", "/api/images", form={"name": f"page{number}"})

@@ -182,7 +182,7 @@ class Failing(Service):
         print("stopped what it had started", file=sys.__stdout__, flush=True)
 
 sys.modules["repoman.service"] = types.ModuleType("repoman.service")
-sys.modules["repoman.service"].make_service = lambda reactor, config: Failing(reactor)
+sys.modules["repoman.service"].make_service = lambda reactor, *_: Failing(reactor)
 sys.argv = ["twistd", "--nodaemon", "--pidfile=r.pid", "--logfile=r.log", "repoman", "-c", "r.conf"]
 from twisted.scripts.twistd import run
 sys.exit(run())

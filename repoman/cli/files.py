@@ -72,7 +72,15 @@ def _target(session: Session, name: str) -> Path | ISink:
 
         return Outlet(session.reactor, sys.stdout.fileno())
     target = Path(session.options.target or name).expanduser()
-    return target / name if target.is_dir() else target
+    if target.is_dir():
+        target /= name
+    if target.exists() and not target.is_file():
+        # A device or a pipe: never to be replaced by a file of its name.
+        from repoman.cli.pipes import Outlet
+
+        file = os.open(target, os.O_WRONLY | os.O_NONBLOCK)
+        return Outlet(session.reactor, file, str(target))
+    return target
 
 
 def _upload_arguments(parser: Arguments) -> None:

@@ -67,13 +67,15 @@ class Inlet:
 
 @implementer(IWriteDescriptor)
 class Outlet:
-    """Writes a download to a pipe, verified when all of it is through.
+    """Writes a download to a pipe or a device, verified when all of it is through.
 
+    :param name: of where the bytes go, for messages.
     :ivar size: how many bytes have been written.
     """
 
-    def __init__(self, reactor: Any, file: int) -> None:
+    def __init__(self, reactor: Any, file: int, name: str = "standard output") -> None:
         self.size = 0
+        self._name = name
         self._hash = hashlib.sha256()
         self._reactor = reactor
         self._buffer = bytearray()
@@ -104,7 +106,7 @@ class Outlet:
         :raises BadReply: some bytes are through.
         """
         if self.size:
-            raise BadReply("The image was replaced while it was being written to standard output.")
+            raise BadReply(f"The image was replaced while it was being written to {self._name}.")
 
     def write(self, data: bytes) -> Deferred[None] | None:
         """Write what fits; the rest waits for its reader."""
@@ -165,7 +167,7 @@ class Outlet:
         found = self._hash.hexdigest()
         if found != sha256:
             raise DigestMismatch(
-                f"The bytes written to standard output have the SHA-256 {found}, the image has"
+                f"The bytes written to {self._name} have the SHA-256 {found}, the image has"
                 f" {sha256}: do not use them."
             )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from attrs import asdict
 
-from repoman.audit import Change
+from repoman.audit import DAEMON, ORIGIN, Change
 from repoman.database.images import load
 from repoman.database.pool import Transaction
 from repoman.database.saving import NOBODY_SAVES
@@ -231,6 +231,8 @@ class BlobRecords(UploadRecords):
                 " RETURNING blob",
                 (list(blobs),),
             )
+            # Not the doing of who happened to ask for them.
+            ORIGIN.set(DAEMON)
             for (blob,) in rows:
                 transaction.record(Change("bytes.damaged", blob))
             return len(rows)

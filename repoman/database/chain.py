@@ -12,8 +12,10 @@ from repoman.audit import Change, Entry, Origin, chained, storable
 
 # Whoever else is about to commit a change waits here, for a round trip or two.
 _NEWEST = "SELECT newest, newest_digest, clock_timestamp() FROM audit_chain FOR UPDATE"
-_INSERT = "INSERT INTO audit VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-_MOVE = "UPDATE audit_chain SET newest = %s, newest_digest = %s"
+_ADD = """
+WITH moved AS (UPDATE audit_chain SET newest = %s, newest_digest = %s)
+INSERT INTO audit VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
 
 
 class IStatements(Protocol):
@@ -31,8 +33,7 @@ async def append(transaction: IStatements, origin: Origin, changes: Sequence[Cha
         subject = storable(change.subject)
         entry = Entry(number + 1, time, who, evolve(change, subject=subject))
         number, digest = entry.number, chained(digest, entry)
-        await transaction.run(_INSERT, _row(evolve(entry, digest=digest)))
-    await transaction.run(_MOVE, (number, digest))
+        await transaction.run(_ADD, (number, digest, *_row(evolve(entry, digest=digest))))
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:

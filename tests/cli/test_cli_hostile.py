@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -241,6 +242,29 @@ def test_a_slow_reader_costs_no_memory_and_loses_nothing(desk: Desk) -> None:
     assert running.stdout.read() == CONTENT
     assert running.wait() == 0
     assert peak < 150_000
+
+
+def test_a_device_or_a_pipe_is_written_to_and_never_replaced(desk: Desk) -> None:
+    """As root, ``-d /dev/null`` would otherwise cost the system its /dev/null."""
+    desk.run("put", "disk", "vm")
+    pipe = desk.place / "pipe"
+    os.mkfifo(pipe)
+    code, _, err = desk.run("get", "vm", "-d", "pipe")
+    assert (code, "Traceback" in err) == (1, False), "nobody reads there"
+    with (desk.place / "copy").open("wb") as copy:
+        cat = subprocess.Popen(["cat", pipe], stdout=copy)
+        time.sleep(0.3)
+        assert desk.run("get", "vm", "-d", "pipe")[0] == 0
+        assert cat.wait(20) == 0
+    assert (desk.place / "copy").read_bytes() == CONTENT
+    assert pipe.is_fifo()
+    if os.geteuid() == 0:
+        for name, expected in (("null", 0), ("full", 1)):
+            device = desk.place / name
+            os.mknod(device, 0o666 | stat.S_IFCHR, os.stat(f"/dev/{name}").st_rdev)
+            code, out, _ = desk.run("get", "vm", "-d", name)
+            assert (code, "[OK]" in out) == (expected, False)
+            assert device.is_char_device()
 
 
 def test_a_full_disk_is_told_and_leaves_no_file(desk: Desk) -> None:

@@ -429,7 +429,10 @@ def test_a_state_that_cannot_be_made_is_told_so(
     open_directory: Path, daemon: Callable[..., Daemon]
 ) -> None:
     one = daemon(open_directory / "state", wrapped=AS_NOBODY)
-    assert one.line() == f"[server] state: {open_directory}/state: Permission denied"
+    assert one.line() == (
+        f"[server] state: {open_directory}/state: Permission denied:"
+        " mend that, or name another directory"
+    )
 
 
 @as_root

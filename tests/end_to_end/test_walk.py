@@ -74,7 +74,21 @@ def localized(line: str, root: Path) -> str:
     return re.sub(r"(?<![\w.])/(opt|etc|usr/lib|var/lib)/", rf"{root}/\1/", line)
 
 
-def set_up(root: Path, wheel: Path) -> None:
+def at_home_in(root: Path, port: int) -> None:
+    """Let a configuration speak of ``root``, where its defaults speak of the machine."""
+    config = root / "etc" / "repoman.conf"
+    text = config.read_text()
+    security = root / "etc" / "grid-security"
+    for section, lines in {
+        "[server]": f"https = tcp:{port}\nstate = {root}/var/lib/repoman",
+        "[tls]": f"certificate = {security}/hostcert.pem\nca_directory = {security}/certificates",
+        "[metrics]": "endpoint =",
+    }.items():
+        text = text.replace(section, f"{section}\n{lines}", 1)
+    config.write_text(text)
+
+
+def set_up(root: Path, wheel: Path, port: int) -> None:
     """Do each line as it stands, up to systemctl."""
     place = "/"
     for line in HOST:
@@ -93,6 +107,8 @@ def set_up(root: Path, wheel: Path) -> None:
             assert done.returncode == 0, (line, done.stderr)
         if " -m venv " in here:
             lend_dependencies(root / "opt" / "repoman")
+        if " sample-config " in here:
+            at_home_in(root, port)
 
 
 def lend_dependencies(environment: Path) -> None:
@@ -133,21 +149,11 @@ def serving(root: Path, port: int) -> Iterator[None]:
 def test_every_line_of_the_walk_does_what_it_says(
     host: Daemon, wheel: Path, tmp_path: Path
 ) -> None:
-    set_up(tmp_path, wheel)
     [port] = free_ports(1)
-    config = tmp_path / "etc" / "repoman.conf"
-    more = {
-        "[server]": f"https = tcp:{port}\nstate = {tmp_path}/var/lib/repoman",
-        "[tls]": f"certificate = {tmp_path}/etc/grid-security/hostcert.pem\n"
-                 f"ca_directory = {tmp_path}/etc/grid-security/certificates",
-        "[metrics]": "endpoint =",
-    }  # fmt: skip
-    text = config.read_text()
+    set_up(tmp_path, wheel, port)
+    text = (tmp_path / "etc" / "repoman.conf").read_text()
     assert f"admins = {tmp_path}/etc/repoman.admins" in text
     assert f"key = {tmp_path}/etc/grid-security/repoman-key.pem" in text
-    for section, lines in more.items():
-        text = text.replace(section, f"{section}\n{lines}", 1)
-    config.write_text(text)
     assert "repoman:x:" in (tmp_path / "etc" / "passwd").read_text()
     assert (tmp_path / "var/lib/repoman").is_dir()
     shutil.rmtree(tmp_path / "var/lib/repoman")  # it belongs to an account of that root
