@@ -4,6 +4,7 @@
 # make test-faults  hundreds of kills, power cuts, slow disks: half an hour
 # make soak     half an hour of everything at once: what leaks? (SOAK=120 for two minutes)
 # make scoreboard   every fault test, and what it showed, as one table
+# make pictures the pages in docs/pictures, made anew; all others in build/pictures
 # make lint     ruff, mypy and the news
 # make wheel    the wheel, in dist/
 # make share    the manual page and the shells' completions, made anew
@@ -28,9 +29,9 @@ BIN := $(abspath $(VENV))/bin
 
 # The Debian packages of the programs that the tests run.
 TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace \
-         e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish
+         e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget
 
-.PHONY: help demo run test test-faults soak scoreboard tools lint wheel share check clean
+.PHONY: help demo run test test-faults soak scoreboard pictures tools lint wheel share check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -53,6 +54,9 @@ soak: $(VENV)/.installed-test tools
 
 scoreboard: $(VENV)/.installed-test tools
 	@$(BIN)/python -m tests.scoreboard
+
+pictures: $(VENV)/.installed-test tools
+	@REPOMAN_PICTURES=build/pictures $(BIN)/python -m pytest tests/pages/test_access.py
 
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	@$(BIN)/ruff check .

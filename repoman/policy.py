@@ -156,6 +156,15 @@ RULES: Mapping[str, Rule] = {
             writes=False,
         ),
         _row(
+            "image.look",
+            "Everybody may look at a public image's page; only those who may see it, at another's.",
+            _owner,
+            _shared,
+            _holds("image_modify"),
+            writes=False,
+            is_open=_is_public,
+        ),
+        _row(
             "image.read_bytes",
             "Only the owner and those it is shared with may fetch an image that is not public.",
             _owner,
@@ -186,6 +195,11 @@ RULES: Mapping[str, Rule] = {
             "An owner may share an image only with groups they are a member of.",
             _member,
         ),
+        _row(
+            "activity.read",
+            "Only administrators may see what the server has had to do.",
+            writes=False,
+        ),
         _row("transfers.read", "Only administrators may see what is on its way.", writes=False),
         _row("audit.read", "Only administrators may read who changed what.", writes=False),
     )
@@ -200,6 +214,10 @@ PROTECTIONS: Mapping[str, str] = {
     "admins.permissions": "The group admins permits everything; nothing can be taken from it.",
     "admins.last": "This is the last administrator, and there must be one; make another one first.",
     "user.delete_self": "Nobody can delete themselves.",
+    "request.elsewhere": "A page of another site made your browser ask for this, so it was not "
+    "done; open the repository's own pages for it.",
+    "request.token": "The form is too old, or was not made for you and this; go back, reload the "
+    "page and send it again.",
 }
 """What nobody may do, administrators included, by the rule's name."""
 

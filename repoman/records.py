@@ -41,6 +41,7 @@ class Listing:
     :ivar shared_with_user: only those shared with this user, also through a group.
     :ivar shared_with_group: only those shared with this group.
     :ivar shared_out: only those shared with anybody.
+    :ivar public: only those that everybody may fetch.
     :ivar text: in the name or the description.
     :ivar exact: field to value: ``os_type``, ``os_arch``, ``os_variant``.
     :ivar hypervisor: only those with this one in their list.
@@ -53,6 +54,7 @@ class Listing:
     shared_with_user: str | None = None
     shared_with_group: str | None = None
     shared_out: bool = False
+    public: bool = False
     text: str | None = None
     exact: Mapping[str, str] = field(factory=dict)
     hypervisor: str | None = None
@@ -182,6 +184,15 @@ class IUserRecords(Protocol):
 
     async def names(self) -> list[str]:
         """All users' names, in order."""
+
+    async def known(self, limit: int) -> tuple[list[str], list[str]]:
+        """The names of users and of groups, in order, up to ``limit`` of each; one query."""
+
+    async def accounts(self, text: str, after: str, limit: int | None) -> list[User]:
+        """Users by name that have ``text`` in a name; one query."""
+
+    async def largest(self, limit: int) -> list[tuple[str, int]]:
+        """Those whose files take most, with how many bytes; one query."""
 
     async def profiles(
         self, viewer: User, *, user_name: str | None = None, group: str | None = None

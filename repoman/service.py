@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -29,8 +30,10 @@ from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
 from repoman.gauges import watch_database, watch_store, watch_traffic, watch_trust
+from repoman.history import History
 from repoman.inspection import tls_settings
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
+from repoman.pages import Pages
 from repoman.resources import Gate, Root
 from repoman.site import RepositorySite
 from repoman.supervisor import Supervisor
@@ -95,6 +98,7 @@ class RepomanService(Service):
         self._running = AsyncExitStack()
         self._gate = Gate()
         self._metrics = Metrics()
+        self._history = History(reactor.seconds, now)
         self._faults: list[str] = []
         self._background = Background(reactor, self._metrics.failed)
         self._reread = reread
@@ -215,6 +219,7 @@ class RepomanService(Service):
         seconds = self._reactor.seconds() - request.begun
         self._access.log(request, seconds)
         self._metrics.count(request, seconds)
+        self._history.count(request)
 
     async def _monitor(self) -> None:
         """Open the endpoint for monitoring; a service without it is better than none."""
@@ -243,6 +248,7 @@ class RepomanService(Service):
             nonlocal due
             late = self._reactor.seconds() - due
             self._metrics.stalled(max(late, 0.0))
+            self._history.stalled(max(late, 0.0))
             due = self._reactor.seconds() + LAG_SECONDS
 
         self._background.every(LAG_SECONDS, "watch the loop", look)
@@ -271,7 +277,8 @@ class RepomanService(Service):
         self._assembly = assembly
         watch_store(self._metrics, assembly)
         begin_chores(self._background, assembly)
-        self._gate.open(Root(assembly.repository, urls))
+        pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now, self._history)
+        self._gate.open(Root(assembly.repository, urls, pages))
 
     def _transfers(self) -> list[Transfer]:
         return [transfer for site in self._sites for transfer in site.transfers()]

@@ -38,6 +38,7 @@ _CONDITIONS = {
             SELECT group_id FROM user_group WHERE name = %(shared_with_group)s))""",
     "shared_out": """(EXISTS (SELECT FROM image_shared_with_user s WHERE s.image_id = i.image_id)
         OR EXISTS (SELECT FROM image_shared_with_group s WHERE s.image_id = i.image_id))""",
+    "public": "i.unauthenticated_access",
     "text": """(strpos(lower(i.name), lower(%(text)s)) > 0
         OR strpos(lower(i.description), lower(%(text)s)) > 0)""",
     "hypervisor": """EXISTS (SELECT FROM image_hypervisor h
@@ -92,6 +93,7 @@ def _given(wanted: Listing) -> dict[str, Any]:
     values = {
         "owner": wanted.owner, "shared_with_user": wanted.shared_with_user,
         "shared_with_group": wanted.shared_with_group, "shared_out": wanted.shared_out or None,
+        "public": wanted.public or None,
         "text": wanted.text, "hypervisor": wanted.hypervisor, **wanted.exact,
     }  # fmt: skip
     return {name: value for name, value in values.items() if value is not None}

@@ -163,6 +163,38 @@ class UserRecords:
         rows = await self._pool.query("SELECT user_name FROM account ORDER BY user_name")
         return [name for (name,) in rows]
 
+    async def known(self, limit: int) -> tuple[list[str], list[str]]:
+        """The names of users and of groups, in order, up to ``limit`` of each; one query."""
+        rows = await self._pool.query(
+            "SELECT ARRAY(SELECT user_name FROM account ORDER BY user_name LIMIT %(limit)s),"
+            " ARRAY(SELECT name FROM user_group ORDER BY name LIMIT %(limit)s)",
+            {"limit": limit},
+        )
+        return rows[0][0], rows[0][1]
+
+    async def accounts(self, text: str, after: str, limit: int | None) -> list[User]:
+        """Users by name that have ``text`` in a name; one query."""
+        rows = await self._pool.query(
+            f"""
+            SELECT {COLUMNS} FROM account a
+             WHERE (strpos(lower(a.user_name), lower(%(text)s)) > 0
+                    OR strpos(lower(a.full_name), lower(%(text)s)) > 0)
+               AND a.user_name > %(after)s
+             ORDER BY a.user_name LIMIT %(limit)s
+            """,  # noqa: S608 a constant
+            {"text": text, "after": after, "limit": limit},
+        )
+        return [user_from_row(row) for row in rows]
+
+    async def largest(self, limit: int) -> list[tuple[str, int]]:
+        """Those whose files take most, with how many bytes; one query."""
+        rows = await self._pool.query(
+            "SELECT user_name, used FROM account WHERE used > 0"
+            " ORDER BY used DESC, user_name LIMIT %s",
+            (limit,),
+        )
+        return [(name, used) for name, used in rows]
+
     async def profiles(
         self, viewer: User, *, user_name: str | None = None, group: str | None = None
     ) -> list[Profile]:

@@ -23,6 +23,7 @@ from repoman.policy import (
     authorize_image,
     forbid_changes_to_read_only,
     identified,
+    may,
     missing_image,
 )
 from repoman.records import IImageRecords, Listing, NewImage
@@ -86,6 +87,22 @@ class Images:
             raise missing_image(owner, ref.name)
         authorize_image(action, caller, image)
         return image
+
+    async def look(self, caller: Caller, ref: ImageRef) -> Image:
+        """The image, for its page: public ones for everybody.
+
+        :raises Missing: it does not exist, or not for this caller.
+        :raises NotIdentified: the same, for nobody in particular.
+        """
+        image = await self._records.find(ref.owner or "", ref.name)
+        if image is None or not may("image.look", caller, image):
+            identified(caller)
+            raise missing_image(ref.owner or "", ref.name)
+        return image
+
+    async def public(self, wanted: Listing) -> list[Image]:
+        """The public images wanted, which everybody may look at."""
+        return await self._records.listing(evolve(wanted, public=True, viewer=None))
 
     async def find_file(self, caller: Caller, ref: FileRef) -> tuple[Image, str | None]:
         """The image that a raw URL means, and the hypervisor it names; not yet authorized.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from attrs import frozen
+
 from repoman.errors import Invalid, Missing
 from repoman.model import Caller, Profile, User, check_name
 from repoman.policy import authorize, protected
@@ -19,6 +21,18 @@ def missing_user(name: str) -> Missing:
     return Missing(f"There is no user {name}.")
 
 
+MOST_KNOWN = 1000
+"""The most names of users, and of groups, that are offered."""
+
+
+@frozen
+class Known:
+    """Names that somebody may fill in; the first ones in order, if there are very many."""
+
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
 class Users:
     """The records of users, under the policy."""
 
@@ -30,10 +44,32 @@ class Users:
         authorize("repository.read", caller)
         return await self._records.names()
 
+    async def known(self, caller: Caller) -> Known:
+        """Users, and the groups that the caller may share with."""
+        user = authorize("repository.read", caller)
+        users, groups = await self._records.known(MOST_KNOWN)
+        return Known(tuple(users), tuple(groups) if user.is_admin else user.groups)
+
+    async def accounts(
+        self, caller: Caller, *, text: str = "", after: str = "", limit: int | None = None
+    ) -> list[User]:
+        """Users by name, without their images.
+
+        :param text: in the name or the full name.
+        :param after: only names that come after this one.
+        """
+        authorize("repository.read", caller)
+        return await self._records.accounts(text, after, limit)
+
     async def profiles(self, caller: Caller, *, group: str | None = None) -> list[Profile]:
         """All users, or a group's, with those of their images that the caller may see."""
         viewer = authorize("repository.read", caller)
         return await self._records.profiles(viewer, group=group)
+
+    async def largest(self, caller: Caller, limit: int) -> list[tuple[str, int]]:
+        """The users whose files take most, with how many bytes."""
+        authorize("activity.read", caller)
+        return await self._records.largest(limit)
 
     async def profile(self, caller: Caller, name: str) -> Profile:
         """A user with those of their images that the caller may see.

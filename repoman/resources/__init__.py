@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from klein import Klein
-from twisted.internet.defer import TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from werkzeug.routing import BaseConverter
@@ -25,6 +25,7 @@ from repoman.resources import (
     whoami,
 )
 from repoman.resources.asking import Routes
+from repoman.resources.origin import check_origin
 from repoman.resources.replies import refuse
 from repoman.wire import Urls
 
@@ -42,12 +43,37 @@ class Owner(BaseConverter):
     part_isolating = True
 
 
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""What every answer over TLS tells a browser: show it as what it is, nowhere but here."""
+
+
+class IPages(Protocol):
+    """What people see in a browser."""
+
+    def render(self, request: Any) -> Any:
+        """Answer a request."""
+
+    def refuse(self, request: Any, error: RepomanError) -> None:
+        """Write a refusal, but do not finish the request."""
+
+    def settled(self) -> Deferred[Any]:
+        """Fires when all that is under way now has ended."""
+
+
 class Root(Resource):
-    """Everything below ``/``; refuses paths with more than one reading before routing."""
+    """Everything below ``/``; refuses paths with more than one reading before routing.
+
+    :param pages: answer all that is not below ``/api``.
+    """
 
     isLeaf = True
 
-    def __init__(self, repository: Repository, urls: Urls) -> None:
+    def __init__(self, repository: Repository, urls: Urls, pages: IPages) -> None:
         super().__init__()
         app = Klein()
         # A doubled or final slash is another path: no redirects, no second spelling.
@@ -58,17 +84,28 @@ class Root(Resource):
         for noun in (description, whoami, users, groups, images, files, uploads, audit, transfers):
             noun.add_routes(routes, repository)
         self.app = app
-        self.settled = routes.settled
+        self._routes = routes
+        self._pages = pages
         self._api = app.resource()
 
     def render(self, request: Any) -> Any:
         """Answer a request."""
+        is_page = request.isSecure() and request.postpath[:1] != [b"api"]
+        if request.isSecure():
+            for name, value in HEADERS.items():
+                request.setHeader(name, value)
         try:
             _check_path(request)
+            if request.isSecure():
+                check_origin(request)
         except RepomanError as error:
-            refuse(request, error)
+            (self._pages.refuse if is_page else refuse)(request, error)
             return b""
-        return self._api.render(request)
+        return (self._pages if is_page else self._api).render(request)
+
+    def settled(self) -> Deferred[Any]:
+        """Fires when all that is under way now has ended, with or without its client."""
+        return gatherResults([self._routes.settled(), self._pages.settled()])
 
 
 def _check_path(request: Any) -> None:

@@ -25,7 +25,7 @@ from repoman.errors import (
 from repoman.model import Caller
 from repoman.repository.accounts import Accounts
 from repoman.repository.audit import Audit
-from repoman.resources.replies import Reply, refuse, send
+from repoman.resources.replies import JSON, Voice
 from repoman.wire import Urls, status_of
 
 log = Logger()
@@ -61,20 +61,26 @@ def check_text(name: str, value: str) -> str:
 READING = (b"GET", b"HEAD")
 """The methods that change nothing."""
 
-Route = Callable[..., Awaitable[Reply | None]]
+Route = Callable[..., Awaitable[Any]]
 """Takes an Ask and the names in the path; ``None`` means that it has answered itself."""
 
 
 class Routes:
-    """Adds routes to a Klein application."""
+    """Adds routes to a Klein application.
 
-    def __init__(self, app: Klein, accounts: Accounts, urls: Urls, audit: Audit) -> None:
+    :param voice: in which what the routes return, and refusals, are written.
+    """
+
+    def __init__(
+        self, app: Klein, accounts: Accounts, urls: Urls, audit: Audit, voice: Voice = JSON
+    ) -> None:
         self._app = app
         self._audit = audit
         self._accounts = accounts
         self._urls = urls
+        self._voice = voice
         self._running: set[Deferred[None]] = set()
-        app.handle_errors(HTTPException)(_unroutable)
+        app.handle_errors(HTTPException)(self._unroutable)
 
     def add(self, method: str, *paths: str) -> Callable[[Route], Route]:
         """Answer ``method`` on each of ``paths`` by the decorated coroutine function.
@@ -115,15 +121,16 @@ class Routes:
             ORIGIN.set(_origin(request, caller))
             reply = await route(Ask(request, caller, self._urls), **names)
             if reply is not None:
-                send(request, reply)
+                self._voice.send(request, reply)
         except ClientGone:
             request.abandon()
         except RepomanError as error:
-            refuse(request, error)
+            self._voice.refuse(request, error)
             self._note_refusal(request, error)
         except Exception:
             log.failure("Request {id} failed", id=request.request_id)
-            refuse(request, RepomanError(f"A fault of ours; it is logged as {request.request_id}."))
+            fault = RepomanError(f"A fault of ours; it is logged as {request.request_id}.")
+            self._voice.refuse(request, fault)
 
     def _note_refusal(self, request: Any, error: RepomanError) -> None:
         """Let the audit know what a known user wanted to change and may not."""
@@ -139,6 +146,15 @@ class Routes:
         if peer is None:
             return Caller(None, reason="This endpoint knows nobody; use https.")
         return await self._accounts.caller(peer.identity, peer.refusal)
+
+    def _unroutable(self, request: Any, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, WrongMethod):
+            allowed = sorted(error.valid_methods or ())
+            text = f"Only {', '.join(allowed)} can be done here."
+            self._voice.refuse(request, MethodNotAllowed(text, allowed=allowed))
+        else:
+            self._voice.refuse(request, NoSuchRoute("There is nothing at this address."))
 
 
 def _origin(request: Any, caller: Caller) -> Origin:
@@ -161,15 +177,3 @@ def detached(work: Deferred[Any]) -> Deferred[Any]:
     outer: Deferred[Any] = Deferred()
     work.addCallbacks(outer.callback, outer.errback)
     return outer
-
-
-def _unroutable(request: Any, failure: Failure) -> None:
-    error = failure.value
-    if isinstance(error, WrongMethod):
-        allowed = sorted(error.valid_methods or ())
-        refuse(
-            request,
-            MethodNotAllowed(f"Only {', '.join(allowed)} can be done here.", allowed=allowed),
-        )
-    else:
-        refuse(request, NoSuchRoute("There is nothing at this address."))

@@ -145,11 +145,32 @@ async def read_form(request: Any, kind: type[T], *, unknown: str = "There is no 
     :raises TooLarge: more than a form can be.
     :raises UnsupportedMedia: neither a form nor JSON.
     """
+    return structure(await read_fields(request), kind, unknown=unknown)
+
+
+async def read_fields(request: Any) -> Mapping[str, Any]:
+    """The fields of a request's body, as they came.
+
+    :raises Invalid: the body is broken, or has what is not text.
+    :raises TooLarge: more than a form can be.
+    :raises UnsupportedMedia: neither a form nor JSON.
+    """
     body: IBody = request.body
     values = decode(await body.read(LIMIT), request.getHeader("content-type") or "")
     for name, value in values.items():
         for text in (name, value) if isinstance(value, str) else (name,):
             check_text(name, text)
+    return values
+
+
+def structure(
+    values: Mapping[str, Any], kind: type[T], *, unknown: str = "There is no field {}."
+) -> T:
+    """Fields as a ``kind``, an attrs class.
+
+    :param unknown: what to say of a field that ``kind`` does not have.
+    :raises Invalid: with the field's name.
+    """
     try:
         return _converter.structure(values, kind)
     except ClassValidationError as error:

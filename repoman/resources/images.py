@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import frozen
 
 from repoman.model import DEFAULT_HYPERVISOR, ImageRef
@@ -66,7 +68,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     async def create(ask: Ask) -> Reply:
         authorize("image.create", ask.caller)
         form = await read_form(ask.request, CreateForm, unknown=UNKNOWN_FIELD)
-        image = await images.create(ask.caller, _new_image(form))
+        image = await images.create(ask.caller, new_image(form))
         body = image_json(image, ask.urls)
         return Reply(body, 201, {"Location": body["file_url"]})
 
@@ -80,9 +82,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         ref = ImageRef(user, image)
         await images.find(ask.caller, ref, "image.modify")
         form = await read_form(ask.request, ChangeForm, unknown=UNKNOWN_FIELD)
-        changes = given(form)
-        if "hypervisor" in changes:
-            changes["hypervisors"] = changes.pop("hypervisor")
+        changes = image_changes(form)
         return Reply(image_json(await images.change(ask.caller, ref, changes), ask.urls))
 
     @routes.add("DELETE", *one)
@@ -106,7 +106,16 @@ def _add_sharing(routes: Routes, images: Images, kind: str, paths: list[str]) ->
         return Reply({})
 
 
-def _new_image(form: CreateForm) -> NewImage:
+def image_changes(form: ChangeForm) -> dict[str, Any]:
+    """What a form changes, by the names that the repository knows."""
+    changes = given(form)
+    if "hypervisor" in changes:
+        changes["hypervisors"] = changes.pop("hypervisor")
+    return changes
+
+
+def new_image(form: CreateForm) -> NewImage:
+    """The image that a form describes."""
     return NewImage(
         owner=form.user_name,
         name=form.name,

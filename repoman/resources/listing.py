@@ -41,7 +41,7 @@ def wants_full(ask: Ask) -> bool:
 
 async def list_images(ask: Ask, repository: Repository, scope: Listing) -> Reply | None:
     """The images within ``scope`` that the query asks for and the caller may see."""
-    wanted = _refined(ask, scope)
+    wanted = refined(ask, scope)
     if wanted.limit is None:
         batches = _images if wants_full(ask) else _urls
         async with aclosing(batches(ask, repository, wanted)) as all_of_them:
@@ -90,16 +90,19 @@ def _members(batch: list[Any], before: bytes = b"") -> bytes:
     return before + json.dumps(batch)[1:-1].encode() if batch else b""
 
 
-def _refined(ask: Ask, scope: Listing) -> Listing:
+def refined(ask: Ask, scope: Listing) -> Listing:
+    """``scope``, narrowed and ordered as the query says.
+
+    :raises Invalid: with the parameter's name.
+    """
     sort = ask.query("sort") or "name"
     column = sort.removeprefix("-")
     if column not in SORTS:
         raise Invalid("sort: must be name, modified or size, with - for descending.", field="sort")
-    return Listing(
+    return evolve(
+        scope,
         owner=scope.owner or ask.query("owner"),
         shared_with_user=scope.shared_with_user or ask.query("shared_with"),
-        shared_with_group=scope.shared_with_group,
-        shared_out=scope.shared_out,
         text=ask.query("q"),
         exact={name: value for name in EXACT if (value := ask.query(name)) is not None},
         hypervisor=ask.query("hypervisor"),
@@ -153,6 +156,12 @@ def _place(value: Any, column: str) -> Any:
 
 
 def _next_page(ask: Ask, wanted: Listing, last: Image) -> str:
+    path = ask.request.path.decode("ascii")
+    return f"{ask.urls.https}{path}?{urlencode(query_after(ask, wanted, last))}"
+
+
+def query_after(ask: Ask, wanted: Listing, last: Image) -> dict[str, str]:
+    """The query of the page that follows the one that ends with ``last``."""
     value: Any = {
         "name": last.name,
         "modified": last.modified.isoformat(),
@@ -160,5 +169,4 @@ def _next_page(ask: Ask, wanted: Listing, last: Image) -> str:
     }[wanted.sort]
     token = base64.urlsafe_b64encode(json.dumps([value, last.id]).encode()).decode()
     query = {name: values[-1] for name, values in ask.request.args.items() if name != "after"}
-    path = ask.request.path.decode("ascii")
-    return f"{ask.urls.https}{path}?{urlencode({**query, 'after': token})}"
+    return {**query, "after": token}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -54,6 +54,7 @@ def refuse(request: Any, error: RepomanError) -> None:
     if request.startedWriting:
         request.abandon()
         return
+    request.refusal = error.message  # for who looks at the refusals later
     status = status_of(error)
     for name in ABOUT_BYTES:
         request.responseHeaders.removeHeader(name)
@@ -81,3 +82,19 @@ def _special_headers(error: RepomanError) -> dict[str, str]:
     if isinstance(error, MethodNotAllowed) and error.allowed:
         return {"Allow": ", ".join(error.allowed)}
     return {}
+
+
+@frozen
+class Voice:
+    """How answers are written on a request, which is not finished by that.
+
+    :ivar send: writes what a route returned.
+    :ivar refuse: writes an error.
+    """
+
+    send: Callable[[Any, Any], None]
+    refuse: Callable[[Any, RepomanError], None]
+
+
+JSON = Voice(send, refuse)
+"""The API's own."""

@@ -62,7 +62,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     async def create(ask: Ask) -> Reply:
         authorize("user.create", ask.caller)
         form = await read_form(ask.request, CreateForm)
-        return _reply(ask, await users.create(ask.caller, _new_user(form)))
+        return _reply(ask, await users.create(ask.caller, new_user(form)))
 
     @routes.add("GET", one)
     async def describe(ask: Ask, user: str) -> Reply:
@@ -71,7 +71,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     @routes.add("POST", one)
     async def change(ask: Ask, user: str) -> Reply:
         await users.authorize_change(ask.caller, user)
-        changes = _changes(await read_form(ask.request, ChangeForm))
+        changes = user_changes(await read_form(ask.request, ChangeForm))
         return _reply(ask, await users.change(ask.caller, user, changes))
 
     @routes.add("DELETE", one)
@@ -118,7 +118,8 @@ def _reply(ask: Ask, profile: Profile) -> Reply:
     return Reply(_json(ask, profile, full=wants_full(ask)))
 
 
-def _new_user(form: CreateForm) -> NewUser:
+def new_user(form: CreateForm) -> NewUser:
+    """The user that a form describes."""
     first = parse_dn(form.cert_dn, "cert_dn")
     others = (parse_dn(dn, "client_dns") for dn in form.client_dns.lines)
     return NewUser(
@@ -133,7 +134,8 @@ def _new_user(form: CreateForm) -> NewUser:
     )
 
 
-def _changes(form: ChangeForm) -> dict[str, Any]:
+def user_changes(form: ChangeForm) -> dict[str, Any]:
+    """What a form changes, by the names that the repository knows."""
     changes = given(form)
     if "email" in changes:
         changes["email"] = changes["email"] or None

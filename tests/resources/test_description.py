@@ -29,7 +29,7 @@ OPERATIONS = {
 
 
 def test_every_route_is_described_and_every_described_one_exists() -> None:
-    root = Root(AnyRepository(), None)  # type: ignore[arg-type]  # no request is made
+    root = Root(AnyRepository(), None, None)  # type: ignore[arg-type]  # no request is made
     routes = {
         f"{method} " + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         for rule in root.app.url_map.iter_rules()
