@@ -200,6 +200,16 @@ async def test_json_without_a_bottom_is_refused(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_problem_without_a_bottom_is_refused(
+    server: ScriptedServer, client: RepositoryClient
+) -> None:
+    bottomless = reply(403, b"[" * 100_000, Content_Type="application/problem+json")
+    server.scripts["GET /api/whoami"] = lambda _: bottomless
+    with pytest.raises(errors.BadReply, match="broken problem report"):
+        await client.whoami()
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_answer_that_never_begins_is_left(
     server: ScriptedServer, client: RepositoryClient
 ) -> None:
