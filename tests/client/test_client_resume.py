@@ -274,6 +274,7 @@ def answering(answer: bytes) -> Callable[[Uploads], Script]:
     return lambda uploads: whole(lambda asked: answer + CLOSE)
 
 
+ENDLESS_LEAVE = b"HTTP/1.1 100 Continue\r\n" + b"A: b\r\n" * 2**18
 ELSEWHERE = reply(307, Location="https://example.org/api/uploads/abc")
 
 
@@ -289,6 +290,7 @@ ELSEWHERE = reply(307, Location="https://example.org/api/uploads/abc")
         (f"PATCH {PLACE}", answering(problem("WrongOffset", 409, "No.")), errors.WrongOffset),
         (f"PATCH {PLACE}", answering(problem("DigestMismatch", 400, "")), errors.DigestMismatch),
         (f"PATCH {PLACE}", answering(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2**21)), errors.BadReply),
+        (f"PATCH {PLACE}", answering(ENDLESS_LEAVE), errors.BadReply),
         (f"PATCH {PLACE}", answering(b"SSH-2.0-OpenSSH_9.2\r\n"), errors.RepomanError),
         (f"PATCH {PLACE}", answering(b""), errors.ConnectionProblem),
     ],
