@@ -156,6 +156,8 @@ class Upload:
     async def _send_up_to(self, end: int) -> None:
         if self._done or not await self._find_offset() or self._offset is None:
             return
+        if self._offset > end:
+            raise BadReply("The server has more of the file than was sent.")
         await self._hash(self._offset)
         self.progress.begin(self.source.size, self._offset)
         offset, self._offset = self._offset, None
@@ -199,8 +201,6 @@ class Upload:
                 return False
             self.pending.forget()
             await self._create()
-        if self.source.size is not None and (self._offset or 0) > self.source.size:
-            raise BadReply("The server has more of the file than there is.")
         return True
 
     async def _ask_offset(self) -> int:

@@ -401,6 +401,21 @@ async def test_confirmed_bytes_of_a_stream_that_the_server_loses_are_an_error(
         return CLOSE
 
     uploads.server.scripts[f"PATCH {PLACE}"] = [whole(uploads.append), whole(forget)]
-    with pytest.raises(errors.ConnectionProblem, match="begin again"):
+    with pytest.raises(errors.BadReply, match="begin again"):
         await client.put_file(REF, stream(CONTENT))
     assert uploads.stored is None
+    assert uploads.server.paths().count(f"HEAD {PLACE}") == 1, "what cannot pass is not tried again"
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_bytes_of_a_stream_than_were_sent_are_an_error(
+    uploads: Uploads, client: RepositoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from repoman.client import source
+
+    monkeypatch.setattr(source, "PART", 1_000_000)
+    uploads.server.scripts[f"HEAD {PLACE}"] = lambda _: reply(200, Upload_Offset="1000001")
+    uploads.server.scripts[f"PATCH {PLACE}"] = whole(lambda _: CLOSE)
+    running = Deferred.fromCoroutine(client.put_file(REF, stream(CONTENT)))
+    with pytest.raises(errors.BadReply, match="more of the file than was sent"):
+        await running.addTimeout(3.0, reactor)
