@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from repoman.client.locked import open_locked
 from repoman.errors import Conflict, DigestMismatch, NoRoom
 
 SLICE = 2**20
@@ -71,12 +71,9 @@ class PartFile:
         """
         self.target = target
         self.path = target.with_name(target.name + ".part")
-        # O_NOFOLLOW: in /tmp, somebody else may have put a link of this name there.
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = open_locked(self.path, 0o666)
         except BlockingIOError as error:
-            os.close(self._file)
             raise Conflict(f"Another download to {self.path} is running.") from error
         self.size = os.fstat(self._file).st_size
         self._hash = hashlib.sha256()

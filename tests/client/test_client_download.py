@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import hashlib
 import os
 import random
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from twisted.internet.task import deferLater
 
 from repoman import errors
 from repoman.client.credentials import CredentialFiles
+from repoman.client.partfile import PartFile
 from repoman.client.progress import Progress
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef
@@ -277,6 +279,27 @@ async def test_two_downloads_to_one_name_do_not_meet(
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(errors.Conflict, match="running"):
             await client.get_file(REF, tmp_path / "out")
+
+
+def test_a_download_that_ends_as_another_begins_keeps_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, lock = PartFile(tmp_path / "out"), fcntl.flock
+    first.write(CONTENT)
+
+    def end_before(file: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.finish(hashlib.sha256(CONTENT).hexdigest())
+        first.close()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", end_before)
+    second = PartFile(tmp_path / "out")
+    second.restart()
+    assert sorted(os.listdir(tmp_path)) == ["out", "out.part"]
+    second.close()
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert os.listdir(tmp_path) == ["out"]
 
 
 @pytest_twisted.ensureDeferred

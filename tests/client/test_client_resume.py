@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
@@ -17,8 +18,9 @@ from twisted.internet.task import deferLater
 
 from repoman import errors
 from repoman.client import upload
+from repoman.client.pending import Pending
 from repoman.client.repository import RepositoryClient
-from repoman.client.source import StreamSource
+from repoman.client.source import FileSource, StreamSource
 from repoman.model import ImageRef
 from tests.client.scripted import (
     CLOSE,
@@ -197,9 +199,6 @@ async def test_the_next_run_goes_on_and_the_one_after_begins_anew(
 
 def remember(tmp_path: Path, source: Path, url: str) -> Path:
     """As an earlier run would have."""
-    from repoman.client.pending import Pending
-    from repoman.client.source import FileSource
-
     opened, pending = FileSource(source), Pending(tmp_path / "memory", url + RAW)
     pending.remember(opened.identity, PLACE)
     pending.close()
@@ -268,6 +267,23 @@ async def test_a_torn_memory_is_none(
     (file,) = memory.iterdir()
     file.write_text('{"file": "1:2:')
     assert await client.put_file(REF, source, memory=memory) == SHA256
+
+
+def test_an_upload_that_ends_as_another_begins_does_not_take_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, lock = Pending(tmp_path, RAW), fcntl.flock
+
+    def end_before(file: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.close()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", end_before)
+    second = Pending(tmp_path, RAW)
+    second.remember("1:2", PLACE)
+    second.close()
+    assert Pending(tmp_path, RAW).recall() == ("1:2", PLACE)
 
 
 def answering(answer: bytes) -> Callable[[Uploads], Script]:
