@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import os
 import random
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,51 @@ async def test_a_link_put_in_the_way_is_not_followed(
     with pytest.raises(OSError):
         await client.get_file(REF, tmp_path / "out")
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_a_link_as_target_stays_and_its_file_is_replaced(
+    server: ScriptedServer, client: RepositoryClient, tmp_path: Path, there: bool
+) -> None:
+    serve(server, serve_file(CONTENT))
+    (tmp_path / "images").mkdir()
+    file, link = tmp_path / "images" / "real", tmp_path / "out"
+    if there:
+        file.write_text("old")
+    link.symlink_to("images/real")
+    await client.get_file(REF, link)
+    assert link.is_symlink()
+    assert file.read_bytes() == CONTENT
+    assert (os.listdir(tmp_path / "images"), sorted(os.listdir(tmp_path))) == (
+        ["real"], ["images", "out"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+@pytest.mark.parametrize("through_link", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_file_is_not_replaced(
+    server: ScriptedServer, client: RepositoryClient, tmp_path: Path, kind: str, through_link: bool
+) -> None:
+    serve(server, serve_file(CONTENT))
+    target = thing = tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(thing)
+    elif kind == "directory":
+        thing.mkdir()
+    elif os.geteuid() == 0:
+        os.mknod(thing, 0o600 | stat.S_IFCHR, os.stat("/dev/null").st_rdev)
+    else:
+        pytest.skip("only root can make devices")
+    if through_link:
+        target = tmp_path / "out"
+        target.symlink_to(thing)
+    before = thing.stat()
+    with pytest.raises(errors.Invalid, match="device, a pipe or a directory"):
+        await client.get_file(REF, target)
+    assert os.path.samestat(thing.stat(), before)
+    assert server.asked == []
 
 
 @pytest_twisted.ensureDeferred
