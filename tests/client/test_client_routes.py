@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import BufferingTLSTransport
 
-from repoman import errors
+from repoman import errors, tls_flow
 from repoman.client.credentials import CredentialFiles
 from repoman.client.records import has_file, stored_sha256
 from repoman.client.repository import RepositoryClient
@@ -257,6 +259,19 @@ async def test_a_silent_server_is_left(
     server.scripts["GET /api/whoami"] = lambda _: b""
     with pytest.raises(errors.ConnectionProblem, match="said nothing"):
         await client.whoami()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_unknown_twisted_is_left_alone(
+    server: ScriptedServer, client: RepositoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_flow, "PRIVATE", (*tls_flow.PRIVATE, "_renamed"))
+    connecting: Any = client._exchange.endpoint().connect(Factory.forProtocol(Protocol))
+    transport = (await connecting).transport
+    assert type(transport) is BufferingTLSTransport
+    transport.abortConnection()
+    server.scripts["GET /api/whoami"] = lambda _: json_reply(ME)
+    assert await client.whoami() == ME
 
 
 @pytest_twisted.ensureDeferred
