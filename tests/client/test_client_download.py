@@ -213,6 +213,17 @@ async def test_whatever_the_server_does_no_wrong_file_takes_the_name(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_length_without_an_end_is_none(
+    server: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    (tmp_path / "out.part").write_bytes(CONTENT[:1000])
+    serve(server, serve_file(CONTENT, Content_Length="9" * 5000))
+    with pytest.raises(errors.BadReply, match="how long"):
+        await client.get_file(REF, tmp_path / "out")
+    assert (tmp_path / "out.part").read_bytes() == CONTENT[:1000]
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_endless_body_behind_a_length_is_cut_there(
     server: ScriptedServer, client: RepositoryClient, tmp_path: Path
 ) -> None:

@@ -325,7 +325,7 @@ async def test_whatever_the_server_does_it_is_no_success(
         await client.put_file(REF, source)
 
 
-@pytest.mark.parametrize("offset", ["4000000", "-1", "", "1e3"])
+@pytest.mark.parametrize("offset", ["4000000", "-1", "", "1e3", "9" * 5000])
 @pytest_twisted.ensureDeferred
 async def test_an_offset_that_cannot_be_is_refused(
     uploads: Uploads, client: RepositoryClient, source: Path, offset: str
