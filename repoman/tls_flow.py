@@ -38,9 +38,12 @@ READ = 256 * 1024
 
 PRIVATE = (
     "_write", "_flushSendBIO", "_flushReceiveBIO", "_bufferedWrite", "_shutdownTLS",
-    "_tlsShutdownFinished",
+    "_tlsShutdownFinished", "_lostTLSConnection", "_aborted",
 )  # fmt: skip
-"""The names of Twisted's that this module overrides or calls."""
+"""The names of Twisted's that this module overrides, calls or reads.
+
+One more, ``_aggregator``, only objects have: each of ours looks for its own.
+"""
 
 
 _CLOSED = Failure(ConnectionDone())
@@ -62,6 +65,8 @@ class FlowingTLSTransport(BufferingTLSTransport):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not hasattr(self, "_aggregator"):
+            return
         self._gather: Callable[[bytes], None] = self.write
         self.write = self._write_any  # type: ignore[method-assign]  # as the superclass does
 
@@ -86,10 +91,10 @@ class FlowingTLSTransport(BufferingTLSTransport):
     def _write(self, data: bytes) -> None:
         if self._lostTLSConnection:
             return
-        view, sent = memoryview(data), 0
+        connection, view, sent = self.getHandle(), memoryview(data), 0
         try:
             while sent < len(view):
-                sent += self._tlsConnection.send(view[sent:])
+                sent += connection.send(view[sent:])
         except WantReadError:
             self._flush_ciphertext()
             self._bufferedWrite(bytes(view[sent:]))
@@ -99,7 +104,8 @@ class FlowingTLSTransport(BufferingTLSTransport):
             self._flush_ciphertext()
 
     def _flush_ciphertext(self) -> None:
-        while count := take_ciphertext(self._tlsConnection):
+        connection = self.getHandle()
+        while count := take_ciphertext(connection):
             self._send(_scratch[:count])
             if count < len(_scratch):
                 return
@@ -122,7 +128,7 @@ class FlowingTLSTransport(BufferingTLSTransport):
                     self._deliver(count)
                     count = 0
                 else:
-                    count += take_plaintext(self._tlsConnection, count)
+                    count += take_plaintext(self.getHandle(), count)
         except WantReadError:
             self._deliver(count)
         except ZeroReturnError:
@@ -187,11 +193,15 @@ class FlowingTLSFactory(TLSMemoryBIOFactory):
     protocol = FlowingTLSTransport
 
 
-def tls_factory(creator: Any, wrapped: Any, clock: Any) -> TLSMemoryBIOFactory:
+def tls_factory(
+    creator: Any, wrapped: Any, clock: Any, *, is_client: bool = False
+) -> TLSMemoryBIOFactory:
     """A factory that puts TLS on what ``wrapped`` builds.
 
     Twisted's own, if this is not the Twisted that this module knows.
+
+    :param is_client: the connection's end that begins the handshake.
     """
     known = all(hasattr(TLSMemoryBIOProtocol, name) for name in PRIVATE)
     kind = FlowingTLSFactory if known else TLSMemoryBIOFactory
-    return kind(creator, False, wrapped, clock)
+    return kind(creator, is_client, wrapped, clock)

@@ -82,7 +82,7 @@ def error_from_reply(status: int, content_type: str, body: bytes) -> errors.Repo
     if content_type.partition(";")[0].strip().lower() == PROBLEM_JSON:
         try:
             return _error_from_problem(json.loads(text), status)
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return errors.BadReply(f"The server answered {status} with a broken problem report.")
     kinds = [kind for kind, code in STATUSES.items() if code == status]
     message = text.partition("\n")[0][:500] or f"The server answered {status}."

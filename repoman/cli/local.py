@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import evolve
@@ -10,7 +12,7 @@ from attrs import evolve
 from repoman import __version__
 from repoman.cli.command import Arguments, Command, Options
 from repoman.cli.output import Output, aligned
-from repoman.client.settings import Settings, file_text, read_port, user_file
+from repoman.client.settings import Settings, file_text, read_port, sudo_caller, user_file
 
 
 def version(options: Options, settings: Settings, out: Output) -> None:
@@ -52,8 +54,31 @@ def make_config(options: Options, settings: Settings, out: Output) -> None:
         print(text, end="")
         return
     path = user_file(os.environ)
-    _write(path, text)
+    with _rights_of_caller():
+        _write(path, text)
     out.show({"path": str(path)}, f"New repoman configuration file written to {path}")
+
+
+@contextmanager
+def _rights_of_caller() -> Iterator[None]:
+    """Under sudo, be who called it: their home gets their files.
+
+    Not chown afterwards: root would follow the links that are in there.
+    """
+    caller = sudo_caller(os.environ)
+    if caller is None or os.geteuid() != 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.initgroups(caller.pw_name, caller.pw_gid)
+    os.setegid(caller.pw_gid)
+    os.seteuid(caller.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 def _write(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from repoman.client.partfile import ISink
 from repoman.client.patience import patiently
 from repoman.client.progress import Progress
 from repoman.client.ranges import Ranges
-from repoman.client.replies import header, known_length
+from repoman.client.replies import COUNT, header, known_length
 from repoman.errors import (
     BadReply,
     DigestMismatch,
@@ -154,13 +154,15 @@ def describe(reply: IResponse) -> RemoteFile:
 
 def _whole_size(reply: IResponse) -> int:
     if reply.code == 206:
-        span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", header(reply, "Content-Range"))
+        span = re.fullmatch(f"bytes {COUNT}-{COUNT}/{COUNT}", header(reply, "Content-Range"))
         if not span or int(span[2]) + 1 != int(span[3]):
             raise UnsatisfiableRange("The server sends another part of the file than we asked for.")
         return int(span[3])
     # The length of a reply to HEAD is a header, not a body's length.
     stated = header(reply, "Content-Length")
-    return int(stated) if stated.isdigit() else known_length(reply)
+    if stated and not re.fullmatch(COUNT, stated):
+        raise BadReply("The server does not say how long the file is.")
+    return int(stated) if stated else known_length(reply)
 
 
 def repr_digest(text: str) -> str:

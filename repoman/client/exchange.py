@@ -36,7 +36,7 @@ from repoman.client.problems import in_words, is_passing
 from repoman.client.receiver import Abandoning, Receiver, silence
 from repoman.client.replies import content_type, decoded, header, next_page, reply_error
 from repoman.errors import RepomanError
-from repoman.tls_flow import FlowingTLSFactory
+from repoman.tls_flow import tls_factory
 
 CONNECT_SECONDS = 20.0
 """How long a TCP connection may take."""
@@ -81,7 +81,7 @@ class _FlowingEndpoint:
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect, and begin TLS."""
         connecting: Any = self.address.connect(
-            FlowingTLSFactory(self.creator, True, factory, self.clock)
+            tls_factory(self.creator, factory, self.clock, is_client=True)
         )
         cancelled = []
 

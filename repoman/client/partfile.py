@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from repoman.errors import Conflict, DigestMismatch, NoRoom
+from repoman.client.locked import open_locked
+from repoman.errors import Conflict, DigestMismatch, Invalid, NoRoom
 
 SLICE = 2**20
 """How many bytes are hashed in one go when a partial file is taken up again."""
@@ -66,17 +68,16 @@ class PartFile:
     def __init__(self, target: Path) -> None:
         """Open or create ``target`` with ``.part`` behind its name.
 
+        :param target: of a link, what it leads to is meant, and the link stays.
+        :raises Invalid: there is a device, a pipe or a directory.
         :raises Conflict: another process is writing it.
         :raises OSError: there is no way to write there.
         """
-        self.target = target
-        self.path = target.with_name(target.name + ".part")
-        # O_NOFOLLOW: in /tmp, somebody else may have put a link of this name there.
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        self.target = _followed(target)
+        self.path = self.target.with_name(self.target.name + ".part")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = open_locked(self.path, 0o666)
         except BlockingIOError as error:
-            os.close(self._file)
             raise Conflict(f"Another download to {self.path} is running.") from error
         self.size = os.fstat(self._file).st_size
         self._hash = hashlib.sha256()
@@ -163,3 +164,15 @@ class PartFile:
             self.path.unlink(missing_ok=True)
         os.close(self._file)
         self._file = -1
+
+
+def _followed(target: Path) -> Path:
+    """The file, there or not yet, to which a target's links lead."""
+    # Not realpath alone: only the kernel minds links that others left in /tmp.
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(target.stat().st_mode):
+            raise Invalid(
+                f"{target} is a device, a pipe or a directory, which no file replaces:"
+                " name a file, or open it and fetch into that."
+            )
+    return Path(os.path.realpath(target)) if target.is_symlink() else target

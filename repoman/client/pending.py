@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from pathlib import Path
 
+from repoman.client.locked import open_locked
 from repoman.errors import Conflict
 
 
@@ -30,14 +30,11 @@ class Pending:
         self._path = directory / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            self._file = open_locked(self._path, 0o600)
+        except BlockingIOError as error:
+            raise Conflict(f"Another upload to {url} is running.") from error
         except OSError:
             return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._file)
-            raise Conflict(f"Another upload to {url} is running.") from error
 
     def recall(self) -> tuple[str, str]:
         """The identity of the file that was being sent, and the upload's path; or both empty."""

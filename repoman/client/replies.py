@@ -12,6 +12,9 @@ from repoman.client.records import as_record
 from repoman.errors import BadReply, RepomanError
 from repoman.wire import error_from_reply
 
+COUNT = "([0-9]{1,18})"
+"""A count of bytes in a header, as a pattern; int() itself raises at thousands of digits."""
+
 
 def header(reply: IResponse, name: str) -> str:
     """The last value of a reply's header, or an empty string."""

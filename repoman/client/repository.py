@@ -209,9 +209,11 @@ class RepositoryClient:
         """Fetch an image's file.
 
         :param target: a path, where it appears only when all of it is there
-            and verified; or something else that takes bytes.
+            and verified, behind a link where the link leads; or something else
+            that takes bytes.
         :param streams: over how many connections at once.
         :raises DigestMismatch: the bytes are not those of the image.
+        :raises Invalid: the path is that of a device, a pipe or a directory.
         """
         path = await self._file_path(ref, hypervisor)
         sink = PartFile(target) if isinstance(target, Path) else target

@@ -39,6 +39,9 @@ REPLY_LIMIT = 2**20
 
 _CONTINUE = re.compile(rb"HTTP/1\.[01] 1\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n")
 
+_LEAVE = (b"HTTP/1.0 1", b"HTTP/1.1 1")
+"""How ``100 Continue`` and its like begin (RFC 9110 section 15.2)."""
+
 
 @frozen
 class Order:
@@ -137,7 +140,7 @@ class Sending(Protocol):
         while found := _CONTINUE.match(self._received):
             self._received = self._received[found.end() :]
             self._send_body()
-        if self._received:
+        if self._received and not self._may_be_leave():
             self._answer_begins()
 
     def connectionLost(self, reason: Failure = Failure(ClientGone(""))) -> None:  # noqa: B008
@@ -154,6 +157,12 @@ class Sending(Protocol):
     @property
     def _transport(self) -> Any:
         return self.transport
+
+    def _may_be_leave(self) -> bool:
+        """What has come may be the beginning of a ``1xx``, which stops nothing."""
+        begun = any(self._received.startswith(b[: len(self._received)]) for b in _LEAVE)
+        whole = b"\r\n\r\n" in self._received or len(self._received) > REPLY_LIMIT
+        return begun and not whole
 
     def _send_body(self) -> None:
         if self._flow is None:

@@ -7,6 +7,7 @@ that ``$REPOMAN_CLIENT_CONFIG`` names, ``~/.repoman/repoman.conf``.
 from __future__ import annotations
 
 import configparser
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,17 +78,21 @@ class Settings:
     sources: tuple[Path, ...] = ()
 
 
+def sudo_caller(environ: Mapping[str, str]) -> pwd.struct_passwd | None:
+    """The account that called sudo, if that is not root."""
+    user = environ.get("SUDO_USER")
+    if not user or user == "root":
+        return None
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        return None
+
+
 def home_of(environ: Mapping[str, str]) -> Path:
     """The home of the person at the keyboard: under sudo, of who called it."""
-    user = environ.get("SUDO_USER")
-    if user and user != "root":
-        import pwd
-
-        try:
-            return Path(pwd.getpwnam(user).pw_dir)
-        except KeyError:
-            pass
-    return Path(environ.get("HOME") or "/")
+    caller = sudo_caller(environ)
+    return Path(caller.pw_dir if caller else environ.get("HOME") or "/")
 
 
 def user_file(environ: Mapping[str, str]) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from repoman.errors import ConnectionProblem, Invalid, LengthMismatch
+from repoman.errors import BadReply, Invalid, LengthMismatch
 
 SLICE = 2**20
 """How many bytes are hashed in one turn of the reactor, when they are not sent as well."""
@@ -156,7 +156,7 @@ class StreamSource:
     def read(self, offset: int, count: int) -> bytes:
         """Read from the part that is in memory."""
         if offset < self._start:
-            raise ConnectionProblem(
+            raise BadReply(
                 f"The server lost bytes of {self.name} that it had confirmed; they cannot be read"
                 " twice, so begin again."
             )

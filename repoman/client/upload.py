@@ -9,6 +9,7 @@ bytes never become the image's file.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -22,7 +23,7 @@ from repoman.client.patience import patiently
 from repoman.client.pending import Pending
 from repoman.client.problems import is_passing
 from repoman.client.progress import Progress
-from repoman.client.replies import header
+from repoman.client.replies import COUNT, header
 from repoman.client.sending import Order, send
 from repoman.client.source import ISource
 from repoman.errors import (
@@ -156,6 +157,8 @@ class Upload:
     async def _send_up_to(self, end: int) -> None:
         if self._done or not await self._find_offset() or self._offset is None:
             return
+        if self._offset > end:
+            raise BadReply("The server has more of the file than was sent.")
         await self._hash(self._offset)
         self.progress.begin(self.source.size, self._offset)
         offset, self._offset = self._offset, None
@@ -199,8 +202,6 @@ class Upload:
                 return False
             self.pending.forget()
             await self._create()
-        if self.source.size is not None and (self._offset or 0) > self.source.size:
-            raise BadReply("The server has more of the file than there is.")
         return True
 
     async def _ask_offset(self) -> int:
@@ -212,7 +213,7 @@ class Upload:
                 await self.exchange.refuse(reply)
         await self.exchange.body(reply, 2**20)
         offset = header(reply, "Upload-Offset")
-        if not (offset.isascii() and offset.isdigit()):
+        if not re.fullmatch(COUNT, offset):
             raise BadReply("The server does not say how far the upload is.")
         return int(offset)
 

@@ -35,13 +35,16 @@ class Credential:
     open_to_others: bool
 
 
-def read_credential(certificate_path: Path, key_path: Path) -> Credential:
+def read_credential(
+    certificate_path: Path, key_path: Path, *, of_anybody: bool = True
+) -> Credential:
     """Read PEM files, which may be one file.
 
+    :param of_anybody: false to refuse a key in another user's file.
     :raises ValueError: with a sentence for a person.
     """
+    text, status = _read(key_path, of_anybody=of_anybody)
     certificates = _certificates(certificate_path)
-    text, status = _read(key_path)
     key = _key(text, key_path)
     if _public(key.public_key()) != _public(certificates[0].public_key()):
         raise ValueError(
@@ -64,12 +67,22 @@ def read_host_credential(certificate_path: Path, key_path: Path) -> Credential:
         ) from None
 
 
-def _read(path: Path) -> tuple[bytes, os.stat_result]:
+def _read(path: Path, *, of_anybody: bool = True) -> tuple[bytes, os.stat_result]:
     try:
-        with path.open("rb") as file:
-            return file.read(), os.fstat(file.fileno())
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            # Not the path's owner: a link may lead elsewhere by the time it is opened.
+            if not of_anybody and os.geteuid() not in (0, status.st_uid):
+                raise ValueError(f"{path} belongs to another user.")
+            os.set_blocking(file.fileno(), True)
+            return file.read(), status
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Not to wait for the writer of a FIFO that somebody else put there.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _certificates(path: Path) -> list[x509.Certificate]:
@@ -127,8 +140,8 @@ class ClientCredential:
         """
         key_path = key_path or certificate_path
         try:
-            _check_owner(key_path)
-            found = cls(read_credential(certificate_path, key_path))
+            # Anybody can put a file of theirs where a proxy is looked for, in /tmp.
+            found = cls(read_credential(certificate_path, key_path, of_anybody=False))
         except ValueError as error:
             raise CredentialProblem(f"{error} Make a proxy with grid-proxy-init.") from None
         if found.credential.open_to_others:
@@ -141,13 +154,3 @@ class ClientCredential:
                 " make a new proxy with grid-proxy-init."
             )
         return found
-
-
-def _check_owner(path: Path) -> None:
-    # Anybody can put a file of theirs where a proxy is looked for, in /tmp.
-    try:
-        owner = path.stat().st_uid
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}).") from None
-    if os.geteuid() not in (0, owner):
-        raise ValueError(f"{path} belongs to another user.")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,3 +171,32 @@ async def test_half_a_command_asks_nothing(
     with pytest.raises(Usage):
         await run(client, *line.split())
     assert server.asked == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be under sudo")
+def test_under_sudo_a_configuration_is_the_callers_and_so_are_the_rights_to_write_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        home, victim = Path(place) / "home", Path(place) / "victim"
+        home.mkdir()
+        victim.mkdir()
+        os.chown(place, 12345, 12345)
+        os.chown(home, 12345, 12345)
+        anna = pwd.struct_passwd(("anna", "x", 12345, 12345, "", str(home), "/bin/sh"))
+        monkeypatch.setattr(pwd, "getpwnam", {"anna": anna}.__getitem__)
+        monkeypatch.setenv("SUDO_USER", "anna")
+        command, options = parse(COMMANDS, ["-H", "h", "make-config"])
+        assert command is not None
+        assert command.local is not None
+        command.local(options, Settings(), Output(as_json=False))
+        command.local(options, Settings(), Output(as_json=False))
+        made = [home / ".repoman", *(home / ".repoman").iterdir()]
+        assert {(p.stat().st_uid, p.stat().st_gid) for p in made} == {(12345, 12345)}
+        assert len(made) == 3
+        (home / ".repoman").rename(home / "old")
+        (home / ".repoman").symlink_to(victim)
+        with pytest.raises(PermissionError):
+            command.local(options, Settings(), Output(as_json=False))
+        assert list(victim.iterdir()) == []
+        assert (os.geteuid(), os.getegid()) == (0, os.getgid())

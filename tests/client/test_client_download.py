@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import hashlib
 import os
 import random
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from twisted.internet.task import deferLater
 
 from repoman import errors
 from repoman.client.credentials import CredentialFiles
+from repoman.client.partfile import PartFile
 from repoman.client.progress import Progress
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef
@@ -210,6 +213,17 @@ async def test_whatever_the_server_does_no_wrong_file_takes_the_name(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_length_without_an_end_is_none(
+    server: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    (tmp_path / "out.part").write_bytes(CONTENT[:1000])
+    serve(server, serve_file(CONTENT, Content_Length="9" * 5000))
+    with pytest.raises(errors.BadReply, match="how long"):
+        await client.get_file(REF, tmp_path / "out")
+    assert (tmp_path / "out.part").read_bytes() == CONTENT[:1000]
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_endless_body_behind_a_length_is_cut_there(
     server: ScriptedServer, client: RepositoryClient, tmp_path: Path
 ) -> None:
@@ -279,6 +293,27 @@ async def test_two_downloads_to_one_name_do_not_meet(
             await client.get_file(REF, tmp_path / "out")
 
 
+def test_a_download_that_ends_as_another_begins_keeps_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, lock = PartFile(tmp_path / "out"), fcntl.flock
+    first.write(CONTENT)
+
+    def end_before(file: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.finish(hashlib.sha256(CONTENT).hexdigest())
+        first.close()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", end_before)
+    second = PartFile(tmp_path / "out")
+    second.restart()
+    assert sorted(os.listdir(tmp_path)) == ["out", "out.part"]
+    second.close()
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert os.listdir(tmp_path) == ["out"]
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_link_put_in_the_way_is_not_followed(
     server: ScriptedServer, client: RepositoryClient, tmp_path: Path
@@ -290,6 +325,51 @@ async def test_a_link_put_in_the_way_is_not_followed(
     with pytest.raises(OSError):
         await client.get_file(REF, tmp_path / "out")
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_a_link_as_target_stays_and_its_file_is_replaced(
+    server: ScriptedServer, client: RepositoryClient, tmp_path: Path, there: bool
+) -> None:
+    serve(server, serve_file(CONTENT))
+    (tmp_path / "images").mkdir()
+    file, link = tmp_path / "images" / "real", tmp_path / "out"
+    if there:
+        file.write_text("old")
+    link.symlink_to("images/real")
+    await client.get_file(REF, link)
+    assert link.is_symlink()
+    assert file.read_bytes() == CONTENT
+    assert (os.listdir(tmp_path / "images"), sorted(os.listdir(tmp_path))) == (
+        ["real"], ["images", "out"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+@pytest.mark.parametrize("through_link", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_file_is_not_replaced(
+    server: ScriptedServer, client: RepositoryClient, tmp_path: Path, kind: str, through_link: bool
+) -> None:
+    serve(server, serve_file(CONTENT))
+    target = thing = tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(thing)
+    elif kind == "directory":
+        thing.mkdir()
+    elif os.geteuid() == 0:
+        os.mknod(thing, 0o600 | stat.S_IFCHR, os.stat("/dev/null").st_rdev)
+    else:
+        pytest.skip("only root can make devices")
+    if through_link:
+        target = tmp_path / "out"
+        target.symlink_to(thing)
+    before = thing.stat()
+    with pytest.raises(errors.Invalid, match="device, a pipe or a directory"):
+        await client.get_file(REF, target)
+    assert os.path.samestat(thing.stat(), before)
+    assert server.asked == []
 
 
 @pytest_twisted.ensureDeferred

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
@@ -17,8 +18,9 @@ from twisted.internet.task import deferLater
 
 from repoman import errors
 from repoman.client import upload
+from repoman.client.pending import Pending
 from repoman.client.repository import RepositoryClient
-from repoman.client.source import StreamSource
+from repoman.client.source import FileSource, StreamSource
 from repoman.model import ImageRef
 from tests.client.scripted import (
     CLOSE,
@@ -197,9 +199,6 @@ async def test_the_next_run_goes_on_and_the_one_after_begins_anew(
 
 def remember(tmp_path: Path, source: Path, url: str) -> Path:
     """As an earlier run would have."""
-    from repoman.client.pending import Pending
-    from repoman.client.source import FileSource
-
     opened, pending = FileSource(source), Pending(tmp_path / "memory", url + RAW)
     pending.remember(opened.identity, PLACE)
     pending.close()
@@ -270,10 +269,28 @@ async def test_a_torn_memory_is_none(
     assert await client.put_file(REF, source, memory=memory) == SHA256
 
 
+def test_an_upload_that_ends_as_another_begins_does_not_take_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, lock = Pending(tmp_path, RAW), fcntl.flock
+
+    def end_before(file: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        first.close()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", end_before)
+    second = Pending(tmp_path, RAW)
+    second.remember("1:2", PLACE)
+    second.close()
+    assert Pending(tmp_path, RAW).recall() == ("1:2", PLACE)
+
+
 def answering(answer: bytes) -> Callable[[Uploads], Script]:
     return lambda uploads: whole(lambda asked: answer + CLOSE)
 
 
+ENDLESS_LEAVE = b"HTTP/1.1 100 Continue\r\n" + b"A: b\r\n" * 2**18
 ELSEWHERE = reply(307, Location="https://example.org/api/uploads/abc")
 
 
@@ -289,6 +306,7 @@ ELSEWHERE = reply(307, Location="https://example.org/api/uploads/abc")
         (f"PATCH {PLACE}", answering(problem("WrongOffset", 409, "No.")), errors.WrongOffset),
         (f"PATCH {PLACE}", answering(problem("DigestMismatch", 400, "")), errors.DigestMismatch),
         (f"PATCH {PLACE}", answering(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2**21)), errors.BadReply),
+        (f"PATCH {PLACE}", answering(ENDLESS_LEAVE), errors.BadReply),
         (f"PATCH {PLACE}", answering(b"SSH-2.0-OpenSSH_9.2\r\n"), errors.RepomanError),
         (f"PATCH {PLACE}", answering(b""), errors.ConnectionProblem),
     ],
@@ -307,7 +325,7 @@ async def test_whatever_the_server_does_it_is_no_success(
         await client.put_file(REF, source)
 
 
-@pytest.mark.parametrize("offset", ["4000000", "-1", "", "1e3"])
+@pytest.mark.parametrize("offset", ["4000000", "-1", "", "1e3", "9" * 5000])
 @pytest_twisted.ensureDeferred
 async def test_an_offset_that_cannot_be_is_refused(
     uploads: Uploads, client: RepositoryClient, source: Path, offset: str
@@ -399,6 +417,21 @@ async def test_confirmed_bytes_of_a_stream_that_the_server_loses_are_an_error(
         return CLOSE
 
     uploads.server.scripts[f"PATCH {PLACE}"] = [whole(uploads.append), whole(forget)]
-    with pytest.raises(errors.ConnectionProblem, match="begin again"):
+    with pytest.raises(errors.BadReply, match="begin again"):
         await client.put_file(REF, stream(CONTENT))
     assert uploads.stored is None
+    assert uploads.server.paths().count(f"HEAD {PLACE}") == 1, "what cannot pass is not tried again"
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_bytes_of_a_stream_than_were_sent_are_an_error(
+    uploads: Uploads, client: RepositoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from repoman.client import source
+
+    monkeypatch.setattr(source, "PART", 1_000_000)
+    uploads.server.scripts[f"HEAD {PLACE}"] = lambda _: reply(200, Upload_Offset="1000001")
+    uploads.server.scripts[f"PATCH {PLACE}"] = whole(lambda _: CLOSE)
+    running = Deferred.fromCoroutine(client.put_file(REF, stream(CONTENT)))
+    with pytest.raises(errors.BadReply, match="more of the file than was sent"):
+        await running.addTimeout(3.0, reactor)

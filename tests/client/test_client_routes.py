@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import BufferingTLSTransport
 
-from repoman import errors
+from repoman import errors, tls_flow
 from repoman.client.credentials import CredentialFiles
 from repoman.client.records import has_file, stored_sha256
 from repoman.client.repository import RepositoryClient
@@ -200,6 +202,16 @@ async def test_json_without_a_bottom_is_refused(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_problem_without_a_bottom_is_refused(
+    server: ScriptedServer, client: RepositoryClient
+) -> None:
+    bottomless = reply(403, b"[" * 100_000, Content_Type="application/problem+json")
+    server.scripts["GET /api/whoami"] = lambda _: bottomless
+    with pytest.raises(errors.BadReply, match="broken problem report"):
+        await client.whoami()
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_answer_that_never_begins_is_left(
     server: ScriptedServer, client: RepositoryClient
 ) -> None:
@@ -247,6 +259,19 @@ async def test_a_silent_server_is_left(
     server.scripts["GET /api/whoami"] = lambda _: b""
     with pytest.raises(errors.ConnectionProblem, match="said nothing"):
         await client.whoami()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_unknown_twisted_is_left_alone(
+    server: ScriptedServer, client: RepositoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_flow, "PRIVATE", (*tls_flow.PRIVATE, "_renamed"))
+    connecting: Any = client._exchange.endpoint().connect(Factory.forProtocol(Protocol))
+    transport = (await connecting).transport
+    assert type(transport) is BufferingTLSTransport
+    transport.abortConnection()
+    server.scripts["GET /api/whoami"] = lambda _: json_reply(ME)
+    assert await client.whoami() == ME
 
 
 @pytest_twisted.ensureDeferred

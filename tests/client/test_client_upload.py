@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 
 from repoman import errors
 from repoman.client import sending
@@ -19,7 +20,7 @@ from repoman.client.credentials import CredentialFiles
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef
 from tests.client.conftest import make_client
-from tests.client.scripted import CLOSE, Asked, ScriptedServer, problem, reply, whole
+from tests.client.scripted import CLOSE, SILENCE, Asked, ScriptedServer, problem, reply, whole
 from tests.credentials import Grid
 
 CONTENT = random.Random(2).randbytes(3_000_000)
@@ -141,6 +142,35 @@ async def test_a_server_that_knows_no_expectation_is_sent_to_after_a_while(
     server.scripts[PUT] = whole(lambda _: reply(200) + CLOSE)
     server.says_continue = False
     assert await client.put_file(REF, source) == SHA256
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_leave_that_comes_late_and_in_pieces_stops_nothing(
+    server: ScriptedServer,
+    client: RepositoryClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sending, "CONTINUE_SECONDS", 0.1)
+    (tmp_path / "big").touch()
+    os.truncate(tmp_path / "big", 2**26)
+
+    def leave_late(asked: Asked) -> bytes:
+        transport = server._connections[-1].transport
+        transport.pauseProducing()
+        reactor.callLater(0.3, server.send, b"HTTP/1.1 1")
+        reactor.callLater(0.5, server.send, b"00 Continue\r\n\r\n")
+        reactor.callLater(0.7, transport.resumeProducing)
+        return SILENCE
+
+    server.scripts[PUT] = leave_late
+    running = Deferred.fromCoroutine(client.put_file(REF, tmp_path / "big"))
+    for _ in range(400):
+        await deferLater(reactor, 0.01)
+        if server.received == 2**26:
+            server.send(reply(200))
+            break
+    await running
 
 
 @pytest_twisted.ensureDeferred

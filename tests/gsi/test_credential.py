@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -32,6 +36,16 @@ def test_a_proxy_is_one_file(grid: Grid, tmp_path: Path, key) -> None:
     assert read.not_after == min(c.not_valid_after_utc for c in proxy.path)
 
 
+def test_a_key_may_come_through_a_pipe(grid: Grid, tmp_path: Path) -> None:
+    """As bash has it: ``--key <(...)``."""
+    user = grid.user()
+    user.write_pair(tmp_path / "cert", tmp_path / "key")
+    slowly = "sleep 0.2; cat key"
+    with subprocess.Popen(["sh", "-c", slowly], cwd=tmp_path, stdout=subprocess.PIPE) as pipe:
+        key = Path(f"/dev/fd/{pipe.stdout.fileno()}")
+        assert ClientCredential.read(tmp_path / "cert", key).credential.chain == ()
+
+
 def test_certificate_and_key_are_two(grid: Grid, tmp_path: Path) -> None:
     user = grid.user()
     user.write_pair(tmp_path / "cert", tmp_path / "key")
@@ -43,6 +57,20 @@ def test_the_end_of_the_first_counts(grid: Grid, tmp_path: Path) -> None:
     soon = now() + HOUR
     proxy = grid.user(ends=soon).proxy()
     assert ClientCredential.read(proxy.write(tmp_path / "x509up")).not_after == soon
+
+
+@contextmanager
+def alarm(seconds: int) -> Iterator[None]:
+    def too_long(number, frame):
+        raise TimeoutError(f"it took {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def refused(path: Path, key: Path | None = None) -> str:
@@ -98,6 +126,43 @@ def test_of_another_user(grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert ClientCredential.read(path)
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     assert "belongs to another user" in refused(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_link_of_anothers_that_moves_between_looking_and_reading(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = grid.user().proxy()
+    theirs = grid.user("Anna").proxy().write(tmp_path / "theirs")
+    os.chown(mine.write(tmp_path / "mine"), 54321, 54321)
+    os.chown(theirs, 12345, 12345)
+    link = tmp_path / "x509up"
+    link.symlink_to("mine")
+    look = os.stat
+
+    def look_and_move(path, **how):
+        seen = look(path, **how)
+        if path == link:
+            link.unlink()
+            link.symlink_to("theirs")
+        return seen
+
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    monkeypatch.setattr(os, "stat", look_and_move)
+    with suppress(CredentialProblem):
+        assert ClientCredential.read(link).credential.certificate == mine.certificate
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_pipe_of_another_user_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x509up"
+    os.mkfifo(path, 0o644)
+    os.chown(path, 12345, 12345)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with alarm(5):
+        assert "belongs to another user" in refused(path)
 
 
 def test_a_host_without_a_usable_credential(grid: Grid, tmp_path: Path) -> None:

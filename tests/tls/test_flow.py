@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -13,10 +14,17 @@ from OpenSSL import SSL
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+)
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOFactory,
+    TLSMemoryBIOProtocol,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -49,7 +57,7 @@ class Recorder(Protocol):
         self.lost.callback((reason,))
 
 
-@implementer(IOpenSSLServerConnectionCreator)
+@implementer(IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator)
 class Creator:
     """Plain TLS, in versions of a test's choice."""
 
@@ -62,6 +70,8 @@ class Creator:
 
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         return SSL.Connection(self._context, None)
+
+    clientConnectionForTLS = serverConnectionForTLS
 
 
 class Line:
@@ -355,10 +365,68 @@ async def test_records_of_one_read_are_delivered_at_once(grid: Grid) -> None:
     await line.close()
 
 
-def test_an_unknown_twisted_is_left_alone(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest_twisted.ensureDeferred
+async def test_both_ends_of_a_connection_may_be_ours(grid: Grid) -> None:
+    ends = Recorder(), Recorder()
+    factories = [
+        tls_factory(Creator(grid), _Once(end), reactor, is_client=is_client)
+        for end, is_client in zip(ends, (False, True), strict=True)
+    ]
+    for factory in factories:
+        factory.noisy = False
+    listening = reactor.listenTCP(0, factories[0], interface="127.0.0.1")
+    connecting = reactor.connectTCP("127.0.0.1", listening.getHost().port, factories[1])
+    for end in ends:
+        await end.made
+        assert isinstance(end.transport, FlowingTLSTransport)
+        end.transport.write(b"small ")
+        end.transport.write(CONTENT)
+        end.transport.loseConnection()
+    for end in ends:
+        (reason,) = await end.lost
+        assert reason.check(ConnectionDone)
+        assert bytes(end.received) == b"small " + CONTENT
+    connecting.disconnect()
+    await listening.stopListening()
+
+
+@pytest.mark.parametrize("is_client", [False, True])
+@pytest.mark.parametrize("name", [*tls_flow.PRIVATE])
+def test_an_unknown_twisted_is_left_alone(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, name: str, is_client: bool
+) -> None:
     wrapped = Factory.forProtocol(Recorder)  # type: ignore[arg-type]
-    known = tls_factory(Creator(grid), wrapped, reactor)
+    known = tls_factory(Creator(grid), wrapped, reactor, is_client=is_client)
     assert known.protocol is FlowingTLSTransport
-    monkeypatch.setattr(tls_flow, "PRIVATE", (*tls_flow.PRIVATE, "_renamed"))
-    unknown = tls_factory(Creator(grid), wrapped, reactor)
+    monkeypatch.delattr(TLSMemoryBIOProtocol, name)
+    unknown = tls_factory(Creator(grid), wrapped, reactor, is_client=is_client)
     assert unknown.protocol is BufferingTLSTransport
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_twisted_that_gathers_small_writes_in_another_way_is_let_do_it(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("__init__", "writeSequence", "loseConnection", "connectionLost"):
+        monkeypatch.delattr(BufferingTLSTransport, name)
+    recorder = Recorder()
+    wrapped = Factory.forProtocol(lambda: recorder)  # type: ignore[arg-type]
+    line = Line(tls_factory(Creator(grid), wrapped, reactor), recorder)
+    await line.handshake()
+    recorder.transport.write(b"small ")  # type: ignore[union-attr]
+    recorder.transport.write(CONTENT)  # type: ignore[union-attr]
+    await line.until(lambda: len(line.received) == len(CONTENT) + 6)
+    assert bytes(line.received) == b"small " + CONTENT
+    await line.close()
+
+
+def test_all_private_names_of_twisted_are_known() -> None:
+    """Those that only objects have are looked for there."""
+    code = (
+        function.__code__
+        for function in vars(FlowingTLSTransport).values()
+        if isinstance(function, FunctionType)
+    )
+    used = {name for c in code for name in c.co_names if name.startswith("_")}
+    ours = set(vars(FlowingTLSTransport)) | set(vars(tls_flow)) | {"_gather", "__init__"}
+    assert used - ours - set(tls_flow.PRIVATE) == {"_aggregator"}
