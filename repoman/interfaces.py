@@ -350,10 +350,11 @@ class IBlobRecords(Protocol):
     async def damaged(self) -> list[ScrubDue]:
         """The blobs noted as lost."""
 
-    async def due_for_scrub(self, again_after: float) -> ScrubDue | None:
+    async def due_for_scrub(self, again_after: float, but: Sequence[str]) -> ScrubDue | None:
         """The next blob to read again.
 
         :param again_after: seconds since the last time.
+        :param but: blobs to pass over.
         """
 
     async def scrubbed(self, blob: str, digests: Digests, stamp: str) -> None:

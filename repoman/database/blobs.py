@@ -244,16 +244,17 @@ class BlobRecords(UploadRecords):
         rows = await self._pool.query(DUE + " WHERE state = 'damaged'")
         return [ScrubDue(*row) for row in rows]
 
-    async def due_for_scrub(self, again_after: float) -> ScrubDue | None:
+    async def due_for_scrub(self, again_after: float, but: Sequence[str]) -> ScrubDue | None:
         """The next blob to read again.
 
         :param again_after: seconds since the last time.
+        :param but: blobs to pass over.
         """
         rows = await self._pool.query(
             DUE + " WHERE state = 'present'"
             " AND (scrubbed IS NULL OR scrubbed < now() - %s * interval '1 s')"
-            " ORDER BY scrubbed NULLS FIRST LIMIT 1",
-            (again_after,),
+            " AND NOT blob = ANY(%s) ORDER BY scrubbed NULLS FIRST LIMIT 1",
+            (again_after, list(but)),
         )
         return ScrubDue(*rows[0]) if rows else None
 

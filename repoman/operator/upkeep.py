@@ -47,12 +47,15 @@ def scrub(arguments: Namespace) -> int:
         healed = await scrubber.heal()
         damaged = await scrubber.scrub(everything=reached.reactor)
         left = len(await blobs.damaged())
-        print(f"{len(await blobs.present())} files are right, {healed} of them again.")
+        unread = len(scrubber.unread)
+        print(f"{len(await blobs.present()) - unread} files are right, {healed} of them again.")
+        if unread:
+            print(f"{unread} files cannot be read: look at the disk.", file=sys.stderr)
         if left:
             print(
                 f"{left} files are damaged, {damaged} of them newly: restore them.", file=sys.stderr
             )
-        return 1 if left else 0
+        return 1 if left or unread else 0
 
     return with_database(config.load(arguments.config), work)
 
