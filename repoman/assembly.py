@@ -74,22 +74,18 @@ def assemble(
     limits, blobs, records = config.limits, BlobRecords(pool), ImageRecords(pool)
     users, bounds = UserRecords(pool), UploadLimits(0, 0, 0, 0.0)
     images = Images(records, limits.quota, discarded)
-    assembly = Assembly(
-        Repository(
-            make_accounts(config, pool),
-            Users(users),
-            Groups(GroupRecords(pool), users),
-            images,
-            Files(images, blobs, store, _digesting, bounds, clock, discarded),
-            Uploads(images, blobs, store, _digesting, bounds, discarded),
-            Audit(AuditRecords(pool), 0.0),
-            Transfers(running),
-        ),
-        Sweeper(records, blobs, store, 0.0),
-        Scrubber(blobs, store),
-        store,
-        bounds,
+    repository = Repository(
+        make_accounts(config, pool),
+        Users(users),
+        Groups(GroupRecords(pool), users),
+        images,
+        Files(images, blobs, store, _digesting, bounds, clock, discarded),
+        Uploads(images, blobs, store, _digesting, bounds, discarded),
+        Audit(AuditRecords(pool), 0.0),
+        Transfers(running),
     )
+    sweeper = Sweeper(records, blobs, store, 0.0, repository.renew_leases)
+    assembly = Assembly(repository, sweeper, Scrubber(blobs, store), store, bounds)
     apply_limits(assembly, config)
     return assembly
 

@@ -33,16 +33,14 @@ log = Logger()
 def begin_chores(background: Background, assembly: Assembly) -> None:
     """Do all of it from now on, until ``background`` is stopped."""
     sweeper, scrubber = assembly.sweeper, assembly.scrubber
-    files, uploads = assembly.repository.files, assembly.repository.uploads
+    repository = assembly.repository
     background.every(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
     background.every(SCRUB_SECONDS, "scrub", partial(_scrub, scrubber))
     background.every(STOCK_SECONDS, "heal", partial(_heal, scrubber), at_once=True)
     background.every(STOCK_SECONDS, "take stock", partial(_take_stock, sweeper), at_once=True)
-    audit = assembly.repository.audit
-    background.every(STOCK_SECONDS, "prune the audit", audit.prune, at_once=True)
-    background.every(RENEWAL_SECONDS, "renew leases", files.renew_leases)
-    background.every(RENEWAL_SECONDS, "renew leases", uploads.renew_leases)
-    background.every(PROGRESS_SECONDS, "record progress", uploads.record_progress)
+    background.every(STOCK_SECONDS, "prune the audit", repository.audit.prune, at_once=True)
+    background.every(RENEWAL_SECONDS, "renew leases", repository.renew_leases)
+    background.every(PROGRESS_SECONDS, "record progress", repository.uploads.record_progress)
 
 
 async def _scrub(scrubber: Scrubber) -> None:

@@ -22,7 +22,7 @@ def sweep(arguments: Namespace) -> int:
     async def work(reached: Reached) -> int:
         blobs, kept = BlobRecords(reached.pool), float(reached.config.limits.expired_kept)
         store = await _started(reached, blobs)
-        sweeper = Sweeper(ImageRecords(reached.pool), blobs, store, kept)
+        sweeper = Sweeper(ImageRecords(reached.pool), blobs, store, kept, _nothing_runs_here)
         removed, found = await sweeper.sweep(), await sweeper.take_stock()
         print(f"{removed} files removed; {found.quarantined} without a record put in quarantine/.")
         if found.damaged:
@@ -58,6 +58,10 @@ def scrub(arguments: Namespace) -> int:
         return 1 if left or unread else 0
 
     return with_database(config.load(arguments.config), work)
+
+
+async def _nothing_runs_here() -> None:
+    pass
 
 
 async def _started(reached: Reached, blobs: BlobRecords) -> DirectoryStore:
