@@ -320,6 +320,7 @@ class IBlobRecords(Protocol):
 
         :param precondition: asked of the file that they replace, with all others kept out.
         :raises Conflict: the upload was given up, or the image deleted, meanwhile.
+        :raises NotIdentified: the uploader was suspended or deleted meanwhile.
         :raises QuotaExceeded: it grew larger than there was room for.
         """
 

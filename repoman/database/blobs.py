@@ -11,7 +11,7 @@ from repoman.database.images import load
 from repoman.database.pool import Transaction
 from repoman.database.saving import NOBODY_SAVES
 from repoman.database.uploads import UploadRecords
-from repoman.errors import Conflict, QuotaExceeded
+from repoman.errors import Conflict, NotIdentified, QuotaExceeded
 from repoman.interfaces import Committed, Precondition, ScrubDue
 from repoman.model import Digests, Image
 
@@ -24,7 +24,8 @@ FINISH = """
 UPDATE blob SET state = 'present', size = %(size)s, sha256 = %(sha256)s, sha512 = %(sha512)s,
                 md5 = %(md5)s, adler32 = %(adler32)s, stamp = %(stamp)s, lease = NULL
  WHERE blob = %(blob)s AND state = 'receiving'
-RETURNING hypervisor, payer_id, reserved
+RETURNING hypervisor, payer_id, reserved,
+          (SELECT NOT suspended FROM account WHERE account_id = uploader_id)
 """
 
 # Two files of one image never have the same second: as Last-Modified it is a strong validator,
@@ -98,6 +99,7 @@ class BlobRecords(UploadRecords):
         """The bytes are durable: let the image point to them.
 
         :raises Conflict: the upload was given up, or the image deleted, meanwhile.
+        :raises NotIdentified: the uploader was suspended or deleted meanwhile.
         :raises QuotaExceeded: it grew larger than there was room for.
         """
         size = committed.size
@@ -109,7 +111,9 @@ class BlobRecords(UploadRecords):
             row = await transaction.run_one(FINISH, known) if image is not None else None
             if image is None or row is None:
                 raise Conflict("The image, or its file, was removed or given away meanwhile.")
-            (image_id, owner, read_only), (hypervisor, payer, reserved) = image, row
+            (image_id, owner, read_only), (hypervisor, payer, reserved, is_active) = image, row
+            if not is_active:  # or no user at all any more
+                raise NotIdentified("Who uploads this was suspended or deleted meanwhile.")
             if read_only:
                 raise Conflict("The image became read-only during the upload.")
             if precondition is not None:

@@ -21,6 +21,7 @@ from repoman.errors import (
     LengthMismatch,
     Missing,
     NoRoom,
+    NotIdentified,
     QuotaExceeded,
     RepomanError,
     TooLarge,
@@ -269,7 +270,7 @@ class Uploads:
             compare(found.__getitem__, part.expected)
             whole = Committed(size, Digests(found["sha256"]), stamp)
             image = await publish(self._records, key, whole, self._limits.quota)
-        except (Unavailable, NoRoom):
+        except (Unavailable, NoRoom, NotIdentified):
             # Nothing is wrong with the upload: the client sends the rest again, if only its end.
             with suppress(DatabaseUnavailable):
                 await self._pause(key, durable, durable)
