@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from repoman.config import Config, Limits
+from repoman.config import Config
 from repoman.database.accounts import AccountRecords
 from repoman.database.audit import AuditRecords
 from repoman.database.blobs import BlobRecords
@@ -27,7 +27,6 @@ from repoman.repository.sweeper import Sweeper
 from repoman.repository.transfers import Transfers
 from repoman.repository.uploads import Uploads
 from repoman.repository.users import Users
-from repoman.settings import Share
 from repoman.storage.directory import DirectoryStore
 from repoman.streams import Digesting
 from repoman.transfers import Transfer
@@ -53,7 +52,7 @@ async def make_store(reactor: Any, config: Config, blobs: BlobRecords) -> Direct
         reactor,
         config.storage.directory,
         repository_id=await blobs.repository_id(),
-        reserve=_reserve(config.limits),
+        reserve=config.limits.disk_reserve.of,
         may_create=not await blobs.any_present(),
     )
 
@@ -74,22 +73,18 @@ def assemble(
     limits, blobs, records = config.limits, BlobRecords(pool), ImageRecords(pool)
     users, bounds = UserRecords(pool), UploadLimits(0, 0, 0, 0.0)
     images = Images(records, limits.quota, discarded)
-    assembly = Assembly(
-        Repository(
-            make_accounts(config, pool),
-            Users(users),
-            Groups(GroupRecords(pool), users),
-            images,
-            Files(images, blobs, store, _digesting, bounds, clock, discarded),
-            Uploads(images, blobs, store, _digesting, bounds, discarded),
-            Audit(AuditRecords(pool), 0.0),
-            Transfers(running),
-        ),
-        Sweeper(records, blobs, store, 0.0),
-        Scrubber(blobs, store),
-        store,
-        bounds,
+    repository = Repository(
+        make_accounts(config, pool),
+        Users(users),
+        Groups(GroupRecords(pool), users),
+        images,
+        Files(images, blobs, store, _digesting, bounds, clock, discarded),
+        Uploads(images, blobs, store, _digesting, bounds, discarded),
+        Audit(AuditRecords(pool), 0.0),
+        Transfers(running),
     )
+    sweeper = Sweeper(records, blobs, store, 0.0, repository.renew_leases)
+    assembly = Assembly(repository, sweeper, Scrubber(blobs, store), store, bounds)
     apply_limits(assembly, config)
     return assembly
 
@@ -101,13 +96,8 @@ def apply_limits(assembly: Assembly, config: Config) -> None:
     bounds.uploads, bounds.keep = limits.uploads, float(limits.partial_uploads)
     assembly.repository.images.quota = limits.quota
     assembly.sweeper.expired_kept = float(limits.expired_kept)
-    assembly.store.reserve = _reserve(limits)
+    assembly.store.reserve = limits.disk_reserve.of
     assembly.repository.audit.kept = float(config.log.audit_kept)
-
-
-def _reserve(limits: Limits) -> float | int:
-    reserve = limits.disk_reserve
-    return reserve.percent / 100 if isinstance(reserve, Share) else reserve.size
 
 
 def make_accounts(config: Config, pool: Pool) -> Accounts:

@@ -8,6 +8,7 @@ from twisted.logger import Logger
 
 from repoman.assembly import Assembly
 from repoman.background import Background
+from repoman.errors import StoreUnavailable
 from repoman.repository.scrubber import Scrubber
 from repoman.repository.sweeper import Sweeper
 
@@ -32,26 +33,29 @@ log = Logger()
 def begin_chores(background: Background, assembly: Assembly) -> None:
     """Do all of it from now on, until ``background`` is stopped."""
     sweeper, scrubber = assembly.sweeper, assembly.scrubber
-    files, uploads = assembly.repository.files, assembly.repository.uploads
+    repository = assembly.repository
     background.every(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
     background.every(SCRUB_SECONDS, "scrub", partial(_scrub, scrubber))
-    stock = partial(_take_stock, sweeper, scrubber)
-    background.every(STOCK_SECONDS, "take stock", stock, at_once=True)
-    audit = assembly.repository.audit
-    background.every(STOCK_SECONDS, "prune the audit", audit.prune, at_once=True)
-    background.every(RENEWAL_SECONDS, "renew leases", files.renew_leases)
-    background.every(RENEWAL_SECONDS, "renew leases", uploads.renew_leases)
-    background.every(PROGRESS_SECONDS, "record progress", uploads.record_progress)
+    background.every(STOCK_SECONDS, "heal", partial(_heal, scrubber), at_once=True)
+    background.every(STOCK_SECONDS, "take stock", partial(_take_stock, sweeper), at_once=True)
+    background.every(STOCK_SECONDS, "prune the audit", repository.audit.prune, at_once=True)
+    background.every(RENEWAL_SECONDS, "renew leases", repository.renew_leases)
+    background.every(PROGRESS_SECONDS, "record progress", repository.uploads.record_progress)
 
 
 async def _scrub(scrubber: Scrubber) -> None:
     if damaged := await scrubber.scrub():
         log.critical("{count} files in the store are not what was stored", count=damaged)
+    if scrubber.unread:
+        raise StoreUnavailable(f"{len(scrubber.unread)} files cannot be read just now.")
 
 
-async def _take_stock(sweeper: Sweeper, scrubber: Scrubber) -> None:
+async def _heal(scrubber: Scrubber) -> None:
     if healed := await scrubber.heal():
         log.warn("{count} damaged files are whole again", count=healed)
+
+
+async def _take_stock(sweeper: Sweeper) -> None:
     found = await sweeper.take_stock()
     if found.suspicious:
         log.critical(

@@ -54,6 +54,8 @@ def inspect_trust(config: Config, now: datetime) -> tuple[list[str], bool]:
             faults += look(config, now)
         except RepomanError as error:
             faults.append(error.message)
+        except OSError as error:
+            faults.append(f"{error.filename} cannot be looked at: {error.strerror}.")
     return list(dict.fromkeys(faults)), starts
 
 

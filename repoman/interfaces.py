@@ -320,6 +320,7 @@ class IBlobRecords(Protocol):
 
         :param precondition: asked of the file that they replace, with all others kept out.
         :raises Conflict: the upload was given up, or the image deleted, meanwhile.
+        :raises NotIdentified: the uploader was suspended or deleted meanwhile.
         :raises QuotaExceeded: it grew larger than there was room for.
         """
 
@@ -350,10 +351,11 @@ class IBlobRecords(Protocol):
     async def damaged(self) -> list[ScrubDue]:
         """The blobs noted as lost."""
 
-    async def due_for_scrub(self, again_after: float) -> ScrubDue | None:
+    async def due_for_scrub(self, again_after: float, but: Sequence[str]) -> ScrubDue | None:
         """The next blob to read again.
 
         :param again_after: seconds since the last time.
+        :param but: blobs to pass over.
         """
 
     async def scrubbed(self, blob: str, digests: Digests, stamp: str) -> None:

@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "admins": CORE | {"gsi", "repository"},
     "gridmap": CORE | {"gsi"},
     "inspection": CORE | VOCABULARY | {"tls"},
-    "assembly": CORE | {"config", "settings", "database", "repository", "storage", "streams"},
+    "assembly": CORE | {"config", "database", "repository", "storage", "streams"},
     "gauges": CORE | {"assembly", "database", "gsi", "metrics", "site", "tls"},
     "chores": CORE | {"assembly", "background", "repository"},
     "original": CORE | {"gsi"},

@@ -23,6 +23,11 @@ from tests.credentials import (
 )
 from tests.test_operator import operate
 
+NOT_EVERYWHERE = (
+    () if os.geteuid() else ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+)
+"""Before a command: even root may not pass closed doors."""
+
 
 class Place:
     """A grid, a host's files, and a configuration that names them."""
@@ -205,6 +210,21 @@ def test_all_is_told_at_once(place: Place) -> None:
     assert code == 1
     assert all(any(word in line for line in told) for word in words), told
     assert len(told) == len(set(told))
+
+
+def test_a_key_behind_a_closed_door_is_one_line(place: Place) -> None:
+    closed = place.key.parent / "private"
+    closed.mkdir()
+    place.say(key=str(place.key.rename(closed / "hostkey.pem")))
+    closed.chmod(0)
+    try:
+        done = operate("check-config", "-c", place.config, before=NOT_EVERYWHERE)
+    finally:
+        closed.chmod(0o700)
+    assert (done.returncode, done.stdout) == (1, "The daemon would not start.\n")
+    told = [line for line in done.stderr.splitlines() if not line.startswith("Note: ")]
+    assert all("private" in line and "Permission denied" in line for line in told), told
+    assert any("private/hostkey.pem cannot be looked at" in line for line in told), told
 
 
 @pytest.mark.parametrize(("state", "remarks"), [(0, False), (5, True)])

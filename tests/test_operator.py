@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ from repoman.records import Login
 from tests.server import ROOT, Daemon
 
 
-def operate(*arguments: str | Path, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def operate(
+    *arguments: str | Path, path: Path = ROOT, before: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "repoman.operator", *map(str, arguments)],
+        [*before, sys.executable, "-m", "repoman.operator", *map(str, arguments)],
         capture_output=True, text=True, timeout=120, cwd="/",
         env={**os.environ, "PYTHONPATH": f"{path}:{ROOT}"}, check=False,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Answers of the database that are still true, because nobody else writes to it."""
+"""Answers of the database that are true still, or were within the last second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define, field
 
 KEPT = 1.0
-"""Seconds after which what an operator may have changed by other means counts."""
+"""Seconds after which what changed without our knowledge counts at the latest."""
 
 MOST = 1000
 """How many answers are kept."""
@@ -19,10 +19,13 @@ Rows = list[Any]
 
 @define
 class Answers:
-    """What was asked a moment ago, for a database whose writers all go through here.
+    """What was asked a moment ago, for a database that hardly anybody else writes to.
 
-    Every writer forgets everything, before it begins and when it has ended, and nothing is kept
-    that was asked meanwhile: an answer from here is what the database itself would answer.
+    Every writer of this process forgets everything, before it begins and when it has ended, and
+    nothing is kept that was asked meanwhile: after those an answer from here is what the database
+    itself would answer.  Two kinds of writers are not seen, and count :data:`KEPT` seconds later
+    at most: other processes, as ``repoman-server`` beside the daemon; and a transaction of our own
+    whose outcome is unknown, where the server commits after we have ended.
 
     :param seconds: the time, monotonic.
     """

@@ -12,7 +12,7 @@ from repoman.database.images import load
 from repoman.database.pool import Transaction
 from repoman.database.saving import NOBODY_SAVES
 from repoman.database.uploads import UploadRecords
-from repoman.errors import Conflict, QuotaExceeded
+from repoman.errors import Conflict, NotIdentified, QuotaExceeded
 from repoman.interfaces import Committed, Precondition, ScrubDue
 from repoman.model import Digests, Image
 
@@ -25,7 +25,8 @@ FINISH = """
 UPDATE blob SET state = 'present', size = %(size)s, sha256 = %(sha256)s, sha512 = %(sha512)s,
                 md5 = %(md5)s, adler32 = %(adler32)s, stamp = %(stamp)s, lease = NULL
  WHERE blob = %(blob)s AND state = 'receiving'
-RETURNING hypervisor, payer_id, reserved
+RETURNING hypervisor, payer_id, reserved,
+          (SELECT NOT suspended FROM account WHERE account_id = uploader_id)
 """
 
 # Two files of one image never have the same second: as Last-Modified it is a strong validator,
@@ -99,6 +100,7 @@ class BlobRecords(UploadRecords):
         """The bytes are durable: let the image point to them.
 
         :raises Conflict: the upload was given up, or the image deleted, meanwhile.
+        :raises NotIdentified: the uploader was suspended or deleted meanwhile.
         :raises QuotaExceeded: it grew larger than there was room for.
         """
         size = committed.size
@@ -110,7 +112,9 @@ class BlobRecords(UploadRecords):
             row = await transaction.run_one(FINISH, known) if image is not None else None
             if image is None or row is None:
                 raise Conflict("The image, or its file, was removed or given away meanwhile.")
-            (image_id, owner, read_only), (hypervisor, payer, reserved) = image, row
+            (image_id, owner, read_only), (hypervisor, payer, reserved, is_active) = image, row
+            if not is_active:  # or no user at all any more
+                raise NotIdentified("Who uploads this was suspended or deleted meanwhile.")
             if read_only:
                 raise Conflict("The image became read-only during the upload.")
             if precondition is not None:
@@ -230,16 +234,17 @@ class BlobRecords(UploadRecords):
         rows = await self._pool.query(DUE + " WHERE state = 'damaged'")
         return [ScrubDue(*row) for row in rows]
 
-    async def due_for_scrub(self, again_after: float) -> ScrubDue | None:
+    async def due_for_scrub(self, again_after: float, but: Sequence[str]) -> ScrubDue | None:
         """The next blob to read again.
 
         :param again_after: seconds since the last time.
+        :param but: blobs to pass over.
         """
         rows = await self._pool.query(
             DUE + " WHERE state = 'present'"
             " AND (scrubbed IS NULL OR scrubbed < now() - %s * interval '1 s')"
-            " ORDER BY scrubbed NULLS FIRST LIMIT 1",
-            (again_after,),
+            " AND NOT blob = ANY(%s) ORDER BY scrubbed NULLS FIRST LIMIT 1",
+            (again_after, list(but)),
         )
         return ScrubDue(*rows[0]) if rows else None
 

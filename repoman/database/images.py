@@ -213,7 +213,7 @@ async def _give_away(transaction: Transaction, image_id: int, owner: str, quota:
 
 
 class ImageRecords:
-    """The :class:`~repoman.interfaces.IImageRecords` of PostgreSQL."""
+    """The :class:`~repoman.records.IImageRecords` of PostgreSQL."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

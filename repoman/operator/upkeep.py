@@ -22,7 +22,7 @@ def sweep(arguments: Namespace) -> int:
     async def work(reached: Reached) -> int:
         blobs, kept = BlobRecords(reached.pool), float(reached.config.limits.expired_kept)
         store = await _started(reached, blobs)
-        sweeper = Sweeper(ImageRecords(reached.pool), blobs, store, kept)
+        sweeper = Sweeper(ImageRecords(reached.pool), blobs, store, kept, _nothing_runs_here)
         removed, found = await sweeper.sweep(), await sweeper.take_stock()
         print(f"{removed} files removed; {found.quarantined} without a record put in quarantine/.")
         if found.damaged:
@@ -47,14 +47,21 @@ def scrub(arguments: Namespace) -> int:
         healed = await scrubber.heal()
         damaged = await scrubber.scrub(everything=reached.reactor)
         left = len(await blobs.damaged())
-        print(f"{len(await blobs.present())} files are right, {healed} of them again.")
+        unread = len(scrubber.unread)
+        print(f"{len(await blobs.present()) - unread} files are right, {healed} of them again.")
+        if unread:
+            print(f"{unread} files cannot be read: look at the disk.", file=sys.stderr)
         if left:
             print(
                 f"{left} files are damaged, {damaged} of them newly: restore them.", file=sys.stderr
             )
-        return 1 if left else 0
+        return 1 if left or unread else 0
 
     return with_database(config.load(arguments.config), work)
+
+
+async def _nothing_runs_here() -> None:
+    pass
 
 
 async def _started(reached: Reached, blobs: BlobRecords) -> DirectoryStore:

@@ -29,3 +29,8 @@ class Repository:
     uploads: Uploads
     audit: Audit
     transfers: Transfers
+
+    async def renew_leases(self) -> None:
+        """Tell the records that the uploads that run here live."""
+        await self.files.renew_leases()
+        await self.uploads.renew_leases()

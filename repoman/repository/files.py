@@ -32,7 +32,7 @@ from repoman.interfaces import (
     Precondition,
     UploadTerms,
 )
-from repoman.model import Caller, Digests, Image, ImageFile
+from repoman.model import Caller, Digests, Image, ImageFile, User
 from repoman.policy import authorize_image, forbid_changes_to_read_only
 from repoman.repository.images import FileRef, Images
 from repoman.repository.publishing import publish
@@ -117,13 +117,13 @@ def compare(found: Callable[[str], str], expected: Mapping[str, str]) -> None:
             )
 
 
-async def upload_target(images: Images, caller: Caller, ref: FileRef) -> tuple[Image, str]:
-    """The image and the hypervisor that an upload by ``caller`` is for.
+async def upload_target(images: Images, caller: Caller, ref: FileRef) -> tuple[User, Image, str]:
+    """Who uploads, and the image and the hypervisor that it is for.
 
     :raises Conflict: the URL names no hypervisor of an image that has several.
     """
     image, hypervisor = await images.find_file(caller, ref)
-    authorize_image("image.write_bytes", caller, image)
+    user = authorize_image("image.write_bytes", caller, image)
     forbid_changes_to_read_only(image)
     listed = ", ".join(image.hypervisors)
     if hypervisor is None and len(image.hypervisors) > 1:
@@ -138,7 +138,7 @@ async def upload_target(images: Images, caller: Caller, ref: FileRef) -> tuple[I
             f"Image {image.owner}/{image.name} is not for {hypervisor} but for {listed}.",
             field="hypervisor",
         )
-    return image, hypervisor
+    return user, image, hypervisor
 
 
 class Files:
@@ -234,14 +234,13 @@ class Files:
         :param expected: digests in hex that the client announced, by name.
         :param precondition: asked before the first byte, and again when the file takes its place.
         """
-        image, hypervisor = await upload_target(self._images, caller, ref)
+        user, image, hypervisor = await upload_target(self._images, caller, ref)
         if precondition is not None:
             precondition(image.files.get(hypervisor))
         if not announced:
             raise LengthRequired("Say how long the image is: send Content-Length, or chunks.")
-        uploader = authorize_image("image.write_bytes", caller, image)
         terms = self._limits.terms(body.length)
-        reservation = await self._records.begin(image, hypervisor, uploader, terms)
+        reservation = await self._records.begin(image, hypervisor, user, terms)
         key = reservation.blob
         self._receiving.add(key)
         try:

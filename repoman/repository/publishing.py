@@ -19,6 +19,7 @@ async def publish(
     :param quota: of owners without one of their own, in bytes.
     :raises OutcomeUnknown: nobody can say now; the blob must be left alone.
     :raises Conflict: the image was deleted meanwhile.
+    :raises NotIdentified: the uploader was suspended or deleted meanwhile.
     :raises QuotaExceeded: the owner has no room for it.
     :raises PreconditionFailed: the file that it would replace is another by now.
     """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from repoman.errors import BlobDamaged
+from repoman.errors import BlobDamaged, StoreUnavailable
 from repoman.interfaces import IBlobRecords, IBlobStore, ScrubDue
 from repoman.model import Digests, ImageFile
 
@@ -19,41 +21,58 @@ RATE = 50 * 2**20
 AGAIN_AFTER = 30 * 86400.0
 """Seconds after which a file is read again."""
 
+UNREAD = 100
+"""So many files that cannot be read are the store's fault, not theirs."""
+
 _log = Logger()
 
 
 class Scrubber:
-    """Works through the store, one file at a time; the database remembers how far."""
+    """Works through the store, one file at a time; the database remembers how far.
+
+    :ivar unread: the blobs that the last run could not read, and passed over.
+    """
 
     def __init__(self, records: IBlobRecords, store: IBlobStore) -> None:
         self._records = records
         self._store = store
+        self.unread: list[str] = []
         self._busy = False
 
     async def scrub(self, *, everything: IReactorTime | None = None) -> int:
         """Read all files whose turn it is; answer how many turned out to be damaged.
 
         :param everything: it is every file's turn; the clock tells which one had it.
+        :raises StoreUnavailable: too many in one run could not be read.
         """
         if self._busy:
             return 0
-        self._busy = True
+        self._busy, self.unread = True, []
         damaged, began = 0, everything.seconds() if everything else 0.0
         try:
             while True:
                 age = everything.seconds() - began if everything else AGAIN_AFTER
-                due = await self._records.due_for_scrub(age)
+                due = await self._records.due_for_scrub(age, self.unread)
                 if due is None:
                     break
-                if not await self._is_right(due):
-                    damaged += await self._records.mark_damaged([due.blob])
+                try:
+                    if not await self._is_right(due):
+                        damaged += await self._records.mark_damaged([due.blob])
+                except StoreUnavailable:
+                    self.unread.append(due.blob)
+                    if len(self.unread) == UNREAD:
+                        raise
         finally:
             self._busy = False
         return damaged
 
     async def heal(self) -> int:
         """Look at the damaged ones again: somebody may have restored them; answer how many had."""
-        return sum([await self._is_right(due) for due in await self._records.damaged()])
+        healed = 0
+        for due in await self._records.damaged():
+            with suppress(StoreUnavailable):  # it stays noted, and is looked at again
+                healed += await self._is_right(due)
+        return healed
 
     async def _is_right(self, due: ScrubDue) -> bool:
         rate = None if due.new else RATE

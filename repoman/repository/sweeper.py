@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from attrs import evolve, frozen
 
 from repoman.errors import RepomanError
@@ -32,6 +34,8 @@ class Inventory:
 class Sweeper:
     """Bytes go only after a committed record says that nobody may get them.
 
+    :param renew: tells the records which uploads live; where the database was away for long, only
+        this keeps them from being given up.
     :ivar expired_kept: how long an expired image keeps its bytes, in seconds.
     :ivar removed: how many files so far.
     :ivar found: by the last comparison.
@@ -43,10 +47,12 @@ class Sweeper:
         records: IBlobRecords,
         store: IBlobStore,
         expired_kept: float,
+        renew: Callable[[], Awaitable[None]],
     ) -> None:
         self._images = images
         self._records = records
         self._store = store
+        self._renew = renew
         self.expired_kept = expired_kept
         self.removed = 0
         self.found = Inventory()
@@ -73,6 +79,7 @@ class Sweeper:
         return removed
 
     async def _sweep_once(self) -> int:
+        await self._renew()
         await self._records.expire_leases()
         while await self._images.expire_images(self.expired_kept) > 0:
             continue

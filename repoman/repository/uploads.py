@@ -21,6 +21,7 @@ from repoman.errors import (
     LengthMismatch,
     Missing,
     NoRoom,
+    NotIdentified,
     QuotaExceeded,
     RepomanError,
     TooLarge,
@@ -29,7 +30,7 @@ from repoman.errors import (
 )
 from repoman.interfaces import Committed, IBlobRecords, IBlobStore, IBlobWriter, IBody
 from repoman.model import Caller, Digests, Image, ImageRef, Upload, User
-from repoman.policy import authorize, forbid_changes_to_read_only, identified, may_write
+from repoman.policy import forbid_changes_to_read_only, identified, may_write
 from repoman.repository.files import (
     LEASE,
     Digester,
@@ -98,8 +99,7 @@ class Uploads:
 
     async def create(self, caller: Caller, ref: FileRef, length: int | None) -> Upload:
         """Begin an upload: everything that can be refused is refused now."""
-        image, hypervisor = await upload_target(self._images, caller, ref)
-        user = authorize("image.write_bytes", caller, image)
+        user, image, hypervisor = await upload_target(self._images, caller, ref)
         terms = self._limits.terms(length, resumable=True)
         reservation = await self._records.begin(image, hypervisor, user, terms)
         try:
@@ -270,7 +270,7 @@ class Uploads:
             compare(found.__getitem__, part.expected)
             whole = Committed(size, Digests(found["sha256"]), stamp)
             image = await publish(self._records, key, whole, self._limits.quota)
-        except (Unavailable, NoRoom):
+        except (Unavailable, NoRoom, NotIdentified):
             # Nothing is wrong with the upload: the client sends the rest again, if only its end.
             with suppress(DatabaseUnavailable):
                 await self._pause(key, durable, durable)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from pathlib import Path
@@ -47,8 +47,8 @@ class DirectoryStore:
     """A blob store in a directory; see :class:`repoman.interfaces.IBlobStore`.
 
     :param repository_id: what ``REPO_ID`` must say.
-    :ivar reserve: room never used: a float is a share of the filesystem, an
-        int bytes.
+    :ivar reserve: given the filesystem's size in bytes, answers how many of
+        them are never used.
     :param may_create: an empty root becomes a new store.  Say no when the
         database knows of blobs: then an empty root is a missing mount.
     """
@@ -61,7 +61,7 @@ class DirectoryStore:
         root: Path,
         *,
         repository_id: str,
-        reserve: float | int = 0,
+        reserve: Callable[[int], int] = lambda total: 0,
         may_create: bool = True,
     ) -> None:
         self._reactor = reactor
@@ -126,9 +126,8 @@ class DirectoryStore:
         """The room left above the reserve."""
         found = os.statvfs(self._at.root)
         total = found.f_blocks * found.f_frsize
-        share = isinstance(self.reserve, float)
-        kept = int(self.reserve * total) if share else int(self.reserve)
-        return Room(max(0, found.f_bavail * found.f_frsize - kept), total)
+        left = found.f_bavail * found.f_frsize - self.reserve(total)
+        return Room(max(0, left), total)
 
     async def create(self, key: str, size: int | None) -> DirectoryWriter:
         """Begin a blob, its room reserved; see :class:`IBlobStore`."""

@@ -83,7 +83,10 @@ class _Life(ProcessProtocol):
         for line in lines:
             number, failed, result = json.loads(line)
             self._alive()
-            answer = self._asked.pop(number)
+            # Its death may be known before its last words are read.
+            answer = self._asked.pop(number, None)
+            if answer is None:
+                continue
             if failed is None:
                 answer.callback(result)
             else:

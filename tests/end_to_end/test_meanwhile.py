@@ -145,6 +145,32 @@ def test_it_waits_for_a_user_who_is_suspended(daemon: Daemon, alice: Person) -> 
     assert send(alice, place, 3, b"def", last=True).status == 200
 
 
+def test_of_a_user_suspended_in_mid_upload_nothing_is_stored(daemon: Daemon, alice: Person) -> None:
+    alice.ask("POST", "/api/images", form={"name": "one"})
+    assert alice.ask("PUT", "/api/images/raw/one", body=b"old").status == 200
+    place = begin(alice, "one", 6)
+    whole, part = alice.connection(), begin_part(alice, place, 0, 6)
+    whole.putrequest("PUT", "/api/images/raw/one")
+    whole.putheader("Content-Length", "6")
+    whole.endheaders(b"who")
+    part.send(b"par")
+    running = "SELECT 1 FROM blob JOIN account ON account_id = uploader_id WHERE lease > now()"
+    wait_for(lambda: len(Ledger(daemon).query(f"{running} AND user_name = '{alice.name}'")) == 2, 5)
+    daemon.admin.ask("POST", f"/api/users/{alice.name}", form={"suspended": "true"})
+    for connection in (whole, part):
+        connection.send(b"le!")
+        refused = connection.getresponse()
+        assert refused.status == 403
+        assert b"was suspended or deleted meanwhile" in refused.read()
+        connection.close()
+    daemon.admin.ask("POST", f"/api/users/{alice.name}", form={"suspended": "false"})
+    assert alice.ask("GET", "/api/images/raw/one").body == b"old"
+    assert owed(daemon, alice.name) == (3, 6)
+    assert send(alice, place, offset_of(alice, place), b"", last=True).status == 200
+    assert alice.ask("GET", "/api/images/raw/one").body == b"parle!"
+    assert owed(daemon, alice.name) == (6, 0)
+
+
 def test_a_proxy_counts_at_the_start_of_a_part_and_need_not_last_to_its_end(
     daemon: Daemon, alice: Person
 ) -> None:

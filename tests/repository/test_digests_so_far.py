@@ -31,9 +31,14 @@ class Peer:
         pass
 
 
+def arriving(length: int) -> Body:
+    """A body of which nothing is here yet."""
+    return Body(Peer(), length, True)
+
+
 def arrived(data: bytes) -> Body:
     """A body that is here."""
-    body = Body(Peer(), len(data), True)
+    body = arriving(len(data))
     body.received(data)
     body.finished()
     return body

@@ -12,6 +12,7 @@ from directory_store import MIB, Pushing, Tracing, get, keys, pid, put, reactor,
 
 from repoman.errors import NoRoom, StoreUnavailable
 from repoman.interfaces import new_key
+from repoman.settings import Amount, Share
 from repoman.storage.directory import DirectoryStore
 
 
@@ -80,7 +81,7 @@ async def test_a_directory_of_something_else_is_refused_and_left_alone(root: Pat
 async def test_a_root_that_is_not_mounted_is_refused(root: Path, exists: bool) -> None:
     if exists:
         root.mkdir()
-    with pytest.raises(StoreUnavailable, match="mounted"):
+    with pytest.raises(StoreUnavailable, match="mount it"):
         await start(root, may_create=False)
     assert not root.exists() or not list(root.iterdir())
 
@@ -165,13 +166,16 @@ async def test_without_descriptors_an_upload_is_refused(
     assert await keys(store) == []
 
 
-@pytest.mark.parametrize(("reserve", "kept"), [(0, 0), (0.25, None), (5 * MIB, 5 * MIB)])
+@pytest.mark.parametrize(
+    ("reserve", "kept"), [(Amount(0), 0), (Share(25), 4 * MIB), (Amount(5 * MIB), 5 * MIB)]
+)
 @pytest_twisted.ensureDeferred
-async def test_the_reserve_is_never_used(small_disk: Path, reserve: float, kept: int) -> None:
-    store = DirectoryStore(reactor, small_disk, repository_id="this", reserve=reserve)
+async def test_the_reserve_is_never_used(
+    small_disk: Path, reserve: Share | Amount, kept: int
+) -> None:
+    store = DirectoryStore(reactor, small_disk, repository_id="this", reserve=reserve.of)
     await store.start()
     room, found = store.room(), os.statvfs(small_disk)
-    kept = room.total // 4 if kept is None else kept
     assert room.total == 16 * MIB
     assert room.free == found.f_bavail * found.f_frsize - kept
     with pytest.raises(NoRoom, match=f"{room.free + 1} bytes asked for, {room.free} left"):
@@ -221,7 +225,7 @@ async def test_an_upload_of_unknown_size_ends_at_the_reserve(
     store = DirectoryStore(reactor, root, repository_id="this")
     await store.start()
     writer = await store.create(new_key(), None)
-    store._reserve = store.room().total
+    store.reserve = lambda total: total
     producer = Pushing(writer, b"x" * MIB, 300)
     await until(lambda: producer.error)
     assert isinstance(producer.error, NoRoom)

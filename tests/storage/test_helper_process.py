@@ -7,20 +7,37 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
 from directory_store import MIB, Tracing, frozen, get, keys, pid, put, reactor, until
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.task import deferLater
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 import repoman
 from repoman.errors import StoreUnavailable
 from repoman.interfaces import new_key
 from repoman.storage import flusher
 from repoman.storage.directory import DirectoryStore
+
+
+@pytest.fixture
+def faults() -> Iterator[list[str]]:
+    """What the log has as a fault of ours meanwhile."""
+    seen: list[str] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        if event["log_level"] >= LogLevel.critical:
+            seen.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield seen
+    globalLogPublisher.removeObserver(observe)
 
 
 def running(process: int) -> bool:
@@ -305,3 +322,21 @@ def test_it_starts_with_nothing_but_the_standard_library() -> None:
         "repoman",
     }
     assert not {"asyncio", "hashlib", "subprocess", "typing_extensions"} & set(modules)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_it_had_answered_before_its_end_is_no_fault_of_ours(
+    store: DirectoryStore, faults: list[str]
+) -> None:
+    life = store._flusher._life
+    assert life is not None
+    life.transport.pauseProducing()
+    asking = ensureDeferred(store.delete(new_key()))
+    await deferLater(reactor, 0.3)  # the answer is in the pipe
+    os.kill(pid(store), signal.SIGKILL)
+    with pytest.raises(StoreUnavailable):
+        await asking
+    life.transport.resumeProducing()
+    await until(lambda: store._flusher._life is not None)
+    await deferLater(reactor, 0.1)
+    assert faults == []

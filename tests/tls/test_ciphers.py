@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from attrs import evolve
+from cryptography.exceptions import UnsupportedAlgorithm
 from OpenSSL import SSL
 
 from repoman.ciphers import AES, CHACHA20, by_speed, cipher_lists
@@ -20,6 +21,14 @@ def test_the_quicker_kind_comes_first() -> None:
     slow = {"make": Slow}
     assert by_speed([evolve(AES, **slow), CHACHA20])[0] is CHACHA20
     assert by_speed([evolve(CHACHA20, **slow), AES])[0] is AES
+
+
+def test_a_kind_that_cannot_be_made_comes_last() -> None:
+    def forbidden() -> None:
+        raise UnsupportedAlgorithm("Not under FIPS.")
+
+    assert by_speed([evolve(CHACHA20, make=forbidden), AES])[0] is AES
+    assert by_speed([evolve(AES, make=forbidden), CHACHA20])[0] is CHACHA20
 
 
 def test_openssl_understands_the_lists_and_every_cipher_encrypts_with_forward_secrecy() -> None:
