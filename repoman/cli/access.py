@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,10 @@ def find_server(
     return host, number
 
 
+_STRANGE = re.compile(r"[\s@%*!\"'(),;<>\\^`{|}~]")
+"""What is in no host's name; a host may be called in any alphabet."""
+
+
 def read_host(text: str) -> tuple[str, int | None]:
     """Host and port of ``HOST``, ``HOST:PORT`` or ``https://HOST:PORT/``.
 
@@ -117,7 +122,9 @@ def read_host(text: str) -> tuple[str, int | None]:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         host, port = "", None
-    strange = parts.scheme not in ("", "https") or parts.path.strip("/") or "@" in parts.netloc
+    strange = (
+        parts.scheme not in ("", "https") or parts.path.strip("/") or _STRANGE.search(parts.netloc)
+    )
     if text and (strange or not host):
         raise Usage(f"{text!r} is no server: say HOST, HOST:PORT or https://HOST:PORT.")
     return host, port

@@ -55,9 +55,11 @@ def add_force(parser: Arguments, words: str = "do not ask") -> None:
 def image_ref(options: Options) -> ImageRef:
     """The image that the words name.
 
-    :raises Usage: they name two owners.
+    :raises Usage: they name two owners, or no image.
     """
     owner, slash, name = options.image.rpartition("/")
+    if not name.strip("."):
+        raise Usage(f"Which image? {options.image!r} names none.")
     if slash and options.owner and owner != options.owner:
         raise Usage(f"Is the owner {owner} or {options.owner}?")
     return ImageRef(owner or getattr(options, "owner", None), name)

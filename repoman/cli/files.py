@@ -66,6 +66,8 @@ async def get(session: Session) -> None:
 
 def _target(session: Session, name: str) -> Path | ISink:
     if session.options.target == PIPE:
+        if sys.__stdout__ is None:
+            raise Usage("Standard output is closed.")
         if sys.stdout.isatty():
             raise Usage("An image is not for a terminal: send standard output elsewhere.")
         from repoman.cli.pipes import Outlet
@@ -138,6 +140,8 @@ def _source(session: Session, file: str) -> tuple[Path | ISource, str]:
     if file != PIPE:
         path = Path(file).expanduser()
         return path, str(path)
+    if sys.__stdin__ is None:
+        raise Usage("Standard input is closed.")
     number = sys.stdin.fileno()
     if os.isatty(number):
         raise Usage("There is a terminal at standard input: send a file or a pipe there.")

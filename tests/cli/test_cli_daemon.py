@@ -201,8 +201,10 @@ def test_an_interrupted_upload_leaves_the_old_file(daemon: Daemon, disk: Path) -
         daemon.command("up", "vm", "--file", str(endless)), env=daemon.environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(1.5)
-    assert running.poll() is None
+    incoming = daemon.place / "state/blobs/incoming"
+    while not any(file.stat().st_blocks for file in incoming.iterdir()):
+        assert running.poll() is None
+        time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=10)
     assert (running.returncode, err) == (130, "Interrupted.\n")

@@ -39,14 +39,17 @@ class Desk:
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "repoman.cli", "-H", f"localhost:{self.line.port}", *words]
 
-    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
-        environ = {
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
             "PATH": os.defpath, "PYTHONPATH": str(ROOT), "HOME": str(self.place),
             "X509_USER_PROXY": str(self.person.proxy),
             "X509_CERT_DIR": str(self.person.daemon.ca_directory),
         }  # fmt: skip
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*words), cwd=self.place, env=environ,
+            self.command(*words), cwd=self.place, env=self.environ,
             **{"text": True, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE,
                "stderr": subprocess.PIPE, **options},
         )  # fmt: skip
@@ -265,6 +268,35 @@ def test_a_device_or_a_pipe_is_written_to_and_never_replaced(desk: Desk) -> None
             code, out, _ = desk.run("get", "vm", "-d", name)
             assert (code, "[OK]" in out) == (expected, False)
             assert device.is_char_device()
+
+
+@pytest.mark.parametrize(
+    ("words", "stream"), [("put -f - vm", "<&-"), ("get vm -d -", ">&-")], ids=["in", "out"]
+)
+def test_a_closed_standard_stream_is_no_empty_one(desk: Desk, words: str, stream: str) -> None:
+    desk.run("put", "disk", "vm")
+    command = f'exec "$@" {stream}'
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", *desk.command(*words.split())],
+        cwd=desk.place, env=desk.environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "is closed" in done.stderr) == (2, True), done.stderr
+    assert desk.stored() == SHA256
+
+
+def test_a_part_that_somebody_else_laid_there_is_not_taken_up(desk: Desk) -> None:
+    desk.run("put", "disk", "vm")
+    (desk.place / "mine").write_bytes(b"mine")
+    os.link(desk.place / "mine", desk.place / "copy.part")
+    code, _, err = desk.run("get", "vm", "-d", "copy")
+    assert (code, "copy.part" in err) == (1, True), err
+    assert (desk.place / "mine").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", [".", "..", "bob/"])
+def test_what_names_no_image_is_a_usage_error(desk: Desk, name: str) -> None:
+    code, _, err = desk.run("get", name)
+    assert (code, "Traceback" in err) == (2, False), err
 
 
 def test_a_full_disk_is_told_and_leaves_no_file(desk: Desk) -> None:

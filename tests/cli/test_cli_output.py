@@ -191,7 +191,18 @@ def test_a_server_is_named(text: str, place: tuple[str, int | None]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["http://h", "https://h/path", "u@h", "h:port", "h:99999", "ftp://h", "https://"]
+    "text",
+    [
+        "no such host",
+        "lo%cal",
+        "http://h",
+        "https://h/path",
+        "u@h",
+        "h:port",
+        "h:99999",
+        "ftp://h",
+        "https://",
+    ],
 )
 def test_what_is_no_server(text: str) -> None:
     with pytest.raises(Usage, match="is no server"):
