@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import time
@@ -156,34 +155,3 @@ def test_no_client_makes_a_line_of_the_service_log(tmp_path: Path) -> None:
         access = (tmp_path / "state" / "log" / "access.log").read_text()
         for line in [*daemon.log.read_text().splitlines(), *access.splitlines()]:
             assert not line.startswith(forged)
-
-
-def said_by_the_code() -> set[str]:
-    """The text of each event of the service log, with "…" for what is filled in."""
-    found = set()
-    for path in (ROOT / "repoman").rglob("*.py"):
-        if {"cli", "client"} & set(path.parts):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-            if is_call and node.func.attr in LEVELS and "log" in ast.unparse(node.func.value):
-                found |= {str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)}
-    return {re.sub(r"\{\w+\}", "…", text) for text in found}
-
-
-LEVELS = {"debug", "info", "warn", "error", "critical", "failure"}
-BARE = {"…", "…: …", "… failed"}
-"""Events that are told by what fills them in."""
-
-
-def test_every_event_of_the_service_log_is_documented() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text()
-    section = text.partition("## What the log says")[2].partition("\n## ")[0]
-    told = " ".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE))
-    shown = [re.sub(r"\bN\b", "…", one) for one in re.findall("`(.*?)`", told)]
-    missing = [
-        event
-        for event in said_by_the_code() - BARE
-        if not any(event.startswith(one.rstrip("… :") or "?") for one in shown)
-    ]
-    assert missing == []

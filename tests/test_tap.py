@@ -214,4 +214,6 @@ def test_a_fault_of_our_own_at_start_is_one_line_too_and_its_traceback_is_in_the
     assert done.stderr.count("\n") == 1
     assert "the log has it" in done.stderr
     assert done.returncode == 1
-    assert "ZeroDivisionError" in (tmp_path / "r.log").read_text()
+    log = (tmp_path / "r.log").read_text()
+    assert "Not started\n\tTraceback" in log
+    assert "ZeroDivisionError" in log

@@ -13,7 +13,7 @@ from repoman.database.constraints import translated
 from repoman.database.listings import visible_to
 from repoman.database.pool import Pool, Transaction
 from repoman.errors import Invalid, Missing
-from repoman.model import ADMINS, KNOWN_HYPERVISORS, USERS, Membership, Profile, User
+from repoman.model import ADMINS, USERS, Membership, Profile, User
 from repoman.policy import protected
 from repoman.records import NewUser
 
@@ -67,18 +67,8 @@ async def an_admin_stays(transaction: Transaction) -> AsyncIterator[None]:
         raise protected("admins.last")
 
 
-async def _free_word(transaction: Transaction, word: str) -> None:
-    """Let a user be called what only images that are gone called a hypervisor."""
-    await transaction.run(
-        "DELETE FROM word w WHERE word = %s AND kind = 'hypervisor' AND NOT word = ANY(%s)"
-        " AND NOT EXISTS (SELECT FROM image_hypervisor WHERE hypervisor = w.word)",
-        (word, list(KNOWN_HYPERVISORS)),
-    )
-
-
 async def insert(transaction: Transaction, new: NewUser) -> None:
     """Make a user, a member of ``users`` and of the groups wanted."""
-    await _free_word(transaction, new.user_name)
     await transaction.run("INSERT INTO word VALUES (%s, 'user')", (new.user_name,))
     row = await transaction.run_one(
         "INSERT INTO account (user_name, full_name, email, suspended, quota)"
@@ -288,7 +278,6 @@ async def _change(transaction: Transaction, user: User, changes: Mapping[str, An
         raise Missing(f"User {user.user_name} was deleted meanwhile.")
     if changes.get("user_name", row[0]) != row[0]:
         # The account's name follows by the foreign key.
-        await _free_word(transaction, changes["user_name"])
         await transaction.run(
             "UPDATE word SET word = %s WHERE word = %s", (changes["user_name"], row[0])
         )

@@ -58,7 +58,10 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     async def store(ask: Ask, **names: str) -> Reply:
         identified(ask.caller)
         request = ask.request
-        _refuse_parts(request)
+        if request.getHeader("content-range") is not None:
+            raise Invalid(
+                "A part of a file cannot be put; use a resumable upload.", field="Content-Range"
+            )
         body, expected = request.body, announced(request)
         conditional = any(request.getHeader(name) is not None for name in CONDITIONS)
         image = await files.store(
@@ -71,22 +74,6 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         )
         note_stored(request, image)
         return Reply(image_json(image, ask.urls))
-
-
-def _refuse_parts(request: Any) -> None:
-    """A PUT brings the whole file: what is marked as a part of one must not become it.
-
-    :raises Invalid: naming the field that marks it.
-    """
-    for name, harmless in {
-        "Content-Range": None,
-        "Upload-Offset": None,
-        "Upload-Incomplete": "?0",  # of older drafts
-        "Upload-Complete": "?1",
-        "Upload-Length": str(request.body.length),
-    }.items():
-        if request.getHeader(name) not in (None, harmless):
-            raise Invalid("A part of a file cannot be put; use a resumable upload.", field=name)
 
 
 def note_stored(request: Any, image: Image) -> None:
@@ -146,8 +133,6 @@ def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] 
 def _describe_bytes(request: Any, stored: ImageFile, tag: str) -> None:
     known = {k: v for k, v in asdict(stored.digests).items() if v is not None}
     request.setHeader("ETag", tag)
-    # May be ahead of Date by a second per file that was replaced within one, which RFC 9110
-    # section 8.8.2.1 forbids: with one date for both, If-Range would take them for the same.
     request.setHeader("Last-Modified", headers.http_date(stored.uploaded))
     request.setHeader("Accept-Ranges", "bytes")
     request.setHeader("Repr-Digest", headers.repr_digest(known))

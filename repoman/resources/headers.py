@@ -20,7 +20,7 @@ ALGORITHMS: Mapping[str, str] = {
 LENGTHS = {"sha256": 32, "sha512": 64, "md5": 16, "adler32": 4}
 """How long a digest is, in bytes."""
 
-_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,99})\s*-\s*(\d{0,99})\s*", re.ASCII | re.IGNORECASE)
+_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII | re.IGNORECASE)
 
 
 def etag(sha256: str) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 from attrs import frozen
 
-from repoman.errors import Invalid
 from repoman.gsi.dn import parse_dn
 from repoman.model import Profile
 from repoman.policy import authorize, may
@@ -17,9 +16,6 @@ from repoman.resources.forms import ABSENT, NO_LINES, NO_WORDS, Lines, Words, gi
 from repoman.resources.listing import list_images, wants_full
 from repoman.resources.replies import Reply
 from repoman.wire import user_json
-
-LONGEST_EMAIL = 254
-"""Characters of an e-mail address (RFC 5321 section 4.5.3.1.3, without its brackets)."""
 
 
 @frozen(kw_only=True)
@@ -131,24 +127,18 @@ def new_user(form: CreateForm) -> NewUser:
         client_dns=tuple(dict.fromkeys((first, *others))),
         issuer_dn=parse_dn(form.issuer_dn, "issuer_dn") if form.issuer_dn else None,
         full_name=form.full_name,
-        email=_email(form.email),
+        email=form.email or None,
         groups=form.groups.words,
         suspended=form.suspended,
         quota=form.quota,
     )
 
 
-def _email(text: str | None) -> str | None:
-    if text and len(text) > LONGEST_EMAIL:
-        raise Invalid(f"email: at most {LONGEST_EMAIL} characters.", field="email")
-    return text or None
-
-
 def user_changes(form: ChangeForm) -> dict[str, Any]:
     """What a form changes, by the names that the repository knows."""
     changes = given(form)
     if "email" in changes:
-        changes["email"] = _email(changes["email"])
+        changes["email"] = changes["email"] or None
     if "cert_dn" in changes:
         changes["cert_dn"] = parse_dn(changes["cert_dn"], "cert_dn")
     if "issuer_dn" in changes:

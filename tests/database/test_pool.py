@@ -20,6 +20,7 @@ from pytest_twisted import blockon
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
+from twisted.logger import formatEvent
 
 from repoman.database.pool import ATTEMPTS, Pool, Transaction
 from repoman.errors import Conflict, DatabaseUnavailable
@@ -233,7 +234,9 @@ async def test_a_failure_after_its_caller_has_gone_is_logged_once(
     caller.cancel()
     await deferLater(reactor, 0.5)
     assert len(logged) == 1
-    assert logged.pop()["log_failure"].check(psycopg2.errors.DivisionByZero)
+    event = logged.pop()
+    assert event["log_format"] == "A transaction failed after its caller had gone"
+    assert event["log_failure"].check(psycopg2.errors.DivisionByZero)
 
 
 @pytest_twisted.ensureDeferred
@@ -250,7 +253,7 @@ async def test_a_refusal_after_its_caller_has_gone_is_one_line(
     await deferLater(reactor, 0.3)
     assert len(logged) == 1
     event = logged.pop()
-    assert event["why"] == "no"
+    assert formatEvent(event) == "A transaction failed after its caller had gone: no"
     assert "log_failure" not in event
 
 

@@ -112,8 +112,8 @@ def test_a_range_counts_only_under_the_strong_validator_of_these_bytes(
         ("bytes=-", 200, CONTENT),
         ("bytes=+0-1", 200, CONTENT),
         ("bytes=0-1;x", 200, CONTENT),
-        ("bytes=0-18446744073709551616", 206, CONTENT),
-        ("bytes=99999999999999999999999-", 416, None),
+        ("bytes=0-18446744073709551616", 200, CONTENT),
+        ("bytes=99999999999999999999999-", 200, CONTENT),
         ("bytes=9223372036854775808-", 416, None),
     ],
 )

@@ -70,6 +70,7 @@ def test_absent_at_the_start_it_is_waited_for(host: Daemon, tmp_path: Path, boar
     with guest.running():
         assert guest.statuses() == 503
         assert guest.admin.ask("PUT", "/api/images/raw/one", body=b"x").status == 503
+        assert guest.log.read_text().count("Waiting for the database: ") == 1
         host.start()
         heal = wait_for(lambda: guest.statuses() == 403, 10)
         assert heal < 2

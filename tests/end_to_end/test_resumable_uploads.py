@@ -213,25 +213,6 @@ def test_right_digests_of_the_part_and_of_the_whole_are_accepted(alice: Person) 
     assert answer.status == 200, answer
 
 
-@pytest.mark.parametrize(
-    "mark",
-    [
-        {"Upload-Complete": "?0"},
-        {"Upload-Offset": "0"},
-        {"Upload-Incomplete": "?1"},
-        {"Upload-Length": "19"},
-        {"Content-Range": "bytes 0-4/19"},
-    ],
-)
-def test_a_part_that_is_put_never_becomes_the_file(alice: Person, mark: dict[str, str]) -> None:
-    alice.ask("POST", "/api/images", form={"name": "parted"})
-    assert alice.ask("PUT", "/api/images/raw/parted", body=b"whole").status == 200
-    assert alice.ask("PUT", "/api/images/raw/parted", body=b"part1", headers=mark).status == 400
-    assert alice.ask("GET", "/api/images/raw/parted").body == b"whole"
-    whole = {"Upload-Complete": "?1", "Upload-Length": "5"}
-    assert alice.ask("PUT", "/api/images/raw/parted", body=b"other", headers=whole).status == 200
-
-
 def test_an_upload_in_one_request_that_is_refused_says_why_and_leaves_nothing(
     alice: Person,
 ) -> None:

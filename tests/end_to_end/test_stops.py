@@ -75,6 +75,9 @@ def test_a_second_signal_stops_at_once_and_keeps_what_came(tmp_path: Path, board
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(30) in STOPPED
         took = time.monotonic() - begun
+        said = daemon.log.read_text()
+        assert "Told to stop again: running transfers are cut" in said
+        assert "3 connections cut, to stop" in said
         cut = False
         try:
             cut = len(response.read()) < len(CONTENT)

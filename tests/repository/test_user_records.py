@@ -107,19 +107,6 @@ async def test_users_and_hypervisors_share_one_namespace(records: Records) -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_can_take_a_users_name_away_for_good(records: Records) -> None:
-    bob = await records.user("bob")
-    image = await records.image("bob", "one", "alice", "anna", "xen")
-    with pytest.raises(AlreadyExists):
-        await records.user("alice")
-    await records.images.delete(image)
-    await records.user("alice")
-    await records.users.change(bob, {"user_name": "anna"})
-    with pytest.raises(AlreadyExists):
-        await records.user("xen")
-
-
-@pytest_twisted.ensureDeferred
 async def test_a_rename_touches_no_bytes(records: Records) -> None:
     alice = await records.user("alice")
     before = await records.store(await records.image("alice", "one"), alice, 5)

@@ -35,11 +35,6 @@ def test_a_user_has_these_keys(daemon: Daemon, alice: Person) -> None:
     assert list(alice.ask("GET", "/api/whoami").json) == USER_KEYS
 
 
-def test_an_address_that_is_none_is_refused_by_its_field(daemon: Daemon, alice: Person) -> None:
-    answer = alice.ask("POST", f"/api/users/{alice.name}", form={"email": "a" * 10_000})
-    assert (answer.status, "email" in answer.text) == (400, True)
-
-
 def test_others_do_not_see_what_is_private(daemon: Daemon, alice: Person) -> None:
     other, clerk = daemon.newcomer(), daemon.newcomer()
     clerks = f"clerks-of-{clerk.name}"
