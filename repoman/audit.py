@@ -39,6 +39,9 @@ class Origin:
     request_id: str = ""
 
 
+OPERATOR = "(operator)"
+"""In place of a user: who runs ``repoman-server`` on the host."""
+
 DAEMON = Origin("(repoman)")
 """The daemon's own doing."""
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from attrs import asdict
 
-from repoman.audit import DAEMON, ORIGIN, Change
+from repoman.audit import DAEMON, OPERATOR, ORIGIN, Change
 from repoman.database.images import load
 from repoman.database.pool import Transaction
 from repoman.database.saving import NOBODY_SAVES
@@ -113,7 +113,8 @@ class BlobRecords(UploadRecords):
             if image is None or row is None:
                 raise Conflict("The image, or its file, was removed or given away meanwhile.")
             (image_id, owner, read_only), (hypervisor, payer, reserved, is_active) = image, row
-            if not is_active:  # or no user at all any more
+            # None: no user at all any more.  The operator also stores for who is suspended.
+            if not (is_active or (is_active is False and ORIGIN.get().user == OPERATOR)):
                 raise NotIdentified("Who uploads this was suspended or deleted meanwhile.")
             if read_only:
                 raise Conflict("The image became read-only during the upload.")

@@ -14,7 +14,7 @@ from psycopg2.extensions import make_dsn
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from repoman.audit import ORIGIN, Origin
+from repoman.audit import OPERATOR, ORIGIN, Origin
 from repoman.config import Config
 from repoman.database.cluster import NAME
 from repoman.database.embedded import EmbeddedPostgres
@@ -81,7 +81,7 @@ def _operator() -> Origin:
     """Who gives the command: nobody who is known by a certificate."""
     # Under sudo the account is root's, but somebody else logged in.
     login = os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-    return Origin("(operator)", request_id=f"repoman-server by {login}")
+    return Origin(OPERATOR, request_id=f"repoman-server by {login}")
 
 
 async def _reach(reactor: Any, config: Config, stack: AsyncExitStack) -> str:
