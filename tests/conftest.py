@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -12,6 +13,9 @@ from tests.server import daemon as daemon
 # How long one example takes says nothing on a machine that is busy with others.
 settings.register_profile("repoman", deadline=None, database=None)
 settings.load_profile("repoman")
+
+# A shell that runs us in its background has Ctrl-C ignored, by us and by all that we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where Debian keeps mkfs.ext4 and its like, which an ordinary user's PATH leaves out.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])

@@ -30,6 +30,13 @@ Browse = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A server of the pages' own: they fill it with people and images."""
+    with Daemon(tmp_path_factory.mktemp("pages")).running() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium")
