@@ -101,9 +101,15 @@ def test_a_killed_postgresql_is_told_and_so_is_its_return(own: Daemon) -> None:
         os.kill(postmaster_of(own), signal.SIGKILL)
 
 
-def test_a_killed_helper_process_is_told(own: Daemon) -> None:
+def test_a_killed_helper_process_is_told_and_the_next_one_works(own: Daemon) -> None:
+    own.admin.ask("POST", "/api/images", form={"name": "mended"})
     with said(own, "blob store: the helper process ended: .*signal 9"):
         os.kill(helper_of(own), signal.SIGKILL)
+    end = time.monotonic() + 20
+    while (told := own.admin.ask("PUT", "/api/images/raw/mended", body=b"whole").status) != 200:
+        assert told == 503
+        assert time.monotonic() < end, "no next helper process"
+        time.sleep(0.1)
 
 
 def test_bytes_that_were_changed_are_told_when_they_are_asked_for(own: Daemon) -> None:

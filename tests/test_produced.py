@@ -100,7 +100,7 @@ EVENTS = {
         "blob store's helper says: {text}": "storage/test_what_is_told.py::"
         "test_a_fault_of_the_helper_process_is_told_in_its_own_words",
         "blob store: the helper process ended: {why}": "test_events.py::"
-        "test_a_killed_helper_process_is_told",
+        "test_a_killed_helper_process_is_told_and_the_next_one_works",
     },
     "storage/reader.py": {
         "blob store: {error}": "storage/test_what_is_told.py::"
