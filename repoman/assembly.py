@@ -78,7 +78,7 @@ def assemble(
         Users(users),
         Groups(GroupRecords(pool), users),
         images,
-        Files(images, blobs, store, _digesting, bounds, clock, discarded),
+        Files(images, blobs, store, _digesting, bounds, clock, discarded, config.storage.redirect),
         Uploads(images, blobs, store, _digesting, bounds, discarded),
         Audit(AuditRecords(pool), 0.0),
         Transfers(running),

@@ -15,6 +15,7 @@ from attrs import Attribute, evolve, field, fields, frozen
 
 from repoman import settings
 from repoman.errors import Misconfigured
+from repoman.policy import Redirect
 from repoman.settings import Amount, Reader, Share, optional
 
 DEFAULT_PATH = Path("/etc/repoman.conf")
@@ -83,10 +84,12 @@ class Storage:
     """``[storage]``: where the bytes are.
 
     :ivar directory: absolute once loaded; text is taken as relative to ``state``.
+    :ivar redirect: whose downloads may go to the store for their bytes.
     """
 
     backend: Literal["directory"] = setting("directory", settings.backend)
     directory: Path = setting("blobs", settings.path)
+    redirect: Redirect = setting("no", settings.choice(Redirect))
 
 
 @frozen

@@ -182,6 +182,13 @@ class IBlobStore(Protocol):
         :raises BlobDamaged: it cannot be read to its end.
         """
 
+    def link(self, key: str, seconds: int, name: str) -> str | None:
+        """A URL from which anybody may fetch a blob for some time; ``None``: there are none.
+
+        :param seconds: from now on.
+        :param name: what the file is called for who saves it.
+        """
+
     def room(self) -> Room:
         """How much room is left."""
 

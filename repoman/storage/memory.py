@@ -91,6 +91,9 @@ class MemoryStore:
             raise _damaged()
         return digests(self.committed[key], names)
 
+    def link(self, key: str, seconds: int, name: str) -> None:
+        """Nobody can fetch from here but through us."""
+
     def check_room(self, wanted: int) -> None:
         """Raise NoRoom if there is not so much room, in bytes."""
         free = self.room().free
