@@ -130,7 +130,7 @@ class TestMistakes:
 
     def test_an_unknown_key_is_answered_with_the_known_ones(self) -> None:
         assert mistakes("[storage]\ndir = /x") == [
-            "r.conf:2: [storage] dir: unknown; there are backend, directory"
+            "r.conf:2: [storage] dir: unknown; there are backend, directory, redirect"
         ]
 
     def test_an_unknown_section_is_answered_with_the_known_ones(self) -> None:
@@ -179,6 +179,7 @@ class TestMistakes:
             ("storage", "backend", "s3", "not there yet"),
             ("storage", "backend", "tape", "use directory"),
             ("storage", "directory", "", "must not be empty"),
+            ("storage", "redirect", "yes", "no, public, all"),
             ("limits", "max_upload", "64GB", "units: B KiB"),
             ("limits", "max_upload", "-1", "not a size"),
             ("limits", "quota", "9999999999PiB", "not a size"),
