@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
+from repoman.holders import IHolders, Resumption
 from repoman.model import Digests, Image, ImageFile, Upload, User
 
 Clock = Callable[[], datetime]
@@ -262,7 +263,7 @@ Precondition = Callable[[ImageFile | None], None]
 """Raises PreconditionFailed if the file that is there now is not to be replaced."""
 
 
-class IBlobRecords(Protocol):
+class IBlobRecords(IHolders, Protocol):
     """What is known of the bytes in the store."""
 
     async def repository_id(self) -> str:
@@ -287,23 +288,32 @@ class IBlobRecords(Protocol):
     async def uploads(self, uploader: User) -> list[Upload]:
         """All resumable uploads of a user's, the oldest first."""
 
-    async def resume(self, blob: str, uploader: User, terms: UploadTerms) -> int:
-        """Let an upload run again; answer how many more bytes there is room for.
+    async def resume(
+        self, blob: str, uploader: User, terms: UploadTerms, offset: int
+    ) -> Resumption:
+        """Let an upload run again, in the hands of this process.
 
         :param terms: their size is that of the whole, if it is known only now.
+        :param offset: how many bytes of it are durable.
         :raises Missing: it is no more.
+        :raises WrongOffset: more are durable by now.
+        :raises Unavailable: another process has it.
         :raises QuotaExceeded: no room for the size that was not announced before.
         :raises TooManyUploads: the uploader runs as many as they may.
         """
 
-    async def progress(self, durable: Mapping[str, int]) -> None:
-        """How many bytes of running uploads are durable by now."""
+    async def progress(self, durable: Mapping[str, int]) -> Mapping[str, bool]:
+        """How many bytes of running uploads are durable by now, and that they are ours.
+
+        Answers those that still are, and whether another process wants them.
+        """
 
     async def pause(self, blob: str, durable: int, terms: UploadTerms) -> None:
         """An upload has stopped for now; bytes that nobody announced count from here on.
 
         :param terms: how long it is kept, and the payer's quota.
         :raises QuotaExceeded: there is no room for the durable bytes; nothing is changed.
+        :raises Conflict: it was given up meanwhile, or another process has it.
         """
 
     async def renew(self, blobs: Sequence[str], lease: float) -> None:
@@ -331,7 +341,10 @@ class IBlobRecords(Protocol):
         """The image that points to a blob."""
 
     async def release(self, blob: str) -> None:
-        """Give up an upload: its reservation ends and the sweeper may have its bytes."""
+        """Give up an upload: its reservation ends and the sweeper may have its bytes.
+
+        :raises Unavailable: another process has it.
+        """
 
     async def expire_leases(self, *, all_of_them: bool = False) -> int:
         """Give up the uploads that nobody renews; answer how many.
