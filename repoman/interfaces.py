@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from repoman.holders import IHolders, Resumption
+from repoman.holders import IHolders, UploadTerms
 from repoman.model import Digests, Image, ImageFile, Upload, User
 
 Clock = Callable[[], datetime]
@@ -139,8 +139,32 @@ class Room:
     total: int
 
 
+class IMultipartRecords(Protocol):
+    """Which multipart upload of an object store a blob arrives in.
+
+    It is stored before the first part is sent: only by its id can the parts be found again.
+    """
+
+    async def multipart(self, blob: str) -> str | None:
+        """The id, if there is one."""
+
+    async def note_multipart(self, blob: str, upload: str, before: str | None) -> bool:
+        """Store the id, if the one ``before`` is still there: of two who try, one succeeds."""
+
+
 class IBlobStore(Protocol):
     """Bytes under opaque keys."""
+
+    @property
+    def algorithms(self) -> Sequence[str]:
+        """The digests to compute while bytes come in: where to read them again is dear, all."""
+
+    @property
+    def grace(self) -> float:
+        """Seconds for which a blob that nobody may get any more stays for those who read it.
+
+        Nought where the store itself keeps what is open.
+        """
 
     async def create(self, key: str, size: int | None) -> IBlobWriter:
         """Begin a blob.
@@ -181,6 +205,13 @@ class IBlobStore(Protocol):
         :param names: ``sha256``, ``sha512``, ``md5``, ``adler32``.
         :param rate: at most so many bytes per second.
         :raises BlobDamaged: it cannot be read to its end.
+        """
+
+    def link(self, key: str, seconds: int, name: str) -> str | None:
+        """A URL under which anybody can fetch a committed blob; ``None``: this store has none.
+
+        :param seconds: for how long it holds.
+        :param name: of the file, for who saves it.
         """
 
     def room(self) -> Room:
@@ -240,25 +271,6 @@ class ScrubDue:
     new: bool
 
 
-@frozen
-class UploadTerms:
-    """What an upload asks for and is bound to.
-
-    :ivar size: announced, in bytes; ``None`` if unknown.
-    :ivar quota: the payer's, in bytes, unless their account has its own.
-    :ivar uploads: how many one user may run at once.
-    :ivar lease: for how many seconds the upload lives without a renewal.
-    :ivar keep: for how many seconds a resumable one is kept, paused;
-        ``None`` for one that is not resumable.
-    """
-
-    size: int | None
-    quota: int
-    uploads: int
-    lease: float
-    keep: float | None = None
-
-
 Precondition = Callable[[ImageFile | None], None]
 """Raises PreconditionFailed if the file that is there now is not to be replaced."""
 
@@ -287,37 +299,6 @@ class IBlobRecords(IHolders, Protocol):
 
     async def uploads(self, uploader: User) -> list[Upload]:
         """All resumable uploads of a user's, the oldest first."""
-
-    async def resume(
-        self, blob: str, uploader: User, terms: UploadTerms, offset: int
-    ) -> Resumption:
-        """Let an upload run again, in the hands of this process.
-
-        :param terms: their size is that of the whole, if it is known only now.
-        :param offset: how many bytes of it are durable.
-        :raises Missing: it is no more.
-        :raises WrongOffset: more are durable by now.
-        :raises Unavailable: another process has it.
-        :raises QuotaExceeded: no room for the size that was not announced before.
-        :raises TooManyUploads: the uploader runs as many as they may.
-        """
-
-    async def progress(self, durable: Mapping[str, int]) -> Mapping[str, bool]:
-        """How many bytes of running uploads are durable by now, and that they are ours.
-
-        Answers those that still are, and whether another process wants them.
-        """
-
-    async def pause(self, blob: str, durable: int, terms: UploadTerms) -> None:
-        """An upload has stopped for now; bytes that nobody announced count from here on.
-
-        :param terms: how long it is kept, and the payer's quota.
-        :raises QuotaExceeded: there is no room for the durable bytes; nothing is changed.
-        :raises Conflict: it was given up meanwhile, or another process has it.
-        """
-
-    async def renew(self, blobs: Sequence[str], lease: float) -> None:
-        """The uploads still live, for ``lease`` more seconds."""
 
     async def finish(
         self,
@@ -383,8 +364,11 @@ class IBlobRecords(IHolders, Protocol):
     async def restamp(self, blob: str, stamp: str) -> None:
         """A blob's bytes are right under this stamp."""
 
-    async def to_delete(self, limit: int) -> list[str]:
-        """Blobs that nobody may get any more."""
+    async def to_delete(self, limit: int, grace: float) -> list[str]:
+        """Blobs that nobody may get any more.
+
+        :param grace: seconds since somebody last could.
+        """
 
     async def forget(self, blob: str) -> None:
         """Their bytes are gone."""

@@ -22,7 +22,8 @@ from repoman.database.holding import (
 )
 from repoman.database.pool import Pool, Transaction
 from repoman.errors import Conflict, LengthMismatch, Missing, QuotaExceeded, TooManyUploads
-from repoman.interfaces import Reservation, Resumption, UploadTerms, new_key
+from repoman.holders import Resumption, UploadTerms
+from repoman.interfaces import Reservation, new_key
 from repoman.model import Image, Upload, User
 
 RESERVE = """
@@ -275,6 +276,20 @@ class UploadRecords:
             " WHERE blob = ANY(%s) AND state = 'receiving' AND holder = %s",
             (lease, list(blobs), self.holder),
         )
+
+    async def multipart(self, blob: str) -> str | None:
+        """The multipart upload that a blob arrives in, if there is one."""
+        rows = await self._pool.query("SELECT multipart FROM blob WHERE blob = %s", (blob,))
+        return rows[0][0] if rows else None
+
+    async def note_multipart(self, blob: str, upload: str, before: str | None) -> bool:
+        """Store it, if the one ``before`` is still there."""
+        rows = await self._run(
+            "UPDATE blob SET multipart = %s WHERE blob = %s"
+            " AND multipart IS NOT DISTINCT FROM %s RETURNING blob",
+            (upload, blob, before),
+        )
+        return bool(rows)
 
     async def _run(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
