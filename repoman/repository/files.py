@@ -20,6 +20,7 @@ from repoman.errors import (
     RepomanError,
     TooLarge,
 )
+from repoman.holders import UploadTerms
 from repoman.interfaces import (
     Clock,
     Committed,
@@ -30,7 +31,6 @@ from repoman.interfaces import (
     IBody,
     IConsuming,
     Precondition,
-    UploadTerms,
 )
 from repoman.model import Caller, Digests, Image, ImageFile, User
 from repoman.policy import (
