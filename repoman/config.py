@@ -95,6 +95,13 @@ class Storage:
     :ivar redirect: whose downloads may go to the store for their bytes.
     """
 
+    @property
+    def place(self) -> str:
+        """Which store this is, in a line."""
+        if self.backend == "s3":
+            return f"{self.endpoint}/{self.bucket}/{self.prefix}"
+        return str(self.directory)
+
     backend: Backend = setting("directory", settings.choice(Backend))
     directory: Path = setting("blobs", settings.path)
     endpoint: str | None = setting("", optional(settings.origin("https", "http")))

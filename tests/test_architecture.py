@@ -76,6 +76,7 @@ MAY_IMPORT = {
         "assembly",
         "database",
         "repository",
+        "settings",
         "storage",
         "streams",
     },

@@ -296,6 +296,13 @@ class BlobRecords(UploadRecords):
         )
         return rows[0][0] if rows else None
 
+    async def is_copy(self, blob: str, stamp: str) -> bool:
+        """A copy in another store was found right under this stamp."""
+        rows = await self._pool.query(
+            "SELECT 1 FROM copied WHERE blob = %s AND stamp = %s", (blob, stamp)
+        )
+        return bool(rows)
+
     async def restamp(self, blob: str, stamp: str) -> None:
         """A blob's bytes are right under this stamp."""
         await self._run(

@@ -311,7 +311,7 @@ class Files:
             compare(digesting.hexdigest, expected)
             stamp = await writer.commit()
         except BaseException:
-            await _discard(writer)
+            await discard(writer)
             raise
         return Committed(digesting.count, known_digests(self._store, digesting.hexdigest), stamp)
 
@@ -323,7 +323,7 @@ class Files:
         self._discarded()
 
 
-async def _discard(writer: IBlobWriter) -> None:
+async def discard(writer: IBlobWriter) -> None:
     """Forget what was written, as far as that is possible now."""
     try:
         await writer.discard()
