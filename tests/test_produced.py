@@ -77,7 +77,7 @@ EVENTS = {
         "test_a_monitoring_port_in_use_does_not_stop_the_service",
         "Administrator {name} created": "test_events.py::"
         "test_a_start_tells_of_administrators_and_of_the_audit",
-        "Waiting for the database: {reason}": "end_to_end/test_database_absent.py::"
+        "Waiting for the {what}: {why}": "end_to_end/test_database_absent.py::"
         "test_absent_at_the_start_it_is_waited_for",
         "Certificates, limits and log files were looked at again": "test_events.py::"
         "test_a_reload_tells_what_was_read",
