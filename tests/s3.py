@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 
 from repoman.config import Storage
+from repoman.interfaces import IMultipartRecords
 from repoman.storage.s3.access import read_access
 from repoman.storage.s3.store import S3Store
 from tests.ceph import Ceph
@@ -34,7 +35,7 @@ def s3_store(
     ceph: Ceph,
     bucket: str,
     *,
-    records: Multiparts | None = None,
+    records: IMultipartRecords | None = None,
     repository_id: str = "this",
     may_create: bool = True,
     **more: Any,
