@@ -138,8 +138,32 @@ class Room:
     total: int
 
 
+class IMultipartRecords(Protocol):
+    """Which multipart upload of an object store a blob arrives in.
+
+    It is stored before the first part is sent: only by its id can the parts be found again.
+    """
+
+    async def multipart(self, blob: str) -> str | None:
+        """The id, if there is one."""
+
+    async def note_multipart(self, blob: str, upload: str, before: str | None) -> bool:
+        """Store the id, if the one ``before`` is still there: of two who try, one succeeds."""
+
+
 class IBlobStore(Protocol):
     """Bytes under opaque keys."""
+
+    @property
+    def algorithms(self) -> Sequence[str]:
+        """The digests to compute while bytes come in: where to read them again is dear, all."""
+
+    @property
+    def grace(self) -> float:
+        """Seconds for which a blob that nobody may get any more stays for those who read it.
+
+        Nought where the store itself keeps what is open.
+        """
 
     async def create(self, key: str, size: int | None) -> IBlobWriter:
         """Begin a blob.
@@ -180,6 +204,13 @@ class IBlobStore(Protocol):
         :param names: ``sha256``, ``sha512``, ``md5``, ``adler32``.
         :param rate: at most so many bytes per second.
         :raises BlobDamaged: it cannot be read to its end.
+        """
+
+    def link(self, key: str, seconds: int, name: str) -> str | None:
+        """A URL under which anybody can fetch a committed blob; ``None``: this store has none.
+
+        :param seconds: for how long it holds.
+        :param name: of the file, for who saves it.
         """
 
     def room(self) -> Room:
@@ -370,8 +401,11 @@ class IBlobRecords(Protocol):
     async def restamp(self, blob: str, stamp: str) -> None:
         """A blob's bytes are right under this stamp."""
 
-    async def to_delete(self, limit: int) -> list[str]:
-        """Blobs that nobody may get any more."""
+    async def to_delete(self, limit: int, grace: float) -> list[str]:
+        """Blobs that nobody may get any more.
+
+        :param grace: seconds since somebody last could.
+        """
 
     async def forget(self, blob: str) -> None:
         """Their bytes are gone."""

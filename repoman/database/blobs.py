@@ -23,7 +23,10 @@ SELECT i.image_id, i.owner_id, i.read_only FROM image i JOIN blob b USING (image
 
 FINISH = """
 UPDATE blob SET state = 'present', size = %(size)s, sha256 = %(sha256)s, sha512 = %(sha512)s,
-                md5 = %(md5)s, adler32 = %(adler32)s, stamp = %(stamp)s, lease = NULL
+                md5 = %(md5)s, adler32 = %(adler32)s, stamp = %(stamp)s, lease = NULL,
+                -- With all digests known already, nothing is read back soon.
+                scrubbed = CASE WHEN num_nulls(%(sha512)s::text, %(md5)s::text,
+                                               %(adler32)s::text) = 0 THEN now() END
  WHERE blob = %(blob)s AND state = 'receiving'
 RETURNING hypervisor, payer_id, reserved,
           (SELECT NOT suspended FROM account WHERE account_id = uploader_id)
@@ -271,12 +274,16 @@ class BlobRecords(UploadRecords):
             "UPDATE blob SET stamp = %s WHERE blob = %s AND state = 'present'", (stamp, blob)
         )
 
-    async def to_delete(self, limit: int) -> list[str]:
-        """Blobs that nobody may get any more."""
+    async def to_delete(self, limit: int, grace: float) -> list[str]:
+        """Blobs that nobody may get any more.
+
+        :param grace: seconds since somebody last could.
+        """
         rows = await self._pool.query(
             "SELECT blob FROM blob WHERE state = 'deleting'"  # noqa: S608 a constant
+            " AND coalesce(gone_since, '-infinity') <= now() - %s * interval '1 s'"
             f" AND {NOBODY_SAVES} ORDER BY created LIMIT %s",
-            (limit,),
+            (grace, limit),
         )
         return [row[0] for row in rows]
 

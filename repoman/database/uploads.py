@@ -225,6 +225,20 @@ class UploadRecords:
             (lease, list(blobs)),
         )
 
+    async def multipart(self, blob: str) -> str | None:
+        """The multipart upload that a blob arrives in, if there is one."""
+        rows = await self._pool.query("SELECT multipart FROM blob WHERE blob = %s", (blob,))
+        return rows[0][0] if rows else None
+
+    async def note_multipart(self, blob: str, upload: str, before: str | None) -> bool:
+        """Store it, if the one ``before`` is still there."""
+        rows = await self._run(
+            "UPDATE blob SET multipart = %s WHERE blob = %s"
+            " AND multipart IS NOT DISTINCT FROM %s RETURNING blob",
+            (upload, blob, before),
+        )
+        return bool(rows)
+
     async def _run(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()
     ) -> list[tuple[Any, ...]]:

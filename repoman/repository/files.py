@@ -117,6 +117,14 @@ def compare(found: Callable[[str], str], expected: Mapping[str, str]) -> None:
             )
 
 
+def known_digests(store: IBlobStore, found: Callable[[str], str]) -> Digests:
+    """What is recorded of a file that has just come in.
+
+    :param found: answers the digest of a name.
+    """
+    return Digests(**{name: found(name) for name in store.algorithms})
+
+
 async def upload_target(images: Images, caller: Caller, ref: FileRef) -> tuple[User, Image, str]:
     """Who uploads, and the image and the hypervisor that it is for.
 
@@ -268,7 +276,7 @@ class Files:
         writer = await self._store.create(key, body.length)
         try:
             limit = min(room, self._limits.max_upload)
-            digesting = self._digester(writer, limit, {"sha256", *expected}, 0, None)
+            digesting = self._digester(writer, limit, {*self._store.algorithms, *expected}, 0, None)
             try:
                 await body.deliver_to(digesting)
             except TooLarge:
@@ -282,7 +290,7 @@ class Files:
         except BaseException:
             await _discard(writer)
             raise
-        return Committed(digesting.count, Digests(digesting.hexdigest("sha256")), stamp)
+        return Committed(digesting.count, known_digests(self._store, digesting.hexdigest), stamp)
 
     async def _give_up(self, key: str) -> None:
         try:

@@ -29,7 +29,7 @@ from repoman.errors import (
     WrongOffset,
 )
 from repoman.interfaces import Committed, IBlobRecords, IBlobStore, IBlobWriter, IBody
-from repoman.model import Caller, Digests, Image, ImageRef, Upload, User
+from repoman.model import Caller, Image, ImageRef, Upload, User
 from repoman.policy import forbid_changes_to_read_only, identified, may_write
 from repoman.repository.files import (
     LEASE,
@@ -37,6 +37,7 @@ from repoman.repository.files import (
     IDigesting,
     UploadLimits,
     compare,
+    known_digests,
     upload_target,
 )
 from repoman.repository.images import FileRef, Images
@@ -228,7 +229,7 @@ class Uploads:
         previous = self._digesting.pop(key, None)
         if previous is not None and previous.count != offset:
             previous = None
-        names = ("sha256",) if previous is not None or offset == 0 else ()
+        names = self._store.algorithms if previous is not None or offset == 0 else ()
         digesting = self._digester(writer, limit, names, offset, previous)
         self._digesting[key] = digesting
         if len(self._digesting) > REMEMBERED:  # the oldest; many were never taken up again
@@ -268,7 +269,7 @@ class Uploads:
             durable = size
             found = await self._found(key, digesting, part.expected)
             compare(found.__getitem__, part.expected)
-            whole = Committed(size, Digests(found["sha256"]), stamp)
+            whole = Committed(size, known_digests(self._store, found.__getitem__), stamp)
             image = await publish(self._records, key, whole, self._limits.quota)
         except (Unavailable, NoRoom, NotIdentified):
             # Nothing is wrong with the upload: the client sends the rest again, if only its end.
@@ -285,9 +286,10 @@ class Uploads:
     async def _found(
         self, key: str, digesting: IDigesting, expected: Mapping[str, str]
     ) -> Mapping[str, str]:
-        if "sha256" in digesting.algorithms and expected.keys() <= {"sha256"}:
-            return {"sha256": digesting.hexdigest("sha256")}
-        return await self._store.digests(key, *sorted({"sha256", *expected}))
+        names = {*self._store.algorithms, *expected}
+        if names <= set(digesting.algorithms):
+            return {name: digesting.hexdigest(name) for name in names}
+        return await self._store.digests(key, *sorted(names))
 
     async def _forget(self, key: str) -> None:
         self._digesting.pop(key, None)
