@@ -15,6 +15,7 @@ from attrs import Attribute, evolve, field, fields, frozen
 
 from repoman import settings
 from repoman.errors import Misconfigured
+from repoman.policy import Redirect
 from repoman.settings import Amount, Reader, Share, optional
 
 DEFAULT_PATH = Path("/etc/repoman.conf")
@@ -91,7 +92,15 @@ class Storage:
     :ivar credentials: a file closed to others; ``None``: the environment has them.
     :ivar part_size: of multipart uploads, in bytes.
     :ivar ca_file: the CAs that vouch for the endpoint; ``None``: those of the system.
+    :ivar redirect: whose downloads may go to the store for their bytes.
     """
+
+    @property
+    def place(self) -> str:
+        """Which store this is, in a line."""
+        if self.backend == "s3":
+            return f"{self.endpoint}/{self.bucket}/{self.prefix}"
+        return str(self.directory)
 
     backend: Backend = setting("directory", settings.choice(Backend))
     directory: Path = setting("blobs", settings.path)
@@ -102,6 +111,7 @@ class Storage:
     credentials: Path | None = setting("", optional(settings.absolute_path))
     part_size: int = setting("16MiB", settings.part_size)
     ca_file: Path | None = setting("", optional(settings.absolute_path))
+    redirect: Redirect = setting("no", settings.choice(Redirect))
 
 
 @frozen

@@ -18,7 +18,8 @@ LONGEST = 400
 """Lines of the longest module."""
 
 CORE = {
-    "repoman", "audit", "errors", "model", "policy", "interfaces", "records", "transfers",
+    "repoman", "audit", "errors", "model", "policy", "holders", "interfaces", "records",
+    "transfers",
 }  # fmt: skip
 VOCABULARY = {"wire", "gsi", "config", "settings"}
 
@@ -29,6 +30,7 @@ MAY_IMPORT = {
     "audit": set(),
     "transfers": set(),
     "model": {"errors"},
+    "holders": {"model"},
     "interfaces": CORE,
     "records": CORE,
     "policy": CORE,
@@ -74,6 +76,7 @@ MAY_IMPORT = {
         "assembly",
         "database",
         "repository",
+        "settings",
         "storage",
         "streams",
     },

@@ -157,6 +157,14 @@ class DirectoryStore:
     ) -> DirectoryWriter:
         reserved = await self._flusher.ask(operation, key, *arguments)
         file = os.open(self._at.arriving(key), os.O_WRONLY)
+        try:
+            # Another process of this machine that has lost the upload, and does not know it yet.
+            flock(file, LOCK_EX | LOCK_NB)
+        except OSError:
+            os.close(file)
+            raise StoreUnavailable(
+                "The upload still goes on through another process; try again in a moment."
+            ) from None
         check = _nothing if reserved else partial(self._check_room, 1)
         return DirectoryWriter(self._flusher, key, file, self._unflushed, check, offset)
 

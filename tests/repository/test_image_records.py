@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 
 from repoman.errors import AlreadyExists, Conflict, Invalid, Protected, QuotaExceeded
-from repoman.interfaces import UploadTerms
+from repoman.holders import UploadTerms
 from tests.records import QUOTA, Records, at_once
 
 DAY = 86400.0
