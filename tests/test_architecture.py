@@ -63,6 +63,8 @@ MAY_IMPORT = {
     "gridmap": CORE | {"gsi"},
     "inspection": CORE | VOCABULARY | {"tls"},
     "assembly": CORE | {"config", "database", "repository", "storage", "streams"},
+    "proxied": set(),
+    "premises": CORE | {"admins", "assembly", "config", "database", "storage"},
     "gauges": CORE | {"assembly", "database", "gsi", "metrics", "site", "tls"},
     "chores": CORE | {"assembly", "background", "repository"},
     "original": CORE | {"gsi"},
