@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import frozen
 
@@ -15,7 +16,7 @@ from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
-from repoman.interfaces import Clock, IConsuming
+from repoman.interfaces import Clock, IConsuming, IMultipartRecords
 from repoman.repository import Repository
 from repoman.repository.accounts import Accounts
 from repoman.repository.audit import Audit
@@ -28,8 +29,15 @@ from repoman.repository.transfers import Transfers
 from repoman.repository.uploads import Uploads
 from repoman.repository.users import Users
 from repoman.storage.directory import DirectoryStore
+from repoman.storage.s3.access import read_access
 from repoman.streams import Digesting
 from repoman.transfers import Transfer
+
+if TYPE_CHECKING:
+    from repoman.storage.s3.store import S3Store
+
+Store: TypeAlias = "DirectoryStore | S3Store"
+"""A place for bytes that the configuration can name."""
 
 
 @frozen
@@ -42,30 +50,60 @@ class Assembly:
     repository: Repository
     sweeper: Sweeper
     scrubber: Scrubber
-    store: DirectoryStore
+    store: Store
     bounds: UploadLimits
 
 
+def check_store(config: Config) -> None:
+    """Look at what the store needs before it can be started.
+
+    :raises Misconfigured: credentials are missing, or others may read them.
+    :raises TrustUnreadable: so are CAs.
+    """
+    if config.storage.backend == "s3":
+        read_access(config.storage, os.environ)
+
+
 async def make_store(
-    reactor: Any, config: Config, blobs: BlobRecords, *, is_new: bool = False
-) -> DirectoryStore:
+    reactor: Any,
+    config: Config,
+    blobs: BlobRecords,
+    multiparts: IMultipartRecords | None = None,
+    *,
+    is_new: bool = False,
+) -> Store:
     """The store that the configuration names, not yet started.
 
+    :param multiparts: where it notes its multipart uploads; by default, in ``blobs``.
     :param is_new: it may be empty, although there are files.
     """
+    repository_id = await blobs.repository_id()
+    may_create = is_new or not await blobs.any_present()
+    if config.storage.backend == "s3":
+        # Only where it is wanted: what signs is large.
+        from repoman.storage.s3.store import S3Store
+
+        return S3Store(
+            reactor,
+            config.storage,
+            read_access(config.storage, os.environ),
+            multiparts or blobs,
+            repository_id=repository_id,
+            may_create=may_create,
+        )
     return DirectoryStore(
         reactor,
         config.storage.directory,
-        repository_id=await blobs.repository_id(),
+        repository_id=repository_id,
         reserve=config.limits.disk_reserve.of,
-        may_create=is_new or not await blobs.any_present(),
+        may_create=may_create,
     )
 
 
 def assemble(
     config: Config,
     pool: Pool,
-    store: DirectoryStore,
+    store: Store,
     clock: Clock,
     discarded: Callable[[], object],
     running: Callable[[], Iterable[Transfer]],
@@ -101,7 +139,8 @@ def apply_limits(assembly: Assembly, config: Config) -> None:
     bounds.uploads, bounds.keep = limits.uploads, float(limits.partial_uploads)
     assembly.repository.images.quota = limits.quota
     assembly.sweeper.expired_kept = float(limits.expired_kept)
-    assembly.store.reserve = limits.disk_reserve.of
+    if isinstance(assembly.store, DirectoryStore):
+        assembly.store.reserve = limits.disk_reserve.of
     assembly.repository.audit.kept = float(config.log.audit_kept)
 
 

@@ -10,14 +10,13 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from repoman.admins import read_admins
-from repoman.assembly import make_accounts, make_store
+from repoman.assembly import Store, make_accounts, make_store
 from repoman.config import Config
 from repoman.database.blobs import BlobRecords
 from repoman.database.embedded import EmbeddedPostgres
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.errors import Misconfigured
-from repoman.storage.directory import DirectoryStore
 
 log = Logger()
 
@@ -39,7 +38,7 @@ class IPremises(Protocol):
         :raises Misconfigured: that cannot be.
         """
 
-    async def store(self, pool: Pool) -> DirectoryStore:
+    async def store(self, pool: Pool) -> Store:
         """Make tables and store ready; answer the store, started.
 
         :raises DatabaseUnavailable: nothing was started; try again.
@@ -88,7 +87,7 @@ class Own:
                 ]
             ) from None
 
-    async def store(self, pool: Pool) -> DirectoryStore:
+    async def store(self, pool: Pool) -> Store:
         """Bring the tables to their form, and take the store for ourselves."""
         await migrate(pool)
         config, blobs = self._config, BlobRecords(pool)

@@ -19,12 +19,12 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from repoman.accesslog import AccessLog
-from repoman.assembly import Assembly, apply_limits, assemble
+from repoman.assembly import Assembly, apply_limits, assemble, check_store
 from repoman.background import Background
 from repoman.chores import begin_chores
 from repoman.config import Config, waiting_for_restart
 from repoman.database.pool import Pool
-from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
+from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent, TrustUnreadable
 from repoman.gauges import watch_database, watch_store, watch_traffic, watch_trust
 from repoman.history import History
 from repoman.inspection import tls_settings
@@ -54,7 +54,7 @@ WATCH_SECONDS = 5.0
 """Seconds between two looks at the running transfers."""
 
 RETRY_SECONDS = 1.0
-"""Seconds between two attempts to reach an absent database."""
+"""Seconds between two attempts to reach an absent database or object store."""
 
 log = Logger()
 
@@ -74,6 +74,7 @@ def make_service(
     :raises Misconfigured: files that the configuration names are unusable.
     :raises TrustUnreadable: so are certificates or keys.
     """
+    check_store(config)
     tls = ServerTLS(tls_settings(config), now)
     tls.load()
     return RepomanService(reactor, config, tls, reread or (lambda: config))
@@ -237,7 +238,7 @@ class RepomanService(Service):
         self._background.every(LAG_SECONDS, "watch the loop", look)
 
     def _troubles(self) -> list[str]:
-        found = [] if self._gate.behind else ["The database is not there yet."]
+        found = [] if self._gate.behind else ["The database, or the store, is not there yet."]
         if self._pool is not None and not self._pool.is_ready:
             found.append("The database does not answer.")
         return found + list(self._troubles_of.values())
@@ -260,15 +261,16 @@ class RepomanService(Service):
             self._background.once("sweep", self._assembly.sweeper.sweep)
 
     async def _open_when_possible(self, pool: Pool, urls: Urls) -> None:
-        waiting = False
+        waiting = ""
         while True:
             try:
                 await self._open(pool, urls)
-            except DatabaseUnavailable as error:
-                if not waiting:
-                    log.warn("Waiting for the database: {reason}", reason=error.message)
-                    self._supervisor.ready("Waiting for the database")
-                waiting = True
+            except (DatabaseUnavailable, StoreAbsent) as error:
+                absent = "object store" if isinstance(error, StoreAbsent) else "database"
+                if waiting != absent:
+                    log.warn("Waiting for the {what}: {why}", what=absent, why=error.message)
+                    self._supervisor.ready(f"Waiting for the {absent}")
+                waiting = absent
                 self._gate.give_up()
                 await deferLater(self._reactor, RETRY_SECONDS)
             else:

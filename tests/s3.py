@@ -7,7 +7,8 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 
 from repoman.config import Storage
-from repoman.storage.s3.credentials import read_credentials
+from repoman.interfaces import IMultipartRecords
+from repoman.storage.s3.access import read_access
 from repoman.storage.s3.store import S3Store
 from tests.ceph import Ceph
 
@@ -34,7 +35,7 @@ def s3_store(
     ceph: Ceph,
     bucket: str,
     *,
-    records: Multiparts | None = None,
+    records: IMultipartRecords | None = None,
     repository_id: str = "this",
     may_create: bool = True,
     **more: Any,
@@ -44,8 +45,7 @@ def s3_store(
     :param more: settings of ``[storage]``.
     """
     settings = Storage(**ceph.storage(bucket, **more))
-    credentials = read_credentials(ceph.credentials, {})
     return S3Store(
-        reactor, settings, credentials, None, records or Multiparts(),
+        reactor, settings, read_access(settings, {}), records or Multiparts(),
         repository_id=repository_id, may_create=may_create,
     )  # fmt: skip

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "request": CORE | VOCABULARY | {"body"},
     "channel": CORE | VOCABULARY | {"request"},
     "site": CORE | VOCABULARY | {"bounded_log", "channel", "request"},
-    "storage": CORE | VOCABULARY | {"streams"},
+    "storage": CORE | VOCABULARY | {"streams", "tls", "tls_flow"},
     "database": CORE | VOCABULARY,
     "repository": CORE,
     "resources": CORE | {"wire", "gsi", "repository"},

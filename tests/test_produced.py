@@ -79,7 +79,7 @@ EVENTS = {
         "test_a_second_signal_stops_at_once_and_keeps_what_came",
         "[metrics] cannot listen on {endpoint}: {why}; going on without": "test_monitoring.py::"
         "test_a_monitoring_port_in_use_does_not_stop_the_service",
-        "Waiting for the database: {reason}": "end_to_end/test_database_absent.py::"
+        "Waiting for the {what}: {why}": "end_to_end/test_database_absent.py::"
         "test_absent_at_the_start_it_is_waited_for",
         "Certificates, limits and log files were looked at again": "test_events.py::"
         "test_a_reload_tells_what_was_read",

@@ -9,6 +9,7 @@ from importlib.resources import files
 
 from repoman import config
 from repoman.admins import read_admins
+from repoman.assembly import check_store
 from repoman.inspection import inspect_trust, remark_on_clock
 from repoman.operator.command import Command
 
@@ -17,6 +18,7 @@ def check_config(arguments: Namespace) -> int:
     """Say what is wrong with the configuration, certificate, key, CAs, CRLs and clock."""
     settings = config.load(arguments.config)
     read_admins(settings.accounts.admins)
+    check_store(settings)
     faults, starts = inspect_trust(settings, datetime.now(timezone.utc))
     if faults:
         print(*faults, sep="\n", file=sys.stderr)

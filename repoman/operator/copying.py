@@ -18,8 +18,7 @@ from repoman.database.copies import CopyRecords
 from repoman.errors import Misconfigured
 from repoman.operator.command import Command
 from repoman.operator.database import Reached, with_database
-from repoman.repository.copying import Copied, Copier
-from repoman.storage.directory import DirectoryStore
+from repoman.repository.copying import Copied, Copier, Unresumed
 
 LINE_EVERY = 60.0
 """Seconds between lines where there is no terminal."""
@@ -49,12 +48,11 @@ def copy_store(arguments: Namespace) -> int:
 async def _copy(reached: Reached, there: Config, rate: int | None, progress: Progress) -> Copied:
     records = CopyRecords(reached.pool)
     source = await make_store(reached.reactor, reached.config, records)
-    target = await make_store(reached.reactor, there, records, is_new=True)
+    target = await make_store(reached.reactor, there, records, Unresumed(), is_new=True)
     for store in (source, target):
         await store.start()
         reached.stack.push_async_callback(store.stop)
-    if isinstance(target, DirectoryStore):
-        await target.hold()  # no daemon is to write there, nor another copy-store
+    await target.hold()  # a directory that a daemon uses is no target
     copier = Copier(
         records, source, target, there.storage.place, digesting, reached.reactor, rate,
         progress.begin, progress.moved,

@@ -49,6 +49,17 @@ class ICopyRecords(Protocol):
         """The image that points to a blob."""
 
 
+class Unresumed:
+    """An :class:`~repoman.interfaces.IMultipartRecords` for copies: none is gone on with later."""
+
+    async def multipart(self, blob: str) -> None:
+        """There is none: what a run has left is removed by the next one."""
+
+    async def note_multipart(self, blob: str, upload: str, before: str | None) -> bool:
+        """Nobody else copies."""
+        return True
+
+
 @frozen
 class Copied:
     """What a run did.

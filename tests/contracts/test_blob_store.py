@@ -109,6 +109,18 @@ async def test_committed_bytes_come_back_exactly(store: IBlobStore) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_stamp_of_a_commit_is_that_of_every_opening(store: IBlobStore) -> None:
+    key = new_key()
+    writer = await store.create(key, 5)
+    writer.write(b"bytes")
+    stamp = await writer.commit()
+    for _ in range(2):
+        reader = await store.open(key, 5)
+        reader.close()
+        assert reader.stamp == stamp
+
+
+@pytest_twisted.ensureDeferred
 async def test_many_small_writes_come_back_exactly(store: IBlobStore) -> None:
     key = new_key()
     writer = await store.create(key, None)

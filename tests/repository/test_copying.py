@@ -15,37 +15,56 @@ from repoman.database.copies import CopyRecords
 from repoman.errors import NoRoom
 from repoman.interfaces import Committed, IBlobStore
 from repoman.model import Digests, Image
-from repoman.repository.copying import Copied, Copier
+from repoman.repository.copying import Copied, Copier, Unresumed
 from repoman.repository.scrubber import Verifier
 from repoman.storage.directory import DirectoryStore
 from repoman.storage.memory import MemoryStore
 from repoman.streams import digests
+from tests.ceph import Ceph
 from tests.records import QUOTA, Records
+from tests.s3 import s3_store
 
 reactor: Any = global_reactor
 PLACE = "the other store"
 CONTENT = bytes(range(256)) * 5000
 
 
-@pytest_twisted.async_yield_fixture(params=["memory", "directory"])
-async def source(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[IBlobStore]:
-    async for store in _store(request.param, tmp_path / "source"):
-        yield store
+@pytest.fixture(
+    params=["memory to directory", "directory to memory", "directory to ceph", "ceph to directory"]
+)
+def kinds(request: pytest.FixtureRequest) -> list[str]:
+    """What is copied from, and to."""
+    kinds: list[str] = request.param.split(" to ")
+    return kinds
 
 
-@pytest_twisted.async_yield_fixture(params=["memory", "directory"])
-async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[IBlobStore]:
-    async for store in _store(request.param, tmp_path / "target"):
-        yield store
+@pytest_twisted.async_yield_fixture
+async def source(
+    request: pytest.FixtureRequest, kinds: list[str], tmp_path: Path
+) -> AsyncIterator[IBlobStore]:
+    store = _store(request, kinds[0], tmp_path / "source")
+    await store.start()
+    yield store
+    await store.stop()
 
 
-async def _store(kind: str, place: Path) -> AsyncIterator[IBlobStore]:
-    made: IBlobStore = MemoryStore(reactor)
+@pytest_twisted.async_yield_fixture
+async def target(
+    request: pytest.FixtureRequest, kinds: list[str], tmp_path: Path
+) -> AsyncIterator[IBlobStore]:
+    store = _store(request, kinds[1], tmp_path / "target")
+    await store.start()
+    yield store
+    await store.stop()
+
+
+def _store(request: pytest.FixtureRequest, kind: str, place: Path) -> IBlobStore:
+    if kind == "ceph":
+        ceph: Ceph = request.getfixturevalue("ceph")
+        return s3_store(ceph, ceph.bucket(), records=Unresumed())
     if kind == "directory":
-        made = DirectoryStore(reactor, place, repository_id="this")
-    await made.start()
-    yield made
-    await made.stop()
+        return DirectoryStore(reactor, place, repository_id="this")
+    return MemoryStore(reactor)
 
 
 async def written(store: IBlobStore, key: str, content: bytes) -> str:

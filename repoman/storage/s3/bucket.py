@@ -154,7 +154,8 @@ class Bucket:
         except StoreAbsent:
             return await self._settle(key, wanted, None)
         if answer.status == 200 and not answer.code:
-            return Found(wanted.size, text(answer.xml(), "ETag").strip('"'))
+            etag = text(answer.xml(), "ETag").strip('"') or wanted.etag  # Ceph's is empty
+            return Found(wanted.size, etag)
         return await self._settle(key, wanted, answer)
 
     async def _settle(self, key: str, wanted: Found, answer: Answer | None) -> Found:

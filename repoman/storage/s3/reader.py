@@ -51,10 +51,10 @@ class S3Reader:
         self._etag = found.etag
         self._closed: Callable[[str], object] | None = closed
 
-    def write_to(self, consumer: IConsuming, start: int, length: int) -> Deferred[None]:
+    async def write_to(self, consumer: IConsuming, start: int, length: int) -> None:
         """Let bytes flow out; see :class:`repoman.interfaces.IBlobReader`."""
         flow = Outflow(self._bucket.client.reactor, consumer)
-        return flow.run(self._pour(flow, start, start + length))
+        await flow.run(self._pour(flow, start, start + length))
 
     def close(self) -> None:
         """Let go of the blob."""

@@ -8,16 +8,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
-from twisted.web.iweb import IPolicyForHTTPS
 
 from repoman.config import Storage
 from repoman.errors import NoRoom, StoreUnavailable
 from repoman.interfaces import IMultipartRecords, Room
+from repoman.storage.s3.access import Access
 from repoman.storage.s3.arriving import Arrivals
 from repoman.storage.s3.bucket import Bucket
 from repoman.storage.s3.client import Client
 from repoman.storage.s3.content import Content
-from repoman.storage.s3.credentials import Credentials
 from repoman.storage.s3.digesting import Measured
 from repoman.storage.s3.layout import Layout
 from repoman.storage.s3.parts import LARGEST
@@ -35,7 +34,6 @@ class S3Store:
 
     Many daemons may share it: what is known of an upload is in the records and in the store.
 
-    :param tls: for an https endpoint.
     :param repository_id: what ``REPO_ID`` must say.
     :param may_create: a bucket without one becomes a new store.  Say no when the database knows
         of blobs: then it is another bucket.
@@ -49,18 +47,17 @@ class S3Store:
         self,
         reactor: Any,
         settings: Storage,
-        credentials: Credentials,
-        tls: IPolicyForHTTPS | None,
+        access: Access,
         records: IMultipartRecords,
         *,
         repository_id: str,
         may_create: bool = True,
     ) -> None:
         endpoint, name = settings.endpoint or "", settings.bucket or ""
-        signer = Signer(credentials, settings.region)
+        signer = Signer(access.credentials, settings.region)
         self._reactor = reactor
         self._place = f"the bucket {name} at {endpoint}"
-        self._client = Client(reactor, endpoint, name, signer, tls)
+        self._client = Client(reactor, endpoint, name, signer, access.tls)
         self._bucket = Bucket(self._client, name)
         self._at = Layout(settings.prefix)
         self._part_size = settings.part_size
