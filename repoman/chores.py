@@ -30,17 +30,22 @@ PROGRESS_SECONDS = 2.0
 log = Logger()
 
 
-def begin_chores(background: Background, assembly: Assembly) -> None:
-    """Do all of it from now on, until ``background`` is stopped."""
-    sweeper, scrubber = assembly.sweeper, assembly.scrubber
+def begin_chores(background: Background, assembly: Assembly, *, all_of_them: bool = True) -> None:
+    """Do it from now on, until ``background`` is stopped.
+
+    :param all_of_them: what one process does for all, too.
+    """
     repository = assembly.repository
+    background.every(RENEWAL_SECONDS, "renew leases", repository.renew_leases)
+    background.every(PROGRESS_SECONDS, "record progress", repository.uploads.record_progress)
+    if not all_of_them:
+        return
+    sweeper, scrubber = assembly.sweeper, assembly.scrubber
     background.every(SWEEP_SECONDS, "sweep", sweeper.sweep, at_once=True)
     background.every(SCRUB_SECONDS, "scrub", partial(_scrub, scrubber))
     background.every(STOCK_SECONDS, "heal", partial(_heal, scrubber), at_once=True)
     background.every(STOCK_SECONDS, "take stock", partial(_take_stock, sweeper), at_once=True)
     background.every(STOCK_SECONDS, "prune the audit", repository.audit.prune, at_once=True)
-    background.every(RENEWAL_SECONDS, "renew leases", repository.renew_leases)
-    background.every(PROGRESS_SECONDS, "record progress", repository.uploads.record_progress)
 
 
 async def _scrub(scrubber: Scrubber) -> None:

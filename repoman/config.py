@@ -46,6 +46,7 @@ class Server:
     :ivar url: scheme, host and port in links; ``None``: from the host certificate.
     :ivar http_url: likewise for the plain endpoint.
     :ivar state: the directory of all that must last.
+    :ivar workers: how many processes serve.
     """
 
     https: str = setting("tcp:8443", settings.announced_endpoint)
@@ -53,6 +54,7 @@ class Server:
     url: str | None = setting("", optional(settings.origin("https")))
     http_url: str | None = setting("", optional(settings.origin("http", "https")))
     state: Path = setting("/var/lib/repoman", settings.absolute_path)
+    workers: int = setting("1", settings.processes)
 
 
 @frozen

@@ -25,9 +25,13 @@ class IPremises(Protocol):
     """What a daemon stands on.
 
     :ivar is_alone: no other process writes to the database.
+    :ivar links: how many connections to it there may be.
+    :ivar does_chores: nobody else looks after database and store.
     """
 
     is_alone: bool
+    links: int
+    does_chores: bool
 
     async def database(self) -> str:
         """The DSN of a database that runs, if it is ours to run."""
@@ -50,11 +54,16 @@ class Own:
     """Premises of a daemon's own.
 
     :param running: closes what was opened here, in the reverse order.
+    :ivar lent: descriptors that a child needs to reach the database.
     :raises Misconfigured: the file of administrators cannot be used.
     """
 
+    links = 8
+    does_chores = True
+
     def __init__(self, reactor: Any, config: Config, running: AsyncExitStack) -> None:
         self.is_alone = config.database.dsn is None
+        self.lent: list[int] = []
         self._reactor = reactor
         self._config = config
         self._running = running
@@ -66,7 +75,9 @@ class Own:
             return self._config.database.dsn
         embedded = EmbeddedPostgres(self._reactor, self._config.server.state)
         self._running.push_async_callback(embedded.stop)
-        return await embedded.start()
+        dsn = await embedded.start()
+        self.lent = embedded.named_in_dsn
+        return dsn
 
     async def listen(self, endpoint: str, factory: Any) -> Any:
         """Open a port."""

@@ -83,6 +83,7 @@ def make_service(
 class RepomanService(Service):
     """The daemon.
 
+    :param place: makes the premises that it stands on.
     :ivar started: fires when requests are served; fails with what keeps the
         service from starting.  An absent database of somebody else's does
         not: requests get 503 until it is there.
@@ -102,10 +103,10 @@ class RepomanService(Service):
         self._running = AsyncExitStack()
         self._premises = place(reactor, config, self._running)
         self._gate = Gate()
-        self._metrics = Metrics()
-        self._history = History(reactor.seconds, now)
+        self.metrics = Metrics()
+        self.history = History(reactor.seconds, now)
         self._faults: list[str] = []
-        self._background = Background(reactor, self._metrics.failed)
+        self._background = Background(reactor, self.metrics.failed)
         self._reread = reread
         self._supervisor = Supervisor()
         self._troubles_of: dict[str, str] = {}
@@ -158,10 +159,12 @@ class RepomanService(Service):
     async def _start(self) -> None:
         self._keep_trust_fresh()  # first of all: without it SIGHUP ends a process
         dsn = await self._premises.database()
-        pool = self._pool = Pool(self._reactor, dsn, is_alone=self._premises.is_alone)
+        pool = self._pool = Pool(
+            self._reactor, dsn, is_alone=self._premises.is_alone, size=self._premises.links
+        )
         await pool.start()
         self._running.push_async_callback(pool.stop)
-        watch_database(self._metrics, pool)
+        watch_database(self.metrics, pool)
         urls = await self._listen()
         await self._monitor()
         if self._supervisor.patience:
@@ -202,18 +205,18 @@ class RepomanService(Service):
     def _note(self, request: Any) -> None:
         seconds = self._reactor.seconds() - request.begun
         self._access.log(request, seconds)
-        self._metrics.count(request, seconds)
-        self._history.count(request)
+        self.metrics.count(request, seconds)
+        self.history.count(request)
 
     async def _monitor(self) -> None:
         """Open the endpoint for monitoring; a service without it is better than none."""
         endpoint = self._config.metrics.endpoint
         self._repeat_watch_of_loop()
-        watch_traffic(self._metrics, self._sites)
-        watch_trust(self._metrics, self._tls, now)
+        watch_traffic(self.metrics, self._sites)
+        watch_trust(self.metrics, self._tls, now)
         if endpoint is None:
             return
-        monitoring = MonitoringSite(Monitoring(self._metrics, self._troubles))
+        monitoring = MonitoringSite(Monitoring(self.metrics, self.troubles))
         try:
             port = await serverFromString(self._reactor, endpoint).listen(monitoring)
         except CannotListenError as error:
@@ -231,13 +234,14 @@ class RepomanService(Service):
         async def look() -> None:
             nonlocal due
             late = self._reactor.seconds() - due
-            self._metrics.stalled(max(late, 0.0))
-            self._history.stalled(max(late, 0.0))
+            self.metrics.stalled(max(late, 0.0))
+            self.history.stalled(max(late, 0.0))
             due = self._reactor.seconds() + LAG_SECONDS
 
         self._background.every(LAG_SECONDS, "watch the loop", look)
 
-    def _troubles(self) -> list[str]:
+    def troubles(self) -> list[str]:
+        """Why requests cannot be served now, a line each."""
         found = [] if self._gate.behind else ["The database, or the store, is not there yet."]
         if self._pool is not None and not self._pool.is_ready:
             found.append("The database does not answer.")
@@ -248,10 +252,20 @@ class RepomanService(Service):
         store = await self._premises.store(pool)
         assembly = assemble(self._config, pool, store, now, self._sweep_soon, self._transfers)
         self._assembly = assembly
-        watch_store(self._metrics, assembly)
-        begin_chores(self._background, assembly)
-        pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now, self._history)
+        watch_store(self.metrics, assembly)
+        begin_chores(self._background, assembly, all_of_them=self._premises.does_chores)
+        pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now, self.history)
         self._gate.open(Root(assembly.repository, urls, pages))
+
+    @property
+    def serves(self) -> bool:
+        """The repository is there."""
+        return self._gate.behind is not None
+
+    @property
+    def open_connections(self) -> int:
+        """How many there are now, on all endpoints."""
+        return sum(site.open_connections for site in self._sites)
 
     def _transfers(self) -> list[Transfer]:
         return [transfer for site in self._sites for transfer in site.transfers()]
@@ -306,7 +320,7 @@ class RepomanService(Service):
             trouble = f"Trust was not reloaded, the old one stays in use: {why}"
             self._troubles_of["trust"] = trouble
             log.error("{trouble}", trouble=trouble)
-            self._metrics.failed("reload trust")
+            self.metrics.failed("reload trust")
             if not isinstance(error, TrustUnreadable):
                 raise
         else:

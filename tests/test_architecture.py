@@ -82,10 +82,11 @@ MAY_IMPORT = {
         "storage",
         "streams",
     },
-    "tap": CORE | {"config", "service"},
+    "tap": CORE | {"config", "service", "workers"},
 }
 # service.py is the one place that knows everyone; only the user's side is none of its business.
 MAY_IMPORT["service"] = set(MAY_IMPORT) - {"client", "cli", "tap"}
+MAY_IMPORT["workers"] = MAY_IMPORT["service"] | {"service"}
 
 MAY_NAME_THE_REACTOR = {"repoman.tap", "repoman.cli.main"}
 MAY_IMPORT_OPENSSL = {"repoman.tls", "repoman.tls_flow"}
