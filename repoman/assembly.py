@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from socket import gethostname
 from typing import Any
 
 from attrs import frozen
@@ -11,6 +12,7 @@ from repoman.config import Config
 from repoman.database.accounts import AccountRecords
 from repoman.database.audit import AuditRecords
 from repoman.database.blobs import BlobRecords
+from repoman.database.daemons import Daemons
 from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
 from repoman.database.pool import Pool
@@ -37,6 +39,7 @@ class Assembly:
     """A repository, and who looks after its bytes.
 
     :ivar bounds: of uploads.
+    :ivar daemons: all that serve this repository.
     """
 
     repository: Repository
@@ -44,6 +47,7 @@ class Assembly:
     scrubber: Scrubber
     store: DirectoryStore
     bounds: UploadLimits
+    daemons: Daemons
 
 
 async def make_store(reactor: Any, config: Config, blobs: BlobRecords) -> DirectoryStore:
@@ -64,13 +68,16 @@ def assemble(
     clock: Clock,
     discarded: Callable[[], object],
     running: Callable[[], Iterable[Transfer]],
+    holder: str = "",
 ) -> Assembly:
     """Put a repository together.
 
     :param discarded: called when there is work for the sweeper.
     :param running: answers which transfers run.
+    :param holder: the name of this process, if somebody must know it.
     """
-    limits, blobs, records = config.limits, BlobRecords(pool), ImageRecords(pool)
+    limits, blobs, records = config.limits, BlobRecords(pool, holder), ImageRecords(pool)
+    daemons = Daemons(pool, blobs.holder, gethostname())
     users, bounds = UserRecords(pool), UploadLimits(0, 0, 0, 0.0)
     images = Images(records, limits.quota, discarded)
     repository = Repository(
@@ -81,10 +88,10 @@ def assemble(
         Files(images, blobs, store, _digesting, bounds, clock, discarded),
         Uploads(images, blobs, store, _digesting, bounds, discarded),
         Audit(AuditRecords(pool), 0.0),
-        Transfers(running),
+        Transfers(running, daemons.elsewhere),
     )
     sweeper = Sweeper(records, blobs, store, 0.0, repository.renew_leases)
-    assembly = Assembly(repository, sweeper, Scrubber(blobs, store), store, bounds)
+    assembly = Assembly(repository, sweeper, Scrubber(blobs, store), store, bounds, daemons)
     apply_limits(assembly, config)
     return assembly
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -22,7 +21,7 @@ from repoman.accesslog import AccessLog
 from repoman.admins import read_admins
 from repoman.assembly import Assembly, apply_limits, assemble, make_accounts, make_store
 from repoman.background import Background
-from repoman.chores import begin_chores
+from repoman.chores import Chores
 from repoman.config import Config, waiting_for_restart
 from repoman.database.blobs import BlobRecords
 from repoman.database.embedded import EmbeddedPostgres
@@ -107,6 +106,7 @@ class RepomanService(Service):
         self._sites: list[RepositorySite] = []
         self._pool: Pool | None = None
         self._assembly: Assembly | None = None
+        self._chores: Chores | None = None
         self._access = AccessLog(None, "text", now)
         self._starting: Deferred[None] | None = None
         self.started: Deferred[None] = Deferred()
@@ -268,6 +268,7 @@ class RepomanService(Service):
         if config.database.dsn is None:
             # Nobody else uses this database: whatever was on its way in, is not any more.
             await blobs.expire_leases(all_of_them=True)
+        secret = await blobs.secret()
         store = await make_store(self._reactor, config, blobs)
         # From here on the database is not asked: this may be tried again only before.
         await store.start()
@@ -276,16 +277,17 @@ class RepomanService(Service):
         assembly = assemble(config, pool, store, now, self._sweep_soon, self._transfers)
         self._assembly = assembly
         watch_store(self._metrics, assembly)
-        begin_chores(self._background, assembly)
-        pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now, self._history)
+        chores = self._chores = Chores(self._background, assembly, self._reactor.seconds)
+        self._running.push_async_callback(chores.resign)
+        pages = Pages(assembly.repository, urls, secret, now, self._history)
         self._gate.open(Root(assembly.repository, urls, pages))
 
     def _transfers(self) -> list[Transfer]:
         return [transfer for site in self._sites for transfer in site.transfers()]
 
     def _sweep_soon(self) -> None:
-        if self._assembly is not None:
-            self._background.once("sweep", self._assembly.sweeper.sweep)
+        if self._chores is not None:
+            self._chores.sweep_soon()
 
     async def _open_when_possible(self, pool: Pool, urls: Urls) -> None:
         waiting = False

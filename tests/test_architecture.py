@@ -64,7 +64,8 @@ MAY_IMPORT = {
     "inspection": CORE | VOCABULARY | {"tls"},
     "assembly": CORE | {"config", "database", "repository", "storage", "streams"},
     "gauges": CORE | {"assembly", "database", "gsi", "metrics", "site", "tls"},
-    "chores": CORE | {"assembly", "background", "repository"},
+    "election": set(),
+    "chores": CORE | {"assembly", "background", "election", "repository"},
     "original": CORE | {"gsi"},
     "operator": CORE
     | {
