@@ -50,14 +50,19 @@ class Assembly:
     daemons: Daemons
 
 
-async def make_store(reactor: Any, config: Config, blobs: BlobRecords) -> DirectoryStore:
-    """The store that the configuration names, not yet started."""
+async def make_store(
+    reactor: Any, config: Config, blobs: BlobRecords, *, is_new: bool = False
+) -> DirectoryStore:
+    """The store that the configuration names, not yet started.
+
+    :param is_new: it may be empty, although there are files.
+    """
     return DirectoryStore(
         reactor,
         config.storage.directory,
         repository_id=await blobs.repository_id(),
         reserve=config.limits.disk_reserve.of,
-        may_create=not await blobs.any_present(),
+        may_create=is_new or not await blobs.any_present(),
     )
 
 
@@ -85,8 +90,8 @@ def assemble(
         Users(users),
         Groups(GroupRecords(pool), users),
         images,
-        Files(images, blobs, store, _digesting, bounds, clock, discarded),
-        Uploads(images, blobs, store, _digesting, bounds, discarded),
+        Files(images, blobs, store, digesting, bounds, clock, discarded, config.storage.redirect),
+        Uploads(images, blobs, store, digesting, bounds, discarded),
         Audit(AuditRecords(pool), 0.0),
         Transfers(running, daemons.elsewhere),
     )
@@ -112,7 +117,8 @@ def make_accounts(config: Config, pool: Pool) -> Accounts:
     return Accounts(AccountRecords(pool), config.tls.limited_proxies)
 
 
-def _digesting(
+def digesting(
     consumer: IConsuming, limit: int, names: Iterable[str], start: int, previous: Digesting | None
 ) -> Digesting:
+    """The :data:`~repoman.repository.files.Digester` of what comes in or goes over."""
     return Digesting(consumer, limit=limit, algorithms=names, start=start, previous=previous)

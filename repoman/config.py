@@ -15,6 +15,7 @@ from attrs import Attribute, evolve, field, fields, frozen
 
 from repoman import settings
 from repoman.errors import Misconfigured
+from repoman.policy import Redirect
 from repoman.settings import Amount, Reader, Share, optional
 
 DEFAULT_PATH = Path("/etc/repoman.conf")
@@ -39,15 +40,16 @@ def setting(default: str, read: Reader[Any], **options: Any) -> Any:
 class Server:
     """``[server]``: where the service listens, how links name it, where it keeps things.
 
-    :ivar https: Twisted endpoint string; TLS is put on it by us.
+    :ivar https: Twisted endpoint string; TLS is put on it by us.  ``haproxy:`` before it:
+        the PROXY protocol comes first.
     :ivar http: endpoint for public images only; ``None``: off.
     :ivar url: scheme, host and port in links; ``None``: from the host certificate.
     :ivar http_url: likewise for the plain endpoint.
     :ivar state: the directory of all that must last.
     """
 
-    https: str = setting("tcp:8443", settings.endpoint)
-    http: str | None = setting("", optional(settings.endpoint))
+    https: str = setting("tcp:8443", settings.announced_endpoint)
+    http: str | None = setting("", optional(settings.announced_endpoint))
     url: str | None = setting("", optional(settings.origin("https")))
     http_url: str | None = setting("", optional(settings.origin("http", "https")))
     state: Path = setting("/var/lib/repoman", settings.absolute_path)
@@ -91,7 +93,15 @@ class Storage:
     :ivar credentials: a file closed to others; ``None``: the environment has them.
     :ivar part_size: of multipart uploads, in bytes.
     :ivar ca_file: the CAs that vouch for the endpoint; ``None``: those of the system.
+    :ivar redirect: whose downloads may go to the store for their bytes.
     """
+
+    @property
+    def place(self) -> str:
+        """Which store this is, in a line."""
+        if self.backend == "s3":
+            return f"{self.endpoint}/{self.bucket}/{self.prefix}"
+        return str(self.directory)
 
     backend: Backend = setting("directory", settings.choice(Backend))
     directory: Path = setting("blobs", settings.path)
@@ -102,6 +112,7 @@ class Storage:
     credentials: Path | None = setting("", optional(settings.absolute_path))
     part_size: int = setting("16MiB", settings.part_size)
     ca_file: Path | None = setting("", optional(settings.absolute_path))
+    redirect: Redirect = setting("no", settings.choice(Redirect))
 
 
 @frozen

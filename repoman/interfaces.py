@@ -361,6 +361,9 @@ class IBlobRecords(IHolders, Protocol):
         Empty if that is not known, ``None`` if there is no such blob any more.
         """
 
+    async def is_copy(self, blob: str, stamp: str) -> bool:
+        """A copy in another store was found right under this stamp."""
+
     async def restamp(self, blob: str, stamp: str) -> None:
         """A blob's bytes are right under this stamp."""
 

@@ -18,14 +18,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from repoman.accesslog import AccessLog
-from repoman.admins import read_admins
-from repoman.assembly import Assembly, apply_limits, assemble, make_accounts, make_store
+from repoman.assembly import Assembly, apply_limits, assemble
 from repoman.background import Background
 from repoman.chores import Chores
 from repoman.config import Config, waiting_for_restart
 from repoman.database.blobs import BlobRecords
-from repoman.database.embedded import EmbeddedPostgres
-from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
 from repoman.gauges import watch_database, watch_store, watch_traffic, watch_trust
@@ -33,7 +30,10 @@ from repoman.history import History
 from repoman.inspection import tls_settings
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.pages import Pages
+from repoman.premises import IPremises, Own
+from repoman.proxied import AnnouncedFactory
 from repoman.resources import Gate, Root
+from repoman.settings import PROXIED
 from repoman.site import RepositorySite
 from repoman.supervisor import Supervisor
 from repoman.tls import ServerTLS
@@ -88,13 +88,18 @@ class RepomanService(Service):
     """
 
     def __init__(
-        self, reactor: Any, config: Config, tls: ServerTLS, reread: Callable[[], Config]
+        self,
+        reactor: Any,
+        config: Config,
+        tls: ServerTLS,
+        reread: Callable[[], Config],
+        place: Callable[[Any, Config, AsyncExitStack], IPremises] = Own,
     ) -> None:
         self._reactor = reactor
         self._config = config
         self._tls = tls
-        self._admins = read_admins(config.accounts.admins)
         self._running = AsyncExitStack()
+        self._premises = place(reactor, config, self._running)
         self._gate = Gate()
         self._metrics = Metrics()
         self._history = History(reactor.seconds, now)
@@ -152,9 +157,8 @@ class RepomanService(Service):
 
     async def _start(self) -> None:
         self._keep_trust_fresh()  # first of all: without it SIGHUP ends a process
-        given = self._config.database.dsn
-        dsn = given or await self._start_postgres()
-        pool = self._pool = Pool(self._reactor, dsn, is_alone=given is None)
+        dsn = await self._premises.database()
+        pool = self._pool = Pool(self._reactor, dsn, is_alone=self._premises.is_alone)
         await pool.start()
         self._running.push_async_callback(pool.stop)
         watch_database(self._metrics, pool)
@@ -166,11 +170,6 @@ class RepomanService(Service):
             )
         await self._open_when_possible(pool, urls)
         self._supervisor.ready()
-
-    async def _start_postgres(self) -> str:
-        embedded = EmbeddedPostgres(self._reactor, self._config.server.state)
-        self._running.push_async_callback(embedded.stop)
-        return await embedded.start()
 
     async def _listen(self) -> Urls:
         """Open the endpoints, behind a closed gate; answer how clients reach them."""
@@ -191,25 +190,10 @@ class RepomanService(Service):
             min_rate=self._config.limits.min_rate,
             log_request=self._note,
         )
-        try:
-            listening = serverFromString(self._reactor, endpoint)
-        except (IndexError, KeyError):
-            raise Misconfigured(
-                [
-                    f"[server] {endpoint}: systemd has handed over no such socket: start"
-                    " repoman.socket first, or name another endpoint"
-                ]
-            ) from None
-        factory = site if tls is None else tls_factory(tls, site, self._reactor)
-        try:
-            port = await listening.listen(factory)
-        except CannotListenError as error:
-            raise Misconfigured(
-                [
-                    f"[server] cannot listen on {endpoint}: {error.socketError.strerror}: stop"
-                    " what listens there, or name another endpoint"
-                ]
-            ) from None
+        factory: Any = site if tls is None else tls_factory(tls, site, self._reactor)
+        if endpoint.startswith(PROXIED):
+            factory = AnnouncedFactory(factory, site.unannounced)
+        port = await self._premises.listen(endpoint.removeprefix(PROXIED), factory)
         self.ports.append(port)
         self._sites.append(site)
         self._background.every(WATCH_SECONDS, "watch", partial(site.watch, WATCH_SECONDS))
@@ -261,26 +245,22 @@ class RepomanService(Service):
 
     async def _open(self, pool: Pool, urls: Urls) -> None:
         """Make the repository ready, and open the gate to it."""
-        await migrate(pool)
-        config, blobs = self._config, BlobRecords(pool)
-        for name in await make_accounts(config, pool).ensure_admins(self._admins):
-            log.info("Administrator {name} created", name=name)
-        if config.database.dsn is None:
-            # Nobody else uses this database: whatever was on its way in, is not any more.
-            await blobs.expire_leases(all_of_them=True)
-        secret = await blobs.secret()
-        store = await make_store(self._reactor, config, blobs)
-        # From here on the database is not asked: this may be tried again only before.
-        await store.start()
-        self._running.push_async_callback(store.stop)
-        await store.hold()
-        assembly = assemble(config, pool, store, now, self._sweep_soon, self._transfers)
+        store = await self._premises.store(pool)
+        assembly = assemble(self._config, pool, store, now, self._sweep_soon, self._transfers)
         self._assembly = assembly
         watch_store(self._metrics, assembly)
         chores = self._chores = Chores(self._background, assembly, self._reactor.seconds)
         self._running.push_async_callback(chores.resign)
-        pages = Pages(assembly.repository, urls, secret, now, self._history)
+        pages = Pages(assembly.repository, urls, await self._secret(pool), now, self._history)
         self._gate.open(Root(assembly.repository, urls, pages))
+
+    async def _secret(self, pool: Pool) -> bytes:
+        """What seals the pages' forms, as soon as the database tells: the store runs already."""
+        while True:
+            try:
+                return await BlobRecords(pool).secret()
+            except DatabaseUnavailable:
+                await deferLater(self._reactor, RETRY_SECONDS)
 
     def _transfers(self) -> list[Transfer]:
         return [transfer for site in self._sites for transfer in site.transfers()]

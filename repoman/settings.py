@@ -229,6 +229,16 @@ def endpoint(value: str) -> str:
     return value
 
 
+PROXIED: Final = "haproxy:"
+"""Before an endpoint: who connects there speaks the PROXY protocol, as in Twisted's own strings."""
+
+
+def announced_endpoint(value: str) -> str:
+    """Read an endpoint string that may begin with ``haproxy:``."""
+    endpoint(value.removeprefix(PROXIED))
+    return value
+
+
 def _endpoint_settings(kind: str, parts: list[str]) -> dict[str, str]:
     """Name the parts of an endpoint string: the first may come without its name."""
     given = {}

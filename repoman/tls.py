@@ -355,6 +355,37 @@ class _ClientCreator:
 
 
 @implementer(IPolicyForHTTPS)
+class PublicTLS:
+    """The client's end towards a server that is no grid's: an object store.
+
+    Its certificate and its host name are always verified.  We stay anonymous.
+
+    :param ca_file: the CAs to trust, PEM; ``None``: those of the system.
+    :raises TrustUnreadable: there is no CA to trust.
+    """
+
+    def __init__(self, ca_file: Path | None) -> None:
+        self._context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        self._context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        self._context.set_options(_OPTIONS)
+        self._context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        try:
+            if ca_file is None:
+                self._context.set_default_verify_paths()
+            else:
+                self._context.load_verify_locations(str(ca_file))
+        except SSL.Error as error:
+            raise TrustUnreadable(
+                f"{ca_file} holds no CA in PEM form that can be read ({_reason(error)})."
+            ) from None
+        self._context.set_verify(SSL.VERIFY_PEER, _verify_server)
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> _ClientCreator:
+        """Make connections to one server."""
+        return _ClientCreator(self._context, hostname.decode("ascii"), lambda chain: "")
+
+
+@implementer(IPolicyForHTTPS)
 class ClientTLS:
     """The client's end, for the agents of Twisted and treq.
 
@@ -362,6 +393,7 @@ class ClientTLS:
     CAs, the CRLs that are there, and the signing policies that are there.
 
     :param credential: to show; ``None`` to stay anonymous.
+    :param system: believe the CAs that this machine's other programs believe, too.
     :raises TrustUnreadable: there is no CA to trust.
     :raises CredentialProblem: OpenSSL does not take the credential.
     """
@@ -371,8 +403,9 @@ class ClientTLS:
         credential: ClientCredential | None,
         ca_directory: Path,
         clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        system: bool = False,
     ) -> None:
-        self._place = ca_directory
+        self._place, self._system = ca_directory, system
         self._clock = clock
         self._authorities = read_authorities(ca_directory)
         shown = credential.credential if credential else None
@@ -383,6 +416,8 @@ class ClientTLS:
                 f"OpenSSL cannot use your credential ({_reason(error)});"
                 " make a new one with grid-proxy-init -bits 2048."
             ) from None
+        if system:
+            self._context.set_default_verify_paths()
         self._context.set_verify(SSL.VERIFY_PEER, _verify_server)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> _ClientCreator:
@@ -390,4 +425,6 @@ class ClientTLS:
         return _ClientCreator(self._context, hostname.decode("ascii"), self._refusal)
 
     def _refusal(self, chain: Sequence[x509.Certificate]) -> str:
+        if self._system and chain and not self._authorities.trusts(chain[-1]):
+            return ""  # a CA of the machine's, of which the directory has nothing to say
         return refusal_of_server(chain, self._place, self._authorities, self._clock())

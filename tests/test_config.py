@@ -131,7 +131,7 @@ class TestMistakes:
     def test_an_unknown_key_is_answered_with_the_known_ones(self) -> None:
         assert mistakes("[storage]\ndir = /x") == [
             "r.conf:2: [storage] dir: unknown; there are backend, directory, endpoint, bucket, "
-            "region, prefix, credentials, part_size, ca_file"
+            "region, prefix, credentials, part_size, ca_file, redirect"
         ]
 
     def test_an_unknown_section_is_answered_with_the_known_ones(self) -> None:
@@ -199,6 +199,7 @@ class TestMistakes:
             ("storage", "part_size", "2GiB", "from 5MiB"),
             ("storage", "credentials", "keys", "not an absolute path"),
             ("storage", "directory", "", "must not be empty"),
+            ("storage", "redirect", "yes", "no, public, all"),
             ("limits", "max_upload", "64GB", "units: B KiB"),
             ("limits", "max_upload", "-1", "not a size"),
             ("limits", "quota", "9999999999PiB", "not a size"),
@@ -310,3 +311,4 @@ class TestLaws:
     ) -> None:
         text = f"{kind}:{'port=' if named else ''}{port}{more}"
         serverFromString(MemoryReactor(), settings.endpoint(text))
+        serverFromString(MemoryReactor(), settings.announced_endpoint(f"haproxy:{text}"))

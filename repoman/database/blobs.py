@@ -217,6 +217,7 @@ class BlobRecords(UploadRecords):
         """Give up the uploads that nobody renews; answer how many."""
         if all_of_them:
             await self._run(LET_GO.format(condition="true"))
+            await self._run("UPDATE chores SET held_until = NULL")
         rows = await self._run(RELEASE.format(condition=OVER), {"all": all_of_them})
         return int(rows[0][0])
 
@@ -295,6 +296,13 @@ class BlobRecords(UploadRecords):
             "SELECT coalesce(stamp, '') FROM blob WHERE blob = %s", (blob,)
         )
         return rows[0][0] if rows else None
+
+    async def is_copy(self, blob: str, stamp: str) -> bool:
+        """A copy in another store was found right under this stamp."""
+        rows = await self._pool.query(
+            "SELECT 1 FROM copied WHERE blob = %s AND stamp = %s", (blob, stamp)
+        )
+        return bool(rows)
 
     async def restamp(self, blob: str, stamp: str) -> None:
         """A blob's bytes are right under this stamp."""

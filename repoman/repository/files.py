@@ -33,10 +33,18 @@ from repoman.interfaces import (
     Precondition,
 )
 from repoman.model import Caller, Digests, Image, ImageFile, User
-from repoman.policy import authorize_image, forbid_changes_to_read_only
+from repoman.policy import (
+    Redirect,
+    authorize_image,
+    forbid_changes_to_read_only,
+    may_redirect,
+)
 from repoman.repository.images import FileRef, Images
 from repoman.repository.publishing import publish
 from repoman.repository.scrubber import Verifier
+
+LINK_SECONDS = 300
+"""For how long anybody may begin to fetch from the store by a link that we have handed out."""
 
 LEASE = 300.0
 """Seconds that an upload lives without a sign of life of its daemon."""
@@ -153,6 +161,7 @@ class Files:
     """Uploads in one piece, and downloads, under the policy.
 
     :param discarded: called when there is work for the sweeper.
+    :param redirect: whose downloads may go to the store.
     """
 
     def __init__(
@@ -164,6 +173,7 @@ class Files:
         limits: UploadLimits,
         clock: Clock,
         discarded: Callable[[], object],
+        redirect: Redirect = "no",
     ) -> None:
         self._images = images
         self._records = records
@@ -172,6 +182,7 @@ class Files:
         self._limits = limits
         self._clock = clock
         self._discarded = discarded
+        self._redirect = redirect
         self._verifier = Verifier(records, store)
         self._receiving: set[str] = set()
 
@@ -224,6 +235,18 @@ class Files:
             reader.close()
             raise
         return reader
+
+    def link(self, image: Image, stored: ImageFile, takes: bool | None) -> str | None:
+        """Where in the store a file that was opened may be fetched instead; ``None``: nowhere.
+
+        :param takes: the client has said that it follows; that it does not; ``None``: neither.
+        """
+        if not may_redirect(self._redirect, image, takes):
+            return None
+        url = self._store.link(stored.blob, LINK_SECONDS, image.name)
+        if url is None or image.unauthenticated_access or url.startswith("https:"):
+            return url
+        return None  # what is not public crosses no network in the clear
 
     async def store(
         self,
@@ -288,7 +311,7 @@ class Files:
             compare(digesting.hexdigest, expected)
             stamp = await writer.commit()
         except BaseException:
-            await _discard(writer)
+            await discard(writer)
             raise
         return Committed(digesting.count, known_digests(self._store, digesting.hexdigest), stamp)
 
@@ -300,7 +323,7 @@ class Files:
         self._discarded()
 
 
-async def _discard(writer: IBlobWriter) -> None:
+async def discard(writer: IBlobWriter) -> None:
     """Forget what was written, as far as that is possible now."""
     try:
         await writer.discard()
