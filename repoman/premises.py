@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol
 
 from twisted.internet.endpoints import serverFromString
@@ -16,7 +16,7 @@ from repoman.database.blobs import BlobRecords
 from repoman.database.embedded import EmbeddedPostgres
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
-from repoman.errors import Misconfigured
+from repoman.errors import DatabaseUnavailable, Misconfigured
 
 log = Logger()
 
@@ -26,12 +26,10 @@ class IPremises(Protocol):
 
     :ivar is_alone: no other process writes to the database.
     :ivar links: how many connections to it there may be.
-    :ivar does_chores: nobody else looks after database and store.
     """
 
     is_alone: bool
     links: int
-    does_chores: bool
 
     async def database(self) -> str:
         """The DSN of a database that runs, if it is ours to run."""
@@ -59,7 +57,6 @@ class Own:
     """
 
     links = 8
-    does_chores = True
 
     def __init__(self, reactor: Any, config: Config, running: AsyncExitStack) -> None:
         self.is_alone = config.database.dsn is None
@@ -112,4 +109,8 @@ class Own:
         await store.start()
         self._running.push_async_callback(store.stop)
         await store.hold()
+        if not self.is_alone and config.storage.backend == "directory":
+            with suppress(DatabaseUnavailable):  # else it runs out by itself
+                # Nobody else uses this store: whoever was writing into it is dead.
+                await blobs.expire_leases(all_of_them=True)
         return store

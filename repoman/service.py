@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -21,8 +20,9 @@ from twisted.logger import Logger
 from repoman.accesslog import AccessLog
 from repoman.assembly import Assembly, apply_limits, assemble, check_store
 from repoman.background import Background
-from repoman.chores import begin_chores
+from repoman.chores import Chores
 from repoman.config import Config, waiting_for_restart
+from repoman.database.blobs import BlobRecords
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent, TrustUnreadable
 from repoman.gauges import watch_database, watch_store, watch_traffic, watch_trust
@@ -113,6 +113,7 @@ class RepomanService(Service):
         self._sites: list[RepositorySite] = []
         self._pool: Pool | None = None
         self._assembly: Assembly | None = None
+        self._chores: Chores | None = None
         self._access = AccessLog(None, "text", now)
         self._starting: Deferred[None] | None = None
         self.started: Deferred[None] = Deferred()
@@ -253,9 +254,18 @@ class RepomanService(Service):
         assembly = assemble(self._config, pool, store, now, self._sweep_soon, self._transfers)
         self._assembly = assembly
         watch_store(self.metrics, assembly)
-        begin_chores(self._background, assembly, all_of_them=self._premises.does_chores)
-        pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now, self.history)
+        chores = self._chores = Chores(self._background, assembly, self._reactor.seconds)
+        self._running.push_async_callback(chores.resign)
+        pages = Pages(assembly.repository, urls, await self._secret(pool), now, self.history)
         self._gate.open(Root(assembly.repository, urls, pages))
+
+    async def _secret(self, pool: Pool) -> bytes:
+        """What seals the pages' forms, as soon as the database tells: the store runs already."""
+        while True:
+            try:
+                return await BlobRecords(pool).secret()
+            except DatabaseUnavailable:
+                await deferLater(self._reactor, RETRY_SECONDS)
 
     @property
     def serves(self) -> bool:
@@ -271,8 +281,8 @@ class RepomanService(Service):
         return [transfer for site in self._sites for transfer in site.transfers()]
 
     def _sweep_soon(self) -> None:
-        if self._assembly is not None:
-            self._background.once("sweep", self._assembly.sweeper.sweep)
+        if self._chores is not None:
+            self._chores.sweep_soon()
 
     async def _open_when_possible(self, pool: Pool, urls: Urls) -> None:
         waiting = ""

@@ -66,7 +66,8 @@ MAY_IMPORT = {
     "proxied": set(),
     "premises": CORE | {"admins", "assembly", "config", "database", "storage"},
     "gauges": CORE | {"assembly", "database", "gsi", "metrics", "site", "tls"},
-    "chores": CORE | {"assembly", "background", "repository"},
+    "election": set(),
+    "chores": CORE | {"assembly", "background", "election", "repository"},
     "original": CORE | {"gsi"},
     "operator": CORE
     | {

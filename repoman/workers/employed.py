@@ -184,7 +184,6 @@ class Lent:
         self._config = config
         self._running = running
         self.links = links_of_each(config.server.workers)
-        self.does_chores = orders.number == 0
 
     async def database(self) -> str:
         """The database that the foreman told of."""
