@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from repoman.errors import Misconfigured
 from repoman.interfaces import Clock
@@ -19,6 +18,9 @@ FIELDS = (
     "bytes", "received", "milliseconds", "digest", "complete",
 )  # fmt: skip
 """What a line tells, in order."""
+
+STDOUT = 1
+"""The descriptor of standard output."""
 
 
 def entry(request: Any, moment: datetime, milliseconds: float) -> dict[str, Any]:
@@ -69,7 +71,7 @@ class AccessLog:
 
     def __init__(self, path: Path | None, form: str, clock: Clock) -> None:
         self._clock = clock
-        self._file: TextIO | None = None
+        self._file: int | None = None
         self.reopen(path, form)
 
     def reopen(self, path: Path | None, form: str) -> None:
@@ -81,12 +83,12 @@ class AccessLog:
         self._format = json.dumps if form == "json" else as_text
         old, self._file = self._file, opened
         if old is not None:
-            old.close()
+            os.close(old)
 
-    def _open(self, path: Path) -> TextIO:
+    def _open(self, path: Path) -> int:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return open(path, "a", encoding="ascii", buffering=1, opener=_private)
+            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Misconfigured(
                 [
@@ -98,11 +100,9 @@ class AccessLog:
     def log(self, request: Any, seconds: float) -> None:
         """Note a request that was answered after ``seconds``."""
         line = self._format(entry(request, self._clock(), seconds * 1000))
+        # Not sys.stdout: that is the daemon's log by now.
+        place = STDOUT if self._file is None else self._file
         # A full disk costs the line, not the request.
         with suppress(OSError):
-            # Not sys.stdout: that is the daemon's log by now.
-            print(line, file=self._file or sys.__stdout__, flush=True)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+            # In one call: other processes append to the same file.
+            os.write(place, line.encode("ascii", "backslashreplace") + b"\n")

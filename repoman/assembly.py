@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from socket import gethostname
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import frozen
@@ -12,6 +13,7 @@ from repoman.config import Config
 from repoman.database.accounts import AccountRecords
 from repoman.database.audit import AuditRecords
 from repoman.database.blobs import BlobRecords
+from repoman.database.daemons import Daemons
 from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
 from repoman.database.pool import Pool
@@ -45,6 +47,7 @@ class Assembly:
     """A repository, and who looks after its bytes.
 
     :ivar bounds: of uploads.
+    :ivar daemons: all that serve this repository.
     """
 
     repository: Repository
@@ -52,6 +55,7 @@ class Assembly:
     scrubber: Scrubber
     store: Store
     bounds: UploadLimits
+    daemons: Daemons
 
 
 def check_store(config: Config) -> None:
@@ -107,13 +111,16 @@ def assemble(
     clock: Clock,
     discarded: Callable[[], object],
     running: Callable[[], Iterable[Transfer]],
+    holder: str = "",
 ) -> Assembly:
     """Put a repository together.
 
     :param discarded: called when there is work for the sweeper.
     :param running: answers which transfers run.
+    :param holder: the name of this process, if somebody must know it.
     """
-    limits, blobs, records = config.limits, BlobRecords(pool), ImageRecords(pool)
+    limits, blobs, records = config.limits, BlobRecords(pool, holder), ImageRecords(pool)
+    daemons = Daemons(pool, blobs.holder, gethostname())
     users, bounds = UserRecords(pool), UploadLimits(0, 0, 0, 0.0)
     images = Images(records, limits.quota, discarded)
     repository = Repository(
@@ -124,10 +131,10 @@ def assemble(
         Files(images, blobs, store, digesting, bounds, clock, discarded, config.storage.redirect),
         Uploads(images, blobs, store, digesting, bounds, discarded),
         Audit(AuditRecords(pool), 0.0),
-        Transfers(running),
+        Transfers(running, daemons.elsewhere),
     )
     sweeper = Sweeper(records, blobs, store, 0.0, repository.renew_leases)
-    assembly = Assembly(repository, sweeper, Scrubber(blobs, store), store, bounds)
+    assembly = Assembly(repository, sweeper, Scrubber(blobs, store), store, bounds, daemons)
     apply_limits(assembly, config)
     return assembly
 

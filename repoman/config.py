@@ -40,18 +40,21 @@ def setting(default: str, read: Reader[Any], **options: Any) -> Any:
 class Server:
     """``[server]``: where the service listens, how links name it, where it keeps things.
 
-    :ivar https: Twisted endpoint string; TLS is put on it by us.
+    :ivar https: Twisted endpoint string; TLS is put on it by us.  ``haproxy:`` before it:
+        the PROXY protocol comes first.
     :ivar http: endpoint for public images only; ``None``: off.
     :ivar url: scheme, host and port in links; ``None``: from the host certificate.
     :ivar http_url: likewise for the plain endpoint.
     :ivar state: the directory of all that must last.
+    :ivar workers: how many processes serve.
     """
 
-    https: str = setting("tcp:8443", settings.endpoint)
-    http: str | None = setting("", optional(settings.endpoint))
+    https: str = setting("tcp:8443", settings.announced_endpoint)
+    http: str | None = setting("", optional(settings.announced_endpoint))
     url: str | None = setting("", optional(settings.origin("https")))
     http_url: str | None = setting("", optional(settings.origin("http", "https")))
     state: Path = setting("/var/lib/repoman", settings.absolute_path)
+    workers: int = setting("1", settings.processes)
 
 
 @frozen

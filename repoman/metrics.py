@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -102,6 +102,13 @@ class Metrics:
         return bytes(generate_latest(self.registry))
 
 
+class IExposed(Protocol):
+    """Numbers that can be shown."""
+
+    def exposition(self) -> bytes:
+        """All of them, in Prometheus' text format."""
+
+
 class MonitoringSite(Site):
     """Serves the probes, which are no news for a log."""
 
@@ -112,12 +119,13 @@ class MonitoringSite(Site):
 class Monitoring(Resource):
     """``/metrics``, ``/healthz`` and ``/readyz``.
 
+    :param metrics: has an ``exposition()``.
     :param troubles: why we cannot serve now, a line each; empty if we can.
     """
 
     isLeaf = True
 
-    def __init__(self, metrics: Metrics, troubles: Callable[[], list[str]]) -> None:
+    def __init__(self, metrics: IExposed, troubles: Callable[[], list[str]]) -> None:
         super().__init__()
         self._metrics = metrics
         self._troubles = troubles

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -19,21 +18,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from repoman.accesslog import AccessLog
-from repoman.admins import read_admins
-from repoman.assembly import (
-    Assembly,
-    apply_limits,
-    assemble,
-    check_store,
-    make_accounts,
-    make_store,
-)
+from repoman.assembly import Assembly, apply_limits, assemble, check_store
 from repoman.background import Background
-from repoman.chores import begin_chores
+from repoman.chores import Chores
 from repoman.config import Config, waiting_for_restart
 from repoman.database.blobs import BlobRecords
-from repoman.database.embedded import EmbeddedPostgres
-from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent, TrustUnreadable
 from repoman.gauges import watch_database, watch_store, watch_traffic, watch_trust
@@ -41,7 +30,10 @@ from repoman.history import History
 from repoman.inspection import tls_settings
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.pages import Pages
+from repoman.premises import IPremises, Own
+from repoman.proxied import AnnouncedFactory
 from repoman.resources import Gate, Root
+from repoman.settings import PROXIED
 from repoman.site import RepositorySite
 from repoman.supervisor import Supervisor
 from repoman.tls import ServerTLS
@@ -91,30 +83,37 @@ def make_service(
 class RepomanService(Service):
     """The daemon.
 
+    :param place: makes the premises that it stands on.
     :ivar started: fires when requests are served; fails with what keeps the
         service from starting.  An absent database of somebody else's does
         not: requests get 503 until it is there.
     """
 
     def __init__(
-        self, reactor: Any, config: Config, tls: ServerTLS, reread: Callable[[], Config]
+        self,
+        reactor: Any,
+        config: Config,
+        tls: ServerTLS,
+        reread: Callable[[], Config],
+        place: Callable[[Any, Config, AsyncExitStack], IPremises] = Own,
     ) -> None:
         self._reactor = reactor
         self._config = config
         self._tls = tls
-        self._admins = read_admins(config.accounts.admins)
         self._running = AsyncExitStack()
+        self._premises = place(reactor, config, self._running)
         self._gate = Gate()
-        self._metrics = Metrics()
-        self._history = History(reactor.seconds, now)
+        self.metrics = Metrics()
+        self.history = History(reactor.seconds, now)
         self._faults: list[str] = []
-        self._background = Background(reactor, self._metrics.failed)
+        self._background = Background(reactor, self.metrics.failed)
         self._reread = reread
         self._supervisor = Supervisor()
         self._troubles_of: dict[str, str] = {}
         self._sites: list[RepositorySite] = []
         self._pool: Pool | None = None
         self._assembly: Assembly | None = None
+        self._chores: Chores | None = None
         self._access = AccessLog(None, "text", now)
         self._starting: Deferred[None] | None = None
         self.started: Deferred[None] = Deferred()
@@ -160,12 +159,13 @@ class RepomanService(Service):
 
     async def _start(self) -> None:
         self._keep_trust_fresh()  # first of all: without it SIGHUP ends a process
-        given = self._config.database.dsn
-        dsn = given or await self._start_postgres()
-        pool = self._pool = Pool(self._reactor, dsn, is_alone=given is None)
+        dsn = await self._premises.database()
+        pool = self._pool = Pool(
+            self._reactor, dsn, is_alone=self._premises.is_alone, size=self._premises.links
+        )
         await pool.start()
         self._running.push_async_callback(pool.stop)
-        watch_database(self._metrics, pool)
+        watch_database(self.metrics, pool)
         urls = await self._listen()
         await self._monitor()
         if self._supervisor.patience:
@@ -174,11 +174,6 @@ class RepomanService(Service):
             )
         await self._open_when_possible(pool, urls)
         self._supervisor.ready()
-
-    async def _start_postgres(self) -> str:
-        embedded = EmbeddedPostgres(self._reactor, self._config.server.state)
-        self._running.push_async_callback(embedded.stop)
-        return await embedded.start()
 
     async def _listen(self) -> Urls:
         """Open the endpoints, behind a closed gate; answer how clients reach them."""
@@ -199,25 +194,10 @@ class RepomanService(Service):
             min_rate=self._config.limits.min_rate,
             log_request=self._note,
         )
-        try:
-            listening = serverFromString(self._reactor, endpoint)
-        except (IndexError, KeyError):
-            raise Misconfigured(
-                [
-                    f"[server] {endpoint}: systemd has handed over no such socket: start"
-                    " repoman.socket first, or name another endpoint"
-                ]
-            ) from None
-        factory = site if tls is None else tls_factory(tls, site, self._reactor)
-        try:
-            port = await listening.listen(factory)
-        except CannotListenError as error:
-            raise Misconfigured(
-                [
-                    f"[server] cannot listen on {endpoint}: {error.socketError.strerror}: stop"
-                    " what listens there, or name another endpoint"
-                ]
-            ) from None
+        factory: Any = site if tls is None else tls_factory(tls, site, self._reactor)
+        if endpoint.startswith(PROXIED):
+            factory = AnnouncedFactory(factory, site.unannounced)
+        port = await self._premises.listen(endpoint.removeprefix(PROXIED), factory)
         self.ports.append(port)
         self._sites.append(site)
         self._background.every(WATCH_SECONDS, "watch", partial(site.watch, WATCH_SECONDS))
@@ -226,18 +206,18 @@ class RepomanService(Service):
     def _note(self, request: Any) -> None:
         seconds = self._reactor.seconds() - request.begun
         self._access.log(request, seconds)
-        self._metrics.count(request, seconds)
-        self._history.count(request)
+        self.metrics.count(request, seconds)
+        self.history.count(request)
 
     async def _monitor(self) -> None:
         """Open the endpoint for monitoring; a service without it is better than none."""
         endpoint = self._config.metrics.endpoint
         self._repeat_watch_of_loop()
-        watch_traffic(self._metrics, self._sites)
-        watch_trust(self._metrics, self._tls, now)
+        watch_traffic(self.metrics, self._sites)
+        watch_trust(self.metrics, self._tls, now)
         if endpoint is None:
             return
-        monitoring = MonitoringSite(Monitoring(self._metrics, self._troubles))
+        monitoring = MonitoringSite(Monitoring(self.metrics, self.troubles))
         try:
             port = await serverFromString(self._reactor, endpoint).listen(monitoring)
         except CannotListenError as error:
@@ -255,13 +235,14 @@ class RepomanService(Service):
         async def look() -> None:
             nonlocal due
             late = self._reactor.seconds() - due
-            self._metrics.stalled(max(late, 0.0))
-            self._history.stalled(max(late, 0.0))
+            self.metrics.stalled(max(late, 0.0))
+            self.history.stalled(max(late, 0.0))
             due = self._reactor.seconds() + LAG_SECONDS
 
         self._background.every(LAG_SECONDS, "watch the loop", look)
 
-    def _troubles(self) -> list[str]:
+    def troubles(self) -> list[str]:
+        """Why requests cannot be served now, a line each."""
         found = [] if self._gate.behind else ["The database, or the store, is not there yet."]
         if self._pool is not None and not self._pool.is_ready:
             found.append("The database does not answer.")
@@ -269,31 +250,39 @@ class RepomanService(Service):
 
     async def _open(self, pool: Pool, urls: Urls) -> None:
         """Make the repository ready, and open the gate to it."""
-        await migrate(pool)
-        config, blobs = self._config, BlobRecords(pool)
-        for name in await make_accounts(config, pool).ensure_admins(self._admins):
-            log.info("Administrator {name} created", name=name)
-        if config.database.dsn is None:
-            # Nobody else uses this database: whatever was on its way in, is not any more.
-            await blobs.expire_leases(all_of_them=True)
-        store = await make_store(self._reactor, config, blobs)
-        # From here on the database is not asked: this may be tried again only before.
-        await store.start()
-        self._running.push_async_callback(store.stop)
-        await store.hold()
-        assembly = assemble(config, pool, store, now, self._sweep_soon, self._transfers)
+        store = await self._premises.store(pool)
+        assembly = assemble(self._config, pool, store, now, self._sweep_soon, self._transfers)
         self._assembly = assembly
-        watch_store(self._metrics, assembly)
-        begin_chores(self._background, assembly)
-        pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now, self._history)
+        watch_store(self.metrics, assembly)
+        chores = self._chores = Chores(self._background, assembly, self._reactor.seconds)
+        self._running.push_async_callback(chores.resign)
+        pages = Pages(assembly.repository, urls, await self._secret(pool), now, self.history)
         self._gate.open(Root(assembly.repository, urls, pages))
+
+    async def _secret(self, pool: Pool) -> bytes:
+        """What seals the pages' forms, as soon as the database tells: the store runs already."""
+        while True:
+            try:
+                return await BlobRecords(pool).secret()
+            except DatabaseUnavailable:
+                await deferLater(self._reactor, RETRY_SECONDS)
+
+    @property
+    def serves(self) -> bool:
+        """The repository is there."""
+        return self._gate.behind is not None
+
+    @property
+    def open_connections(self) -> int:
+        """How many there are now, on all endpoints."""
+        return sum(site.open_connections for site in self._sites)
 
     def _transfers(self) -> list[Transfer]:
         return [transfer for site in self._sites for transfer in site.transfers()]
 
     def _sweep_soon(self) -> None:
-        if self._assembly is not None:
-            self._background.once("sweep", self._assembly.sweeper.sweep)
+        if self._chores is not None:
+            self._chores.sweep_soon()
 
     async def _open_when_possible(self, pool: Pool, urls: Urls) -> None:
         waiting = ""
@@ -341,7 +330,7 @@ class RepomanService(Service):
             trouble = f"Trust was not reloaded, the old one stays in use: {why}"
             self._troubles_of["trust"] = trouble
             log.error("{trouble}", trouble=trouble)
-            self._metrics.failed("reload trust")
+            self.metrics.failed("reload trust")
             if not isinstance(error, TrustUnreadable):
                 raise
         else:

@@ -26,6 +26,9 @@ SIZE_UNITS: Final = {
 DURATION_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 """Seconds per unit."""
 
+MOST_PROCESSES: Final = 64
+"""More workers than that are a mistake, or want another machine."""
+
 _PORT_SETTINGS = {"port", "interface", "backlog"}
 ENDPOINT_SETTINGS: Final = {
     "tcp": _PORT_SETTINGS,
@@ -99,6 +102,13 @@ def count(value: str) -> int:
     """Read a whole number from 1."""
     if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) < 1:
         raise ValueError(f"{value!r} is not a whole number from 1 to 999999999")
+    return int(value)
+
+
+def processes(value: str) -> int:
+    """Read a number of processes."""
+    if not re.fullmatch(r"[0-9]{1,2}", value) or not 1 <= int(value) <= MOST_PROCESSES:
+        raise ValueError(f"{value!r} is not a whole number from 1 to {MOST_PROCESSES}")
     return int(value)
 
 
@@ -226,6 +236,16 @@ def endpoint(value: str) -> str:
     port = given.get("port", "0")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError(f"{value!r}: the port {port!r} is not a number from 0 to 65535")
+    return value
+
+
+PROXIED: Final = "haproxy:"
+"""Before an endpoint: who connects there speaks the PROXY protocol, as in Twisted's own strings."""
+
+
+def announced_endpoint(value: str) -> str:
+    """Read an endpoint string that may begin with ``haproxy:``."""
+    endpoint(value.removeprefix(PROXIED))
     return value
 
 

@@ -108,6 +108,11 @@ class RepositorySite(server.Site):
         """A connection is closed whose peer was silent for too long."""
         self._strangers.say(f"Timing out client: {channel.transport.getPeer()}")
 
+    def unannounced(self, transport: Any) -> None:
+        """A connection is cut that began without the PROXY header."""
+        self._strangers.say(f"No PROXY header, cut: {transport.getPeer()}")
+        transport.abortConnection()
+
     async def drain(self, deadline: float) -> None:
         """Let running requests end, cut what still runs after ``deadline`` seconds.
 

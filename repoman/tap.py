@@ -63,18 +63,45 @@ def makeService(options: Options) -> IService:
     # Imported late: the choice of the reactor is twistd's, and its --help shall be quick.
     from twisted.internet import reactor
 
-    from repoman.service import make_service
+    from repoman.workers.orders import read_orders
 
     use_monotonic_clock(reactor)
     allow_many_descriptors()
     keep_freed_memory()
+    orders = read_orders()
+    if orders is not None:
+        from repoman.workers.employed import work
+
+        worker: IService = work(reactor, orders, _lines)
+        return worker
     try:
-        reread = partial(load, options["config"])
-        service = make_service(reactor, reread(), reread)
+        service: Any = _make_daemon(reactor, options["config"])
     except RepomanError as error:
         sys.exit("\n".join(_lines(error)))
     service.started.addErrback(_stop_with_reason, reactor)
-    return service
+    made: IService = service
+    return made
+
+
+def _make_daemon(reactor: Any, path: Path | None) -> Any:
+    from repoman.service import make_service
+
+    reread = partial(load, path)
+    config = reread()
+    service = make_service(reactor, config, reread)
+    if config.server.workers == 1:
+        return service
+    from repoman.workers.foreman import Foreman
+
+    # What was made here has shown that certificates and keys can be used.
+    return Foreman(reactor, config, reread, _command_of_worker(path))
+
+
+def _command_of_worker(path: Path | None) -> list[str]:
+    """The program that runs here, once more, without what it was told about running."""
+    journal = "--logger=repoman.workers.journal.observer"
+    program = [sys.executable, os.path.abspath(sys.argv[0]), "--nodaemon", "--pidfile=", journal]
+    return [*program, "repoman", *([f"--config={path}"] if path else [])]
 
 
 def use_monotonic_clock(reactor: Any) -> None:

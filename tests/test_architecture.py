@@ -63,8 +63,11 @@ MAY_IMPORT = {
     "gridmap": CORE | {"gsi"},
     "inspection": CORE | VOCABULARY | {"tls"},
     "assembly": CORE | {"config", "database", "repository", "storage", "streams"},
+    "proxied": set(),
+    "premises": CORE | {"admins", "assembly", "config", "database", "storage"},
     "gauges": CORE | {"assembly", "database", "gsi", "metrics", "site", "tls"},
-    "chores": CORE | {"assembly", "background", "repository"},
+    "election": set(),
+    "chores": CORE | {"assembly", "background", "election", "repository"},
     "original": CORE | {"gsi"},
     "operator": CORE
     | {
@@ -80,10 +83,11 @@ MAY_IMPORT = {
         "storage",
         "streams",
     },
-    "tap": CORE | {"config", "service"},
+    "tap": CORE | {"config", "service", "workers"},
 }
 # service.py is the one place that knows everyone; only the user's side is none of its business.
 MAY_IMPORT["service"] = set(MAY_IMPORT) - {"client", "cli", "tap"}
+MAY_IMPORT["workers"] = MAY_IMPORT["service"] | {"service"}
 
 MAY_NAME_THE_REACTOR = {"repoman.tap", "repoman.cli.main"}
 MAY_IMPORT_OPENSSL = {"repoman.tls", "repoman.tls_flow"}

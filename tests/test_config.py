@@ -311,3 +311,4 @@ class TestLaws:
     ) -> None:
         text = f"{kind}:{'port=' if named else ''}{port}{more}"
         serverFromString(MemoryReactor(), settings.endpoint(text))
+        serverFromString(MemoryReactor(), settings.announced_endpoint(f"haproxy:{text}"))

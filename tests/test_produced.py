@@ -70,13 +70,15 @@ EVENTS = {
     "resources/asking.py": {
         "Request {id} failed": "test_events.py::test_faults_of_ours_are_told_with_a_traceback",
     },
+    "premises.py": {
+        "Administrator {name} created": "test_events.py::"
+        "test_a_start_tells_of_administrators_and_of_the_audit",
+    },
     "service.py": {
         "Told to stop again: running transfers are cut": "end_to_end/test_stops.py::"
         "test_a_second_signal_stops_at_once_and_keeps_what_came",
         "[metrics] cannot listen on {endpoint}: {why}; going on without": "test_monitoring.py::"
         "test_a_monitoring_port_in_use_does_not_stop_the_service",
-        "Administrator {name} created": "test_events.py::"
-        "test_a_start_tells_of_administrators_and_of_the_audit",
         "Waiting for the {what}: {why}": "end_to_end/test_database_absent.py::"
         "test_absent_at_the_start_it_is_waited_for",
         "Certificates, limits and log files were looked at again": "test_events.py::"
@@ -89,6 +91,8 @@ EVENTS = {
         "{warning}": "tls/test_trust_http.py::test_a_crl_that_ages_is_told_once",
     },
     "site.py": {
+        "No PROXY header, cut: {transport.getPeer()}": "test_proxied.py::"
+        "test_who_does_not_begin_with_the_header_is_cut_with_a_line",
         "Transfer too slow, cut: {channel.transport.getPeer()}": "test_settings_at_work.py::"
         "test_a_user_runs_as_many_uploads_as_configured_and_not_too_slowly",
         "Timing out client: {channel.transport.getPeer()}": "tls/test_trust_http.py::"

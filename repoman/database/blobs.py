@@ -217,6 +217,7 @@ class BlobRecords(UploadRecords):
         """Give up the uploads that nobody renews; answer how many."""
         if all_of_them:
             await self._run(LET_GO.format(condition="true"))
+            await self._run("UPDATE chores SET held_until = NULL")
         rows = await self._run(RELEASE.format(condition=OVER), {"all": all_of_them})
         return int(rows[0][0])
 

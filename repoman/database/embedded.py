@@ -106,6 +106,11 @@ class EmbeddedPostgres:
         """The server's process id, while it runs."""
         return self._server.pid if self._server else None
 
+    @property
+    def named_in_dsn(self) -> list[int]:
+        """Descriptors of ours that the DSN needs, in whatever process it is used."""
+        return self._descriptors[1:]
+
     async def _start(self) -> str:
         cluster = await self._prepare()
         self._running = Deferred.fromCoroutine(self._keep_running(cluster.command()))

@@ -1,0 +1,121 @@
+"""A number of workers that is kept up: who dies is replaced."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from repoman.errors import Misconfigured
+from repoman.workers.orders import Word
+from repoman.workers.worker import Worker
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds until a worker that died is replaced: doubled with each death."""
+
+STEADY_SECONDS = 60.0
+"""Seconds after which an earlier death no longer counts."""
+
+
+class Crew:
+    """So many workers of one configuration.
+
+    :param hire: starts worker number N.
+    :param buried: told of each that has ended.
+    :ivar gone: fires when it has been retired and all have ended.
+    :ivar served: fires when each has been ready for requests; fails if one ends before that.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        size: int,
+        hire: Callable[[int], Worker],
+        buried: Callable[[Worker], object],
+    ) -> None:
+        self._reactor = reactor
+        self._hire = hire
+        self._buried = buried
+        self._retired = False
+        self._pauses: dict[int, Deferred[None]] = {}
+        self._workers: dict[int, Worker] = {}
+        self._size = size
+        self.served: Deferred[None] = Deferred()
+        self.gone: Deferred[Any] = Deferred()
+
+    def begin(self) -> None:
+        """Start them."""
+        keeping = [Deferred.fromCoroutine(self._keep(number)) for number in range(self._size)]
+        gatherResults(keeping).chainDeferred(self.gone)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Those that live."""
+        return list(self._workers.values())
+
+    def heard(self) -> None:
+        """One of them has reported."""
+        served = [worker for worker in self._workers.values() if worker.served]
+        if len(served) == self._size and not self.served.called:
+            self.served.callback(None)
+
+    def say(self, word: Word) -> None:
+        """Tell all of them something."""
+        for worker in self.workers:
+            worker.say(word)
+
+    def retire(self) -> Deferred[Any]:
+        """Let them end what they do, and go; answer when all are gone."""
+        self._retired = True
+        for pause in list(self._pauses.values()):
+            pause.cancel()
+        self.signal(signal.SIGTERM)
+        gone: Deferred[None] = Deferred()
+        self.gone.addBoth(gone.callback)
+        return gone
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of them."""
+        for worker in self.workers:
+            worker.signal(number)
+
+    async def _keep(self, number: int) -> None:
+        deaths = 0
+        while not self._retired:
+            begun = self._reactor.seconds()
+            worker = self._workers[number] = self._hire(number)
+            why = await worker.ended
+            del self._workers[number]
+            self._buried(worker)
+            if self._retired:
+                break
+            if not self.served.called:
+                self._retired = True
+                self.served.errback(_not_started(worker, why))
+                self.retire()
+                break
+            deaths = 1 if self._reactor.seconds() - begun > STEADY_SECONDS else deaths + 1
+            await self._pause(number, min(FIRST_PAUSE * 2 ** (deaths - 1), LONGEST_PAUSE), why)
+
+    async def _pause(self, number: int, seconds: float, why: str) -> None:
+        self._log.error(
+            "Worker {number} ended: {why}; another one begins in {seconds} s",
+            number=number, why=why, seconds=seconds,
+        )  # fmt: skip
+        self._pauses[number] = deferLater(self._reactor, seconds)
+        with suppress(CancelledError):
+            await self._pauses[number]
+        del self._pauses[number]
+
+
+def _not_started(worker: Worker, why: str) -> Exception:
+    if worker.failed:
+        return Misconfigured(worker.failed)
+    return RuntimeError(f"worker {worker.number} ended before it served: {why}")

@@ -1,0 +1,268 @@
+"""The process that twistd starts, where there are several workers: it serves nothing itself.
+
+It binds the ports, runs the database if that is ours, makes tables and store ready, keeps its
+workers up, and answers the monitoring for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from attrs import evolve
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from repoman.background import Background
+from repoman.config import Config, waiting_for_restart
+from repoman.database.pool import Pool
+from repoman.errors import DatabaseUnavailable, Misconfigured
+from repoman.metrics import Monitoring, MonitoringSite
+from repoman.premises import Own
+from repoman.service import RETRY_SECONDS
+from repoman.settings import PROXIED
+from repoman.supervisor import Supervisor
+from repoman.workers.collected import Collected
+from repoman.workers.crew import Crew
+from repoman.workers.orders import Orders, Word
+from repoman.workers.turns import Loads
+from repoman.workers.worker import Worker, spawn
+
+WATCH_SECONDS = 1.0
+"""Seconds between two looks for silent workers."""
+
+log = Logger()
+
+
+class _Unused(Factory):
+    noisy = False
+
+
+class Foreman(Service):
+    """The daemon, as several processes.
+
+    :param command: starts a worker.
+    :param reread: reads the configuration again, for SIGHUP.
+    :ivar started: fires when all workers serve; fails with what keeps them from it.
+    """
+
+    def __init__(
+        self, reactor: Any, config: Config, reread: Callable[[], Config], command: Sequence[str]
+    ) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._reread = reread
+        self._command = command
+        self._running = AsyncExitStack()
+        self._premises = Own(reactor, config, self._running)
+        self._collected = Collected(reactor, self._crews)
+        self._background = Background(reactor, self._collected.metrics.failed)
+        self._supervisor = Supervisor()
+        self._ports: dict[str, Any] = {}
+        self._dsn = ""
+        self._word = Word()
+        self._crew: Crew | None = None
+        self._leaving: list[Crew] = []
+        self._stopping = False
+        self._starting: Deferred[None] | None = None
+        self.started: Deferred[None] = Deferred()
+
+    def startService(self) -> None:
+        """Begin to start; :attr:`started` tells the end of it."""
+        super().startService()
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addCallbacks(self.started.callback, self.started.errback)
+
+    def stopService(self) -> Deferred[None]:
+        """Let the workers end what they do, then stop everything else."""
+        super().stopService()
+        self._supervisor.stopping()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _start(self) -> None:
+        self._reload_when_told()
+        self._dsn = await self._premises.database()
+        for endpoint in filter(None, [self._config.server.https, self._config.server.http]):
+            await self._bind(endpoint.removeprefix(PROXIED))
+        self._crew = self._hire_crew(self._config)
+        self._background.every(WATCH_SECONDS, "watch the workers", self._watch)
+        await self._monitor()
+        if self._supervisor.patience:
+            self._background.every(
+                self._supervisor.patience / 3, "watchdog", self._supervisor.alive
+            )
+        serving = self._crew.served
+        await gatherResults([Deferred.fromCoroutine(self._prepare()), serving], consumeErrors=True)
+        self._supervisor.ready()
+
+    async def _bind(self, endpoint: str) -> None:
+        port = await self._premises.listen(endpoint, _Unused())
+        port.stopReading()  # the workers accept
+        self._ports[endpoint] = port
+
+    async def _prepare(self) -> None:
+        pool = Pool(self._reactor, self._dsn, size=2, is_alone=False)
+        await pool.start()
+        self._running.push_async_callback(pool.stop)
+        while not self._word.go:
+            try:
+                await self._premises.store(pool)
+                self._say(Word(go=True))
+            except DatabaseUnavailable as error:
+                if not self._word.wait:
+                    log.warn("Waiting for the database: {reason}", reason=error.message)
+                    self._supervisor.ready("Waiting for the database")
+                    self._say(Word(wait=error.message))
+                await deferLater(self._reactor, RETRY_SECONDS)
+
+    def _say(self, word: Word) -> None:
+        self._word = word
+        for crew in self._crews():
+            crew.say(word)
+
+    async def _monitor(self) -> None:
+        endpoint = self._config.metrics.endpoint
+        if endpoint is None:
+            return
+        site = MonitoringSite(Monitoring(self._collected, self._collected.troubles))
+        try:
+            port = await serverFromString(self._reactor, endpoint).listen(site)
+        except CannotListenError as error:
+            log.error(
+                "[metrics] cannot listen on {endpoint}: {why}; going on without",
+                endpoint=endpoint,
+                why=error.socketError,
+            )
+            return
+        self._running.push_async_callback(_stopped, port)
+
+    # -- workers --
+
+    def _crews(self) -> list[Crew]:
+        return [crew for crew in (self._crew, *self._leaving) if crew is not None]
+
+    def _hire_crew(self, config: Config) -> Crew:
+        """Start workers that know ``config``, less what is the foreman's own."""
+        size = config.server.workers
+        connections = -(-config.limits.connections // size)
+        theirs = evolve(
+            config,
+            limits=evolve(config.limits, connections=connections),
+            metrics=evolve(config.metrics, endpoint=None),
+        )
+        loads = Loads.make(size)
+        crew: Crew
+
+        def hire(number: int) -> Worker:
+            orders = Orders(
+                theirs, self._dsn, number, self._lent_ports(), -1, -1, -1, loads,
+                self._collected.history.past(),
+            )  # fmt: skip
+            Loads(loads).leave(number)
+            worker = spawn(
+                self._reactor, self._command, orders, lambda w: self._heard(crew, w),
+                self._premises.lent,
+            )  # fmt: skip
+            worker.say(self._word)
+            return worker
+
+        def buried(worker: Worker) -> None:
+            Loads(loads).leave(worker.number)
+            self._collected.bury(worker)
+
+        crew = Crew(self._reactor, size, hire, buried)
+        crew.begin()
+        crew.gone.addBoth(lambda _: os.close(loads))
+        return crew
+
+    def _lent_ports(self) -> dict[str, tuple[int, int]]:
+        return {
+            endpoint: (port.fileno(), int(port.socket.family))
+            for endpoint, port in self._ports.items()
+        }
+
+    def _heard(self, crew: Crew, worker: Worker) -> None:
+        crew.heard()
+        self._collected.add(worker)
+        news = worker.report.news
+        if news.spans or news.refusals:
+            for other in (one for crew in self._crews() for one in crew.workers):
+                if other is not worker:
+                    other.say(Word(news=news))
+
+    async def _watch(self) -> None:
+        for crew in self._crews():
+            for worker in crew.workers:
+                worker.look()
+
+    # -- reloading --
+
+    def _reload_when_told(self) -> None:
+        signal.signal(
+            signal.SIGHUP,
+            lambda *_: self._reactor.callFromThread(
+                self._background.once, "reload configuration", self._reload
+            ),
+        )
+
+    async def _reload(self) -> None:
+        """Let new workers, with the new configuration, take the place of the old ones."""
+        if self._crew is None or not self._crew.served.called or self._stopping:
+            return
+        self._supervisor.reloading()
+        try:
+            await self._replace(self._reread())
+        except Misconfigured as error:
+            reasons = "; ".join(error.mistakes)
+            self._collected.trouble = f"The configuration was not reloaded: {reasons}"
+            raise
+        finally:
+            self._supervisor.ready()
+            log.info("Certificates, limits and log files were looked at again")
+
+    async def _replace(self, fresh: Config) -> None:
+        for name in waiting_for_restart(self._config, fresh):
+            log.warn("{name} has changed: that needs a restart", name=name)
+        config = evolve(self._config, limits=fresh.limits, log=fresh.log)
+        crew = self._hire_crew(config)
+        self._leaving.append(crew)  # until it serves
+        await crew.served
+        self._collected.trouble = ""
+        old, self._crew, self._config = self._crew, crew, config
+        self._leaving.remove(crew)
+        if old is not None:
+            self._leaving.append(old)
+            old.retire().addBoth(lambda _: self._leaving.remove(old))
+
+    # -- stopping --
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        if self._starting is not None and not self._starting.called:
+            self._starting.cancel()
+        for port in self._ports.values():
+            await port.stopListening()
+        self._hurry_when_told_again()
+        await gatherResults([crew.retire() for crew in self._crews()])
+        self._background.stop()
+        await self._running.aclose()
+
+    def _hurry_when_told_again(self) -> None:
+        def hurry(*_: object) -> None:
+            for crew in self._crews():
+                self._reactor.callFromThread(crew.signal, signal.SIGTERM)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, hurry)
+
+
+async def _stopped(port: Any) -> None:
+    await port.stopListening()
