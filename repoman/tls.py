@@ -353,6 +353,7 @@ class ClientCreator:
     refuse: _Refuse
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """Make a fresh connection."""
         connection = _ClientConnection(self.context, self.host, self.refuse)
         if not is_address(self.host):
             connection.set_tlsext_host_name(self.host.encode("ascii"))
