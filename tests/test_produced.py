@@ -117,7 +117,8 @@ EVENTS = {
         "test_what_is_wrong_with_objects_is_told",
     },
     "storage/s3/replies.py": {
-        "object store: {what} was answered {status} {code}: see [storage] in the configuration": "storage/s3/test_s3_told.py::test_what_is_wrong_with_objects_is_told",
+        "object store: {what} was answered {status} {code}: see [storage] in the "
+        "configuration": "storage/s3/test_s3_told.py::test_what_is_wrong_with_objects_is_told",
     },
     "storage/s3/store.py": {
         "blob {key} left to the sweeper: {error}": "storage/s3/test_s3_told.py::"

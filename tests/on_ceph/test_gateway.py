@@ -45,6 +45,7 @@ def test_a_gateway_that_goes_is_told_and_heals(daemon: Daemon, ceph: Ceph) -> No
         assert LARGE.startswith(came)
         assert alice.ask("GET", "/api/whoami").status == 200
     assert watch.memory - before < 64 * MIB
+    reading.close()
     began = time.monotonic()
     assert alice.ask("PUT", "/api/images/raw/new", body=LARGE).status == 200
     assert alice.ask("GET", "/api/images/raw/new").body == LARGE
