@@ -18,7 +18,7 @@ from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
-from repoman.interfaces import Clock, IConsuming, IMultipartRecords
+from repoman.interfaces import Clock, IConsuming
 from repoman.repository import Repository
 from repoman.repository.accounts import Accounts
 from repoman.repository.audit import Audit
@@ -36,6 +36,7 @@ from repoman.streams import Digesting
 from repoman.transfers import Transfer
 
 if TYPE_CHECKING:
+    from repoman.storage.s3.arriving import IMultipartRecords
     from repoman.storage.s3.store import S3Store
 
 Store: TypeAlias = "DirectoryStore | S3Store"

@@ -139,19 +139,6 @@ class Room:
     total: int
 
 
-class IMultipartRecords(Protocol):
-    """Which multipart upload of an object store a blob arrives in.
-
-    It is stored before the first part is sent: only by its id can the parts be found again.
-    """
-
-    async def multipart(self, blob: str) -> str | None:
-        """The id, if there is one."""
-
-    async def note_multipart(self, blob: str, upload: str, before: str | None) -> bool:
-        """Store the id, if the one ``before`` is still there: of two who try, one succeeds."""
-
-
 class IBlobStore(Protocol):
     """Bytes under opaque keys."""
 

@@ -7,8 +7,8 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 
 from repoman.config import Storage
-from repoman.interfaces import IMultipartRecords
 from repoman.storage.s3.access import read_access
+from repoman.storage.s3.arriving import IMultipartRecords
 from repoman.storage.s3.store import S3Store
 from tests.ceph import Ceph
 

@@ -41,13 +41,14 @@ MAY_IMPORT = {
     "ciphers": set(),
     "bounded_log": set(),
     "tls": CORE | VOCABULARY | {"ciphers", "bounded_log"},
+    "tls_public": CORE | {"tls"},
     "streams": CORE,
     "tls_flow": set(),
     "body": CORE | {"streams"},
     "request": CORE | VOCABULARY | {"body"},
     "channel": CORE | VOCABULARY | {"request"},
     "site": CORE | VOCABULARY | {"bounded_log", "channel", "request"},
-    "storage": CORE | VOCABULARY | {"streams", "tls", "tls_flow"},
+    "storage": CORE | VOCABULARY | {"streams", "tls_public", "tls_flow"},
     "database": CORE | VOCABULARY,
     "repository": CORE,
     "resources": CORE | {"wire", "gsi", "repository"},
@@ -90,7 +91,7 @@ MAY_IMPORT["service"] = set(MAY_IMPORT) - {"client", "cli", "tap"}
 MAY_IMPORT["workers"] = MAY_IMPORT["service"] | {"service"}
 
 MAY_NAME_THE_REACTOR = {"repoman.tap", "repoman.cli.main"}
-MAY_IMPORT_OPENSSL = {"repoman.tls", "repoman.tls_flow"}
+MAY_IMPORT_OPENSSL = {"repoman.tls", "repoman.tls_public", "repoman.tls_flow"}
 MAY_USE_PRIVATES_OF_TWISTED_WEB = {"repoman.channel", "repoman.request"}
 
 THREADS = (

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from tests.ceph import Ceph
 from tests.server import ROOT, Answer, Daemon, Person
 from tests.test_operator import operate
 
@@ -126,3 +128,41 @@ def test_a_store_that_a_daemon_uses_is_no_target(daemon: Daemon, tmp_path: Path)
     done = operate("copy-store", "-c", there, "--to", daemon.config)
     assert (done.returncode, done.stdout) == (1, "")
     assert "in use by another daemon" in done.stderr
+
+
+def test_a_repository_moves_into_ceph_and_back_through_a_kill(ceph: Ceph, tmp_path: Path) -> None:
+    daemon, bucket = Daemon(tmp_path), ceph.bucket()
+    home, there = tmp_path / "home.conf", tmp_path / "there.conf"
+    home.write_text(daemon.config.read_text())
+    section = "".join(f"{key} = {value}\n" for key, value in ceph.storage(bucket).items())
+    there.write_text(daemon.config.read_text() + "\n[storage]\n" + section)
+    with daemon.running():
+        for number in range(3):
+            put(daemon.admin, f"copied{number}", CONTENT)
+        killed = subprocess.Popen(
+            [sys.executable, "-m", "repoman.operator", "copy-store", "-c", home, "--to", there,
+             "--rate", "4MiB"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+        )  # fmt: skip
+        end = time.monotonic() + 60
+        while "/data/" not in ceph.s3cmd("ls", "-r", f"s3://{bucket}") and time.monotonic() < end:
+            time.sleep(0.1)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        done = operate("copy-store", "-c", home, "--to", there)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert done.stdout.startswith(("2 files of", "1 files of"))
+    daemon.config.write_text(there.read_text())
+    with daemon.running():
+        for number in range(3):
+            assert get(daemon.admin, f"copied{number}").body == CONTENT
+        put(daemon.admin, "late", b"late")
+        shutil.rmtree(tmp_path / "state" / "blobs")
+        done = operate("copy-store", "-c", there, "--to", home)
+        assert (done.returncode, done.stderr) == (0, ""), done
+    daemon.config.write_text(home.read_text())
+    with daemon.running():
+        for number in range(3):
+            assert get(daemon.admin, f"copied{number}").body == CONTENT
+        assert get(daemon.admin, "late").body == b"late"
+    assert "reading it again" not in daemon.log.read_text()

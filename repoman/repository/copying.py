@@ -50,7 +50,7 @@ class ICopyRecords(Protocol):
 
 
 class Unresumed:
-    """An :class:`~repoman.interfaces.IMultipartRecords` for copies: none is gone on with later."""
+    """What a bucket notes its multipart uploads in: those of copies nobody goes on with."""
 
     async def multipart(self, blob: str) -> None:
         """There is none: what a run has left is removed by the next one."""

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from repoman.config import Storage
 from repoman.storage.s3.credentials import Credentials, read_credentials
-from repoman.tls import PublicTLS
+from repoman.tls_public import PublicTLS
 
 
 @frozen

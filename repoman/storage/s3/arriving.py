@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from attrs import define, field, frozen
 
 from repoman.errors import BlobDamaged, StoreUnavailable
-from repoman.interfaces import IMultipartRecords
 from repoman.storage.s3.bucket import Bucket, Found
 from repoman.storage.s3.content import Content
 from repoman.storage.s3.layout import Layout
@@ -16,6 +17,19 @@ COPIED = 1024 * MIB
 
 SMALLEST = 5 * MIB
 """Fewer bytes are no part that others follow."""
+
+
+class IMultipartRecords(Protocol):
+    """Which multipart upload of an object store a blob arrives in.
+
+    It is stored before the first part is sent: only by its id can the parts be found again.
+    """
+
+    async def multipart(self, blob: str) -> str | None:
+        """The id, if there is one."""
+
+    async def note_multipart(self, blob: str, upload: str, before: str | None) -> bool:
+        """Store the id, if the one ``before`` is still there: of two who try, one succeeds."""
 
 
 @define

@@ -11,9 +11,9 @@ from twisted.logger import Logger
 
 from repoman.config import Storage
 from repoman.errors import NoRoom, StoreUnavailable
-from repoman.interfaces import IMultipartRecords, Room
+from repoman.interfaces import Room
 from repoman.storage.s3.access import Access
-from repoman.storage.s3.arriving import Arrivals
+from repoman.storage.s3.arriving import Arrivals, IMultipartRecords
 from repoman.storage.s3.bucket import Bucket
 from repoman.storage.s3.client import Client
 from repoman.storage.s3.content import Content

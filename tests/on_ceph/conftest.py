@@ -1,0 +1,38 @@
+"""What the daemon promises, promised again with a real Ceph behind it: the same tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.ceph import Ceph
+from tests.server import Daemon
+
+
+class OwnBucket(dict):  # type: ignore[type-arg]
+    """A section ``[storage]`` with a new bucket for each daemon."""
+
+    def __init__(self, ceph: Ceph) -> None:
+        super().__init__()
+        self._ceph = ceph
+
+    def keys(self) -> list[str]:  # type: ignore[override]
+        self.update(self._ceph.storage(self._ceph.bucket()))
+        return list(super().keys())
+
+
+@pytest.fixture(scope="package", autouse=True)
+def on_ceph(ceph: Ceph) -> Iterator[None]:
+    """Every daemon that a test makes here keeps its bytes in a bucket of its own."""
+    before = Daemon.storage
+    Daemon.storage = OwnBucket(ceph)
+    yield
+    Daemon.storage = before
+
+
+@pytest.fixture(scope="package")
+def daemon(on_ceph: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A server for all tests here that only talk to one."""
+    with Daemon(tmp_path_factory.mktemp("daemon")).running() as daemon:
+        yield daemon
