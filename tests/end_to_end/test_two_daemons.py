@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,12 +17,7 @@ from typing import Any
 
 import pytest
 from attrs import frozen
-from psycopg2 import OperationalError
-from pytest_twisted import blockon
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 
-from repoman.database.programs import find_programs
 from tests.ceph import PROGRAMS, Ceph
 from tests.end_to_end.conftest import MIB
 from tests.end_to_end.test_resumable_uploads import begin, begin_part
@@ -31,7 +25,7 @@ from tests.end_to_end.test_rivals import at_once
 from tests.ledger import kill, wait_for
 from tests.network import Host, network
 from tests.pages.test_forgery import post, token_of
-from tests.postgres import on_server
+from tests.postgres import Listening, on_server
 from tests.server import ROOT, START_SECONDS, Answer, Daemon, Person, ask_plain, free_ports
 from tests.test_operator import operate
 
@@ -143,38 +137,6 @@ def _status(person: Person) -> int:
 
 
 @contextmanager
-def postgres(host: Host) -> Iterator[str]:
-    """The DSN of a PostgreSQL that listens on a host's address."""
-    programs = blockon(Deferred.fromCoroutine(find_programs(reactor, None))).directory
-    place = tempfile.mkdtemp()
-    shutil.chown(place, "nobody")
-    as_nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-    common: Any = {"cwd": place, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    make = ["initdb", "-D", "data", "-A", "trust", "-U", "repoman", "-E", "UTF8", "--no-sync"]
-    subprocess.run([*as_nobody, programs / make[0], *make[1:]], check=True, **common)
-    with Path(place, "data", "pg_hba.conf").open("a") as rules:
-        rules.write("host all all 10.213.77.0/24 trust\n")
-    options = ["-D", "data", "-k", place, "-h", host.address, "-c", "fsync=off"]
-    command = [*host.enter, *as_nobody, programs / "postgres", *options]
-    process = subprocess.Popen(command, **common)
-    dsn = f"host={host.address} user=repoman dbname=postgres"
-    try:
-        wait_for(lambda: _answers(dsn), 20)
-        yield dsn
-    finally:
-        process.terminate()
-        process.wait(20)
-        shutil.rmtree(place)
-
-
-def _answers(dsn: str) -> bool:
-    try:
-        return bool(on_server(dsn, "SELECT 1"))
-    except OperationalError:
-        return False
-
-
-@contextmanager
 def haproxy(place: Path, hosts: list[Host]) -> Iterator[list[int]]:
     """The haproxy that we show, on ports of the test's; and a door to each daemon alone."""
     ports = free_ports(2 + len(hosts))
@@ -207,7 +169,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ceph = Ceph(place / "ceph", hosts["store"].address, hosts["store"].enter)
         stack.callback(ceph.stop)
         ceph.start()
-        dsn = stack.enter_context(postgres(hosts["store"]))
+        store = hosts["store"]
+        database = stack.enter_context(Listening.running(store.address, 5432, store.enter))
+        dsn = database.dsn
         ports = stack.enter_context(haproxy(place, [hosts["one"], hosts["two"]]))
         url = f"https://localhost:{ports[0]}"
         given = {
