@@ -55,6 +55,14 @@ EVENTS = {
         "A transaction failed after its caller had gone": "database/test_pool.py::"
         "test_a_failure_after_its_caller_has_gone_is_logged_once",
     },
+    "election.py": dict.fromkeys(
+        (
+            "This daemon does the chores of the repository from now on",
+            "Another daemon may do the chores of the repository from now on",
+        ),
+        "repository/test_many_daemons.py::"
+        "test_chores_begin_with_the_election_and_end_when_it_cannot_be_renewed",
+    ),
     "repository/audit.py": {
         "A refusal is not in the audit: {reason}": "test_events.py::"
         "test_a_refusal_that_the_audit_did_not_take_is_told",
