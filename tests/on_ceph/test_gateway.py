@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from twisted.internet import reactor
@@ -146,3 +147,27 @@ def test_bytes_that_nobody_may_get_any_more_go_after_the_grace(tmp_path: Path, c
             time.sleep(0.1)
         assert objects() == 1
         assert alice.ask("GET", "/api/images/raw/one").body == b"new"
+
+
+def test_an_absent_object_store_is_waited_for(tmp_path: Path, ceph: Ceph) -> None:
+    directory = tmp_path / "daemon"
+    directory.mkdir()
+    daemon = Daemon(directory, storage=ceph.storage(ceph.bucket()))
+    daemon.start()
+    daemon.stop()
+    ceph.stop_gateway()
+    starting = Thread(target=daemon.start)
+    try:
+        starting.start()
+        end = time.monotonic() + 30
+        while "Waiting for the object store: " not in daemon.log.read_text():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert daemon.nobody.ask("GET", "/api/whoami").status == 503
+    finally:
+        ceph.start_gateway()
+        began = time.monotonic()
+        starting.join()
+        daemon.stop()
+    assert time.monotonic() - began < 10
+    assert daemon.log.read_text().count("Waiting for the object store: ") == 1
