@@ -353,6 +353,7 @@ class ClientCreator:
     refuse: _Refuse
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """Make a fresh connection."""
         connection = _ClientConnection(self.context, self.host, self.refuse)
         if not is_address(self.host):
             connection.set_tlsext_host_name(self.host.encode("ascii"))
@@ -367,7 +368,6 @@ class ClientTLS:
     CAs, the CRLs that are there, and the signing policies that are there.
 
     :param credential: to show; ``None`` to stay anonymous.
-    :param system: believe the CAs that this machine's other programs believe, too.
     :raises TrustUnreadable: there is no CA to trust.
     :raises CredentialProblem: OpenSSL does not take the credential.
     """
@@ -377,9 +377,8 @@ class ClientTLS:
         credential: ClientCredential | None,
         ca_directory: Path,
         clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
-        system: bool = False,
     ) -> None:
-        self._place, self._system = ca_directory, system
+        self._place = ca_directory
         self._clock = clock
         self._authorities = read_authorities(ca_directory)
         shown = credential.credential if credential else None
@@ -390,8 +389,6 @@ class ClientTLS:
                 f"OpenSSL cannot use your credential ({reason_of(error)});"
                 " make a new one with grid-proxy-init -bits 2048."
             ) from None
-        if system:
-            self._context.set_default_verify_paths()
         self._context.set_verify(SSL.VERIFY_PEER, verify_server)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> ClientCreator:
@@ -399,6 +396,4 @@ class ClientTLS:
         return ClientCreator(self._context, hostname.decode("ascii"), self._refusal)
 
     def _refusal(self, chain: Sequence[x509.Certificate]) -> str:
-        if self._system and chain and not self._authorities.trusts(chain[-1]):
-            return ""  # a CA of the machine's, of which the directory has nothing to say
         return refusal_of_server(chain, self._place, self._authorities, self._clock())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from repoman.errors import TrustUnreadable
-from repoman.tls import OPTIONS, ClientCreator, reason_of, verify_server
+from repoman.tls import OPTIONS, ClientCreator, ClientTLS, reason_of, verify_server
 
 
 @implementer(IPolicyForHTTPS)
@@ -41,3 +43,21 @@ class PublicTLS:
     def creatorForNetloc(self, hostname: bytes, port: int) -> ClientCreator:
         """Make connections to one server."""
         return ClientCreator(self._context, hostname.decode("ascii"), lambda chain: "")
+
+
+class WidelyTrustingTLS(ClientTLS):
+    """The client's end towards a repository's store, which a grid's CA may vouch for, or another.
+
+    We stay anonymous.  The CAs of the directory are held to all that it says about them.
+
+    :raises TrustUnreadable: there is no CA in the directory.
+    """
+
+    def __init__(self, ca_directory: Path) -> None:
+        super().__init__(None, ca_directory)
+        self._context.set_default_verify_paths()
+
+    def _refusal(self, chain: Sequence[x509.Certificate]) -> str:
+        if chain and not self._authorities.trusts(chain[-1]):
+            return ""  # the machine trusts it, and the directory has nothing to say
+        return super()._refusal(chain)

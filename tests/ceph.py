@@ -48,6 +48,8 @@ osd pool default min size = 1
 osd pool default pg num = 8
 osd crush chooseleaf type = 0
 osd objectstore = memstore
+# A killed gateway is waited for no longer than this.
+osd client watch timeout = 3
 memstore device bytes = {size}
 mon allow pool size one = true
 mon warn on pool no redundancy = false

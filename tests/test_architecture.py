@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "repository": CORE,
     "resources": CORE | {"wire", "gsi", "repository"},
     "pages": CORE | {"wire", "gsi", "settings", "history", "repository", "resources"},
-    "client": CORE | {"wire", "gsi", "tls", "tls_flow", "streams"},
+    "client": CORE | {"wire", "gsi", "tls", "tls_public", "tls_flow", "streams"},
     "cli": CORE | {"client"},
     "background": CORE,
     "supervisor": set(),

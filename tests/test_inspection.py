@@ -6,10 +6,12 @@ import os
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from repoman.inspection import remark_on_clock
+from repoman.config import Storage
+from repoman.inspection import remark_on_clock, remark_on_redirect
 from tests.credentials import (
     DAY,
     HOUR,
@@ -232,3 +234,21 @@ def test_a_clock_that_nobody_keeps_is_worth_a_remark(state: int, remarks: bool) 
     assert bool(remark_on_clock(lambda: state)) == remarks
     assert remark_on_clock() in ("", remark_on_clock(lambda: 5))
     assert datetime.now(timezone.utc) > now() - HOUR
+
+
+@pytest.mark.parametrize(
+    ("storage", "says"),
+    [
+        ({}, ""),
+        ({"redirect": "all"}, "directory"),
+        ({"redirect": "public", "backend": "s3", "endpoint": "http://s3"}, ""),
+        ({"redirect": "all", "backend": "s3", "endpoint": "http://s3"}, "not https"),
+        ({"redirect": "all", "backend": "s3", "endpoint": "https://s3"}, ""),
+    ],
+)
+def test_what_keeps_downloads_from_going_to_the_store_is_remarked(
+    storage: dict[str, Any], says: str
+) -> None:
+    remark = remark_on_redirect(Storage(**storage))
+    assert says in remark
+    assert bool(says) == bool(remark)

@@ -120,6 +120,28 @@ EVENTS = {
         "blob {key} is damaged: {why}": "storage/test_what_is_told.py::"
         "test_a_missing_file_is_damage",
     },
+    "storage/s3/client.py": {
+        "object store: {method} {key} came to nothing: {why}": "on_ceph/test_gateway.py::"
+        "test_a_gateway_that_goes_is_told_and_heals",
+    },
+    "storage/s3/reader.py": {
+        "blob {key} is damaged: {why}": "storage/s3/test_s3_told.py::"
+        "test_what_is_wrong_with_objects_is_told",
+    },
+    "storage/s3/replies.py": {
+        "object store: {what} was answered {status} {code}: see [storage] in the "
+        "configuration": "storage/s3/test_s3_told.py::test_what_is_wrong_with_objects_is_told",
+    },
+    "storage/s3/store.py": {
+        "blob {key} left to the sweeper: {error}": "storage/s3/test_s3_told.py::"
+        "test_what_cannot_be_removed_is_told_and_left",
+    },
+    "storage/s3/writer.py": {
+        "blob {key} left to the sweeper: {error}": "storage/s3/test_s3_told.py::"
+        "test_what_cannot_be_removed_is_told_and_left",
+        "blob {key} was not sent": "storage/s3/test_s3_told.py::"
+        "test_a_fault_of_ours_while_sending_is_told_with_a_traceback",
+    },
     "storage/writer.py": {
         "blob store: {error}": "storage/test_what_is_told.py::"
         "test_what_the_system_refuses_is_told_of_reading_and_writing",

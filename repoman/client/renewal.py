@@ -59,11 +59,3 @@ class RenewableTLS:
             except OSError:
                 stamps.append((0, 0))
         return tuple(stamps)
-
-
-def nobody(ca_directory: Path) -> ClientTLS:
-    """For a repository's store: shows nothing, and believes the CAs of this machine as well.
-
-    :raises TrustUnreadable: the CA directory is of no use.
-    """
-    return ClientTLS(None, ca_directory, system=True)

@@ -22,12 +22,13 @@ from repoman.client.partfile import ISink, PartFile
 from repoman.client.pending import Pending
 from repoman.client.progress import Progress
 from repoman.client.records import Fields, Record, many, one, stored_sha256
-from repoman.client.renewal import RenewableTLS, nobody
+from repoman.client.renewal import RenewableTLS
 from repoman.client.route import Elsewhere, Route
 from repoman.client.source import FileSource, ISource
 from repoman.client.upload import Upload
 from repoman.errors import BadReply
 from repoman.model import ImageRef
+from repoman.tls_public import WidelyTrustingTLS
 
 
 class RepositoryClient:
@@ -69,7 +70,7 @@ class RepositoryClient:
         :raises TrustUnreadable: the CA directory is of no use.
         """
         tls = RenewableTLS(credential, ca_directory)
-        return cls(reactor, base_url, tls, partial(nobody, ca_directory), **tuning)
+        return cls(reactor, base_url, tls, partial(WidelyTrustingTLS, ca_directory), **tuning)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -100,6 +100,7 @@ class Copier:
     begin: Callable[[int], object] = lambda total: None
     moved: Callable[[int], object] = lambda count: None
     _damaged: list[str] = field(factory=list, init=False)
+    _verified: int = field(default=0, init=False)
 
     async def run(self) -> Copied:
         """Bring over what is missing.
@@ -119,7 +120,7 @@ class Copier:
         return Copied(
             files=len(copied),
             size=sum(copied),
-            there=len(originals) - len(copied) - len(self._damaged),
+            there=len(originals) - len(missing) + self._verified,
             damaged=tuple(self._damaged),
             put_away=len(stale),
             unfinished=await self.records.unfinished(),
@@ -131,6 +132,7 @@ class Copier:
         :param whole: it is there, whole; it is there in part; ``None``: it is not.
         """
         if whole and await self._is_right(one):
+            self._verified += 1
             self.moved(one.size)
             return False
         if whole:
