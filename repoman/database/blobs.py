@@ -68,7 +68,7 @@ SELECT user_name || '/' || i.name
  WHERE blob = %s AND b.state = 'receiving' AND resumable
 """
 
-# After the database was away for long all leases are over, also of uploads that go on: when
+# After the database was away for long all leases are over, of uploads that go on, too: when
 # somebody has been elected anew, there is time for the other daemons to renew theirs.
 OVER = """
 CASE WHEN resumable THEN keep_until < now() AND coalesce(lease < now(), true)

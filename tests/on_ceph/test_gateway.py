@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from twisted.internet import reactor
@@ -18,7 +19,7 @@ from tests.ceph import Ceph
 from tests.end_to_end.conftest import MIB, sha256
 from tests.end_to_end.test_main_job import resident, watched
 from tests.end_to_end.test_resumable_uploads import begin, offset_of, send
-from tests.postgres import postgres_for_session
+from tests.postgres import on_server, postgres_for_session
 from tests.server import Daemon
 
 LARGE = os.urandom(48 * MIB)
@@ -90,6 +91,9 @@ def test_a_daemon_that_knows_nothing_goes_on_where_a_killed_one_stopped(
         slow.close()
         shutil.rmtree(directory / "state")  # as on another machine
         daemon.start()
+        end = time.monotonic() + 30  # by then the killed one is known to be gone
+        while alice.ask("HEAD", place).status == 503 and time.monotonic() < end:
+            time.sleep(0.5)
         offset = offset_of(alice, place)
         assert 25 * MIB <= offset <= 33 * MIB
         assert send(alice, place, offset, LARGE[offset:], last=True).status == 200
@@ -118,3 +122,52 @@ def test_what_s3cmd_fetches_has_the_digest_that_we_tell(tmp_path: Path, ceph: Ce
         assert (
             sha256(tmp_path / "fetched") in alice.ask("GET", f"/api/images/{alice.name}/one").text
         )
+
+
+def test_bytes_that_nobody_may_get_any_more_go_after_the_grace(tmp_path: Path, ceph: Ceph) -> None:
+    directory = tmp_path / "daemon"
+    directory.mkdir()
+    bucket = ceph.bucket()
+
+    def objects() -> int:
+        return len(ceph.s3cmd("ls", "--recursive", f"s3://{bucket}/data/").splitlines())
+
+    with Daemon(directory, storage=ceph.storage(bucket)).running() as daemon:
+        alice = daemon.newcomer()
+        alice.ask("POST", "/api/images", form={"name": "one"})
+        for content in (b"old", b"new"):
+            assert alice.ask("PUT", "/api/images/raw/one", body=content).status == 200
+        time.sleep(1)
+        assert objects() == 2
+        on_server(daemon.dsn, "UPDATE blob SET gone_since = gone_since - interval '61 min'")
+        place = begin(alice, "two")
+        alice.ask("DELETE", place)  # work for the sweeper
+        end = time.monotonic() + 10
+        while objects() > 1 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert objects() == 1
+        assert alice.ask("GET", "/api/images/raw/one").body == b"new"
+
+
+def test_an_absent_object_store_is_waited_for(tmp_path: Path, ceph: Ceph) -> None:
+    directory = tmp_path / "daemon"
+    directory.mkdir()
+    daemon = Daemon(directory, storage=ceph.storage(ceph.bucket()))
+    daemon.start()
+    daemon.stop()
+    ceph.stop_gateway()
+    starting = Thread(target=daemon.start)
+    try:
+        starting.start()
+        end = time.monotonic() + 30
+        while "Waiting for the object store: " not in daemon.log.read_text():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert daemon.nobody.ask("GET", "/api/whoami").status == 503
+    finally:
+        ceph.start_gateway()
+        began = time.monotonic()
+        starting.join()
+        daemon.stop()
+    assert time.monotonic() - began < 10
+    assert daemon.log.read_text().count("Waiting for the object store: ") == 1
