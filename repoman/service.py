@@ -215,6 +215,7 @@ class RepomanService(Service):
         self._repeat_watch_of_loop()
         watch_traffic(self.metrics, self._sites)
         watch_trust(self.metrics, self._tls, now)
+        self.metrics.show("repoman_workers", "Processes that serve", lambda: {"": self.serves})
         if endpoint is None:
             return
         monitoring = MonitoringSite(Monitoring(self.metrics, self.troubles))
@@ -271,8 +272,8 @@ class RepomanService(Service):
 
     @property
     def serves(self) -> bool:
-        """The repository is there."""
-        return self._gate.behind is not None
+        """The repository is there, and requests are welcome."""
+        return self._gate.behind is not None and bool(self.running)
 
     @property
     def open_connections(self) -> int:

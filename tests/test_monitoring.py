@@ -41,6 +41,7 @@ def test_metrics_count_requests_and_bytes_and_probes_answer(tmp_path: Path) -> N
         assert number(text, "repoman_sent_bytes_total") >= 1000
         assert 0 <= number(text, "repoman_loop_lag_seconds") < 10
         assert number(text, 'repoman_transfers{direction="upload"}') == 0
+        assert number(text, "repoman_workers") == 1
         assert number(text, "repoman_connections") >= 1
         assert number(text, 'repoman_database_connections{state="free"}') >= 1
         assert number(text, "repoman_database_waiting") == 0

@@ -98,6 +98,28 @@ EVENTS = {
         "test_what_needs_a_restart_is_said",
         "{warning}": "tls/test_trust_http.py::test_a_crl_that_ages_is_told_once",
     },
+    "workers/crew.py": {
+        "Worker {number} ended: {why}; another one begins in {seconds} s": "test_workers.py::"
+        "test_connections_that_wait_are_served_by_the_other_when_a_worker_is_killed",
+    },
+    "workers/employed.py": {
+        "Not started": "test_workers.py::"
+        "test_a_fault_of_ours_in_all_workers_ends_the_start_with_its_traceback_in_the_log",
+    },
+    "workers/foreman.py": {
+        "Waiting for the database: {reason}": "end_to_end/test_database_absent.py::"
+        "test_absent_at_the_start_it_is_waited_for",
+        "[metrics] cannot listen on {endpoint}: {why}; going on without": "test_monitoring.py::"
+        "test_a_monitoring_port_in_use_does_not_stop_the_service",
+        "{name} has changed: that needs a restart": "test_workers.py::"
+        "test_a_configuration_with_mistakes_changes_nothing_and_is_told",
+        "Certificates, limits and log files were looked at again": "test_workers.py::"
+        "test_the_access_log_is_opened_anew_by_a_reload",
+    },
+    "workers/worker.py": {
+        "Worker {number} was silent and is killed": "test_workers.py::"
+        "test_a_silent_worker_is_killed_and_replaced",
+    },
     "site.py": {
         "No PROXY header, cut: {transport.getPeer()}": "test_proxied.py::"
         "test_who_does_not_begin_with_the_header_is_cut_with_a_line",
@@ -187,6 +209,7 @@ METRICS = {
         ("repoman_database_connections", "repoman_database_waiting"),
         "test_metrics.py::test_the_pool_tells_who_has_a_connection_and_who_waits",
     ),
+    "repoman_workers": "test_workers.py::test_metrics_do_not_go_backwards_when_a_worker_is_killed",
     "repoman_store_bytes": "test_metrics.py::test_room_is_what_the_reserve_leaves",
     "repoman_sweeper_removed_files": "test_metrics.py::test_the_sweeper_counts_what_it_removed",
     "repoman_loop_lag_seconds": "test_metrics.py::"

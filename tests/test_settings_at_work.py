@@ -18,6 +18,7 @@ from tests.test_operator import operate
 
 ELSEWHERE = {
     "server.https": "test_start_failures.py::test_a_port_in_use",
+    "server.workers": "test_workers.py::test_connections_go_to_the_worker_that_has_the_fewest",
     "server.state": "test_operator.py::test_everything_is_made_before_the_first_start",
     "tls.certificate": "test_start_failures.py::test_no_certificate",
     "tls.key": "test_start_failures.py::test_a_certificate_that_does_not_fit_its_key",

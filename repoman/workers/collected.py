@@ -25,6 +25,8 @@ class Collected:
         self._crews = crews
         self._gone: Families = []
         self.metrics = Metrics()
+        # Something to add to, when none is there to report.
+        self.metrics.show("repoman_workers", "Processes that serve", lambda: {"": 0})
         self.history = History(reactor.seconds, lambda: datetime.now(timezone.utc))
         self.trouble = ""
 

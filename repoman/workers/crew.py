@@ -18,6 +18,9 @@ from repoman.workers.worker import Worker
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds until a worker that died is replaced: doubled with each death."""
 
+DEATHS = 5
+"""How often one may die before it has served once."""
+
 STEADY_SECONDS = 60.0
 """Seconds after which an earlier death no longer counts."""
 
@@ -28,7 +31,6 @@ class Crew:
     :param hire: starts worker number N.
     :param buried: told of each that has ended.
     :ivar gone: fires when it has been retired and all have ended.
-    :ivar served: fires when each has been ready for requests; fails if one ends before that.
     """
 
     _log = Logger()
@@ -47,7 +49,8 @@ class Crew:
         self._pauses: dict[int, Deferred[None]] = {}
         self._workers: dict[int, Worker] = {}
         self._size = size
-        self.served: Deferred[None] = Deferred()
+        self._has_served = False
+        self._waiting: list[Deferred[None]] = []
         self.gone: Deferred[Any] = Deferred()
 
     def begin(self) -> None:
@@ -63,13 +66,29 @@ class Crew:
     def heard(self) -> None:
         """One of them has reported."""
         served = [worker for worker in self._workers.values() if worker.served]
-        if len(served) == self._size and not self.served.called:
-            self.served.callback(None)
+        if len(served) == self._size:
+            self._has_served = True
+            while self._waiting:
+                self._waiting.pop().callback(None)
 
-    def say(self, word: Word) -> None:
+    def until_served(self) -> Deferred[None]:
+        """Fires when each has been ready for requests; fails if they cannot be."""
+        waiting: Deferred[None] = Deferred()
+        if self._has_served:
+            waiting.callback(None)
+        else:
+            self._waiting.append(waiting)
+        return waiting
+
+    def _give_up(self, error: Exception) -> None:
+        self.retire()
+        while self._waiting:
+            self._waiting.pop().errback(error)
+
+    def tell(self, word: Word) -> None:
         """Tell all of them something."""
         for worker in self.workers:
-            worker.say(word)
+            worker.tell(word)
 
     def retire(self) -> Deferred[Any]:
         """Let them end what they do, and go; answer when all are gone."""
@@ -96,12 +115,10 @@ class Crew:
             self._buried(worker)
             if self._retired:
                 break
-            if not self.served.called:
-                self._retired = True
-                self.served.errback(_not_started(worker, why))
-                self.retire()
-                break
             deaths = 1 if self._reactor.seconds() - begun > STEADY_SECONDS else deaths + 1
+            if not self._has_served and (worker.failed or deaths == DEATHS):
+                self._give_up(_not_started(worker, why))
+                break
             await self._pause(number, min(FIRST_PAUSE * 2 ** (deaths - 1), LONGEST_PAUSE), why)
 
     async def _pause(self, number: int, seconds: float, why: str) -> None:

@@ -102,7 +102,7 @@ class Line(LineOnlyReceiver):
         stdio(self, stdin=self._orders.hears, stdout=self._orders.tells, reactor=reactor)
         reporting = LoopingCall(self.report)
         reporting.clock = reactor
-        reporting.start(REPORT_SECONDS, now=False)
+        reporting.start(REPORT_SECONDS)
         service.started.addCallback(lambda _: self.report())
 
     def lineReceived(self, line: bytes) -> None:
@@ -195,6 +195,7 @@ class Lent:
         """Accept on the foreman's socket, in turn with the others."""
         place, family = self._orders.ports[endpoint]
         port = self._reactor.adoptStreamPort(place, family, factory)
+        os.close(place)  # the port has one of its own, which it closes in time
         take_turns(self._reactor, port, self._line.note_load)
         if family == AF_UNIX:
             # Twisted would remove the socket's file, which is the others', too.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -15,7 +16,7 @@ from typing import Any
 
 from attrs import evolve
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
@@ -71,7 +72,7 @@ class Foreman(Service):
         self._collected = Collected(reactor, self._crews)
         self._background = Background(reactor, self._collected.metrics.failed)
         self._supervisor = Supervisor()
-        self._ports: dict[str, Any] = {}
+        self._sockets: dict[str, socket.socket] = {}
         self._dsn = ""
         self._word = Word()
         self._dead: deque[str] = deque(maxlen=REMEMBERED)
@@ -105,14 +106,20 @@ class Foreman(Service):
             self._background.every(
                 self._supervisor.patience / 3, "watchdog", self._supervisor.alive
             )
-        serving = self._crew.served
-        await gatherResults([Deferred.fromCoroutine(self._prepare()), serving], consumeErrors=True)
+        serving = self._crew.until_served()
+        try:
+            await gatherResults([Deferred.fromCoroutine(self._prepare()), serving])
+        except FirstError as error:
+            error.subFailure.raiseException()
         self._supervisor.ready()
 
     async def _bind(self, endpoint: str) -> None:
         port = await self._premises.listen(endpoint, _Unused())
         port.stopReading()  # the workers accept
-        self._ports[endpoint] = port
+        # At its end a port shuts its socket down, which would end the workers' as well.
+        self._sockets[endpoint], port.socket = port.socket, socket.socket(port.socket.family)
+        self._running.callback(self._sockets[endpoint].close)
+        self._running.push_async_callback(_stopped, port)
 
     async def _prepare(self) -> None:
         pool = Pool(self._reactor, self._dsn, size=2, is_alone=False)
@@ -121,18 +128,18 @@ class Foreman(Service):
         while not self._word.go:
             try:
                 await self._premises.store(pool)
-                self._say(Word(go=True))
+                self._tell(Word(go=True))
             except DatabaseUnavailable as error:
                 if not self._word.wait:
                     log.warn("Waiting for the database: {reason}", reason=error.message)
                     self._supervisor.ready("Waiting for the database")
-                    self._say(Word(wait=error.message))
+                    self._tell(Word(wait=error.message))
                 await deferLater(self._reactor, RETRY_SECONDS)
 
-    def _say(self, word: Word) -> None:
+    def _tell(self, word: Word) -> None:
         self._word = word
         for crew in self._crews():
-            crew.say(word)
+            crew.tell(word)
 
     async def _monitor(self) -> None:
         endpoint = self._config.metrics.endpoint
@@ -177,7 +184,7 @@ class Foreman(Service):
                 self._reactor, self._command, orders, lambda w: self._heard(crew, w),
                 self._premises.lent,
             )  # fmt: skip
-            worker.say(self._word)
+            worker.tell(self._word)
             return worker
 
         def buried(worker: Worker) -> None:
@@ -192,8 +199,7 @@ class Foreman(Service):
 
     def _lent_ports(self) -> dict[str, tuple[int, int]]:
         return {
-            endpoint: (port.fileno(), int(port.socket.family))
-            for endpoint, port in self._ports.items()
+            endpoint: (one.fileno(), int(one.family)) for endpoint, one in self._sockets.items()
         }
 
     def _heard(self, crew: Crew, worker: Worker) -> None:
@@ -203,7 +209,7 @@ class Foreman(Service):
         if news.spans or news.refusals:
             for other in (one for crew in self._crews() for one in crew.workers):
                 if other is not worker:
-                    other.say(Word(news=news))
+                    other.tell(Word(news=news))
 
     async def _watch(self) -> None:
         for crew in self._crews():
@@ -222,8 +228,9 @@ class Foreman(Service):
 
     async def _reload(self) -> None:
         """Let new workers, with the new configuration, take the place of the old ones."""
-        if self._crew is None or not self._crew.served.called or self._stopping:
+        if self._stopping or self._crew is None:
             return
+        await self._crew.until_served()
         self._supervisor.reloading()
         try:
             await self._replace(self._reread())
@@ -241,7 +248,7 @@ class Foreman(Service):
         config = evolve(self._config, limits=fresh.limits, log=fresh.log)
         crew = self._hire_crew(config)
         self._leaving.append(crew)  # until it serves
-        await crew.served
+        await crew.until_served()
         self._collected.trouble = ""
         old, self._crew, self._config = self._crew, crew, config
         self._leaving.remove(crew)
@@ -255,8 +262,8 @@ class Foreman(Service):
         self._stopping = True
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
-        for port in self._ports.values():
-            await port.stopListening()
+        for one in self._sockets.values():
+            one.close()
         self._hurry_when_told_again()
         await gatherResults([crew.retire() for crew in self._crews()])
         self._background.stop()

@@ -75,7 +75,7 @@ class Worker(ProcessProtocol):
         self._patience = self._reactor.seconds() + SILENCE_SECONDS
         self._heard(self)
 
-    def say(self, word: Word) -> None:
+    def tell(self, word: Word) -> None:
         """Tell it something."""
         transport: Any = self.transport
         if transport is not None and self._orders.hears in transport.pipes:
