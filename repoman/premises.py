@@ -16,7 +16,7 @@ from repoman.database.blobs import BlobRecords
 from repoman.database.embedded import EmbeddedPostgres
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
-from repoman.errors import DatabaseUnavailable, Misconfigured
+from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent
 
 log = Logger()
 
@@ -48,6 +48,11 @@ class IPremises(Protocol):
         :raises DatabaseUnavailable: nothing was started; try again.
         :raises RepomanError: the store is not to be used.
         """
+
+
+def what_is_absent(error: DatabaseUnavailable | StoreAbsent) -> str:
+    """What a start waits for, in a word."""
+    return "object store" if isinstance(error, StoreAbsent) else "database"
 
 
 class Own:

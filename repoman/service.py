@@ -30,7 +30,7 @@ from repoman.history import History
 from repoman.inspection import tls_settings
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.pages import Pages
-from repoman.premises import IPremises, Own
+from repoman.premises import IPremises, Own, what_is_absent
 from repoman.proxied import AnnouncedFactory
 from repoman.resources import Gate, Root
 from repoman.settings import PROXIED
@@ -293,7 +293,7 @@ class RepomanService(Service):
             try:
                 await self._open(pool, urls)
             except (DatabaseUnavailable, StoreAbsent) as error:
-                absent = "object store" if isinstance(error, StoreAbsent) else "database"
+                absent = what_is_absent(error)
                 if waiting != absent:
                     log.warn("Waiting for the {what}: {why}", what=absent, why=error.message)
                     self._supervisor.ready(f"Waiting for the {absent}")

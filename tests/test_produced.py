@@ -107,7 +107,7 @@ EVENTS = {
         "test_a_fault_of_ours_in_all_workers_ends_the_start_with_its_traceback_in_the_log",
     },
     "workers/foreman.py": {
-        "Waiting for the database: {reason}": "end_to_end/test_database_absent.py::"
+        "Waiting for the {what}: {why}": "end_to_end/test_database_absent.py::"
         "test_absent_at_the_start_it_is_waited_for",
         "[metrics] cannot listen on {endpoint}: {why}; going on without": "test_monitoring.py::"
         "test_a_monitoring_port_in_use_does_not_stop_the_service",

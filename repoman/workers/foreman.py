@@ -26,10 +26,10 @@ from twisted.logger import Logger
 from repoman.background import Background
 from repoman.config import Config, waiting_for_restart
 from repoman.database.pool import Pool
-from repoman.errors import DatabaseUnavailable, Misconfigured
+from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent
 from repoman.interfaces import new_key
 from repoman.metrics import Monitoring, MonitoringSite
-from repoman.premises import Own
+from repoman.premises import Own, what_is_absent
 from repoman.service import RETRY_SECONDS
 from repoman.settings import PROXIED
 from repoman.supervisor import Supervisor
@@ -129,10 +129,11 @@ class Foreman(Service):
             try:
                 await self._premises.store(pool)
                 self._tell(Word(go=True))
-            except DatabaseUnavailable as error:
-                if not self._word.wait:
-                    log.warn("Waiting for the database: {reason}", reason=error.message)
-                    self._supervisor.ready("Waiting for the database")
+            except (DatabaseUnavailable, StoreAbsent) as error:
+                if self._word.wait != error.message:
+                    absent = what_is_absent(error)
+                    log.warn("Waiting for the {what}: {why}", what=absent, why=error.message)
+                    self._supervisor.ready(f"Waiting for the {absent}")
                     self._tell(Word(wait=error.message))
                 await deferLater(self._reactor, RETRY_SECONDS)
 
