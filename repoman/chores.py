@@ -23,8 +23,8 @@ SCRUB_SECONDS = 5.0
 STOCK_SECONDS = 6 * 3600.0
 """Seconds between two comparisons of the store with the records."""
 
-RENEWAL_SECONDS = 60.0
-"""Seconds between two signs of life of running uploads."""
+RENEWAL_SECONDS = 20.0
+"""Seconds between two signs of life of running uploads: nobody is given up in the first minute."""
 
 PROGRESS_SECONDS = 1.0
 """Seconds between two notes of how far resumable uploads are durable, and looks who wants them."""

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ osd pool default min size = 1
 osd pool default pg num = 8
 osd crush chooseleaf type = 0
 osd objectstore = memstore
+# A killed gateway is waited for no longer than this.
+osd client watch timeout = 3
 memstore device bytes = {size}
 mon allow pool size one = true
 mon warn on pool no redundancy = false
@@ -60,7 +62,7 @@ mon data = {place}/mon
 mgr data = {place}/mgr
 osd data = {place}/osd
 [client.rgw.a]
-rgw frontends = beast endpoint=127.0.0.1:{port}
+rgw frontends = beast endpoint={address}:{port}
 rgw data = {place}/rgw
 """
 
@@ -68,13 +70,17 @@ rgw data = {place}/rgw
 class Ceph:
     """One cluster.
 
+    :param address: of its gateway.
+    :param enter: what begins the command of a program that shall run on another host.
     :ivar endpoint: where its gateway speaks S3.
     """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, address: str = "127.0.0.1", enter: Sequence[str] = ()) -> None:
         self.place = place
+        self._address = address
+        self._enter = enter
         self.port, monitor, old_monitor = free_ports(3)
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.endpoint = f"http://{address}:{self.port}"
         self.credentials = place / "credentials"
         self._settings = place / "ceph.conf"
         self._monitor = f"[v2:127.0.0.1:{monitor},v1:127.0.0.1:{old_monitor}]"
@@ -89,6 +95,7 @@ class Ceph:
         self._settings.write_text(
             SETTINGS.format(
                 cluster=cluster, monitor=self._monitor, place=self.place, port=self.port,
+                address=self._address,
                 size=8 << 30,
             )
         )  # fmt: skip
@@ -127,7 +134,7 @@ class Ceph:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             with socket.socket() as one:
-                if one.connect_ex(("127.0.0.1", self.port)) == 0:
+                if one.connect_ex((self._address, self.port)) == 0:
                     return
             time.sleep(0.05)
         raise AssertionError("Ceph's gateway did not start: see " + str(self.place))
@@ -165,15 +172,15 @@ class Ceph:
 
     def s3cmd(self, *arguments: str) -> str:
         """Ask the store with Debian's s3cmd."""
-        host = f"127.0.0.1:{self.port}"
+        host = f"{self._address}:{self.port}"
         command = ["s3cmd", "--no-ssl", f"--host={host}", f"--host-bucket={host}"]
         command += [f"--access_key={ACCESS}", f"--secret_key={SECRET}", "--config=/dev/null"]
         return self._do(*command, *arguments)
 
     def _do(self, *command: Any) -> str:
         done = subprocess.run(
-            list(map(str, command)), env=self._environment, cwd=self.place, timeout=START_SECONDS,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            [*self._enter, *map(str, command)], env=self._environment, cwd=self.place,
+            timeout=START_SECONDS, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
@@ -181,7 +188,7 @@ class Ceph:
     def _run(self, name: str, *command: str) -> None:
         with (self.place / f"{name}.out").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                [*command, "-f"], env=self._environment, cwd=self.place,
+                [*self._enter, *command, "-f"], env=self._environment, cwd=self.place,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

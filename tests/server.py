@@ -29,7 +29,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -164,10 +164,10 @@ class Daemon:
 
     :param directory: an empty one of the test's.
     :param settings: what the configuration says beyond the usual, by section.
-    :cvar storage: what ``[storage]`` says, unless the settings do.
+    :cvar storage: answers what ``[storage]`` says, unless the settings do.
     """
 
-    storage: ClassVar[Mapping[str, Any]] = {}
+    storage: ClassVar[Callable[[], dict[str, Any]]] = dict
 
     def __init__(self, directory: Path, **settings: Mapping[str, Any]) -> None:
         self.directory = directory
@@ -294,7 +294,7 @@ def _configuration(daemon: Daemon, settings: Mapping[str, Mapping[str, Any]]) ->
             "ca_directory": daemon.ca_directory,
         },
         "accounts": {"admins": directory / "admins"},
-        "storage": dict(daemon.storage),
+        "storage": type(daemon).storage(),
         "metrics": {"endpoint": ""},
     }
     for section, values in settings.items():

@@ -252,3 +252,24 @@ def test_what_keeps_downloads_from_going_to_the_store_is_remarked(
     remark = remark_on_redirect(Storage(**storage))
     assert says in remark
     assert bool(says) == bool(remark)
+
+
+def test_the_credentials_and_cas_of_an_object_store_are_looked_at(
+    place: Place, tmp_path: Path
+) -> None:
+    keys, cas = tmp_path / "s3-credentials", tmp_path / "s3-cas.pem"
+    place.config.write_text(
+        place.config.read_text() + "[storage]\nbackend = s3\nendpoint = https://s3.example.org\n"
+        f"bucket = images\ncredentials = {keys}\nca_file = {cas}\n"
+    )
+    for told in (f"{keys} cannot be read", "run: chmod 600", f"{cas} holds no CA"):
+        status, _, (line,) = place.check()
+        assert (status, told in line) == (1, True), line
+        if keys.exists():
+            keys.chmod(0o600)
+        else:
+            keys.write_text("[default]\naws_access_key_id = K\naws_secret_access_key = S\n")
+            keys.chmod(0o644)
+    (authority_file,) = (place.grid.directory.path).glob("*.0")
+    cas.write_bytes(authority_file.read_bytes())
+    assert place.check() == (0, "The configuration is good.\n", [])

@@ -55,6 +55,14 @@ EVENTS = {
         "A transaction failed after its caller had gone": "database/test_pool.py::"
         "test_a_failure_after_its_caller_has_gone_is_logged_once",
     },
+    "election.py": dict.fromkeys(
+        (
+            "This daemon does the chores of the repository from now on",
+            "Another daemon may do the chores of the repository from now on",
+        ),
+        "repository/test_many_daemons.py::"
+        "test_chores_begin_with_the_election_and_end_when_it_cannot_be_renewed",
+    ),
     "repository/audit.py": {
         "A refusal is not in the audit: {reason}": "test_events.py::"
         "test_a_refusal_that_the_audit_did_not_take_is_told",
@@ -111,6 +119,28 @@ EVENTS = {
         "test_what_the_system_refuses_is_told_of_reading_and_writing",
         "blob {key} is damaged: {why}": "storage/test_what_is_told.py::"
         "test_a_missing_file_is_damage",
+    },
+    "storage/s3/client.py": {
+        "object store: {method} {key} came to nothing: {why}": "on_ceph/test_gateway.py::"
+        "test_a_gateway_that_goes_is_told_and_heals",
+    },
+    "storage/s3/reader.py": {
+        "blob {key} is damaged: {why}": "storage/s3/test_s3_told.py::"
+        "test_what_is_wrong_with_objects_is_told",
+    },
+    "storage/s3/replies.py": {
+        "object store: {what} was answered {status} {code}: see [storage] in the "
+        "configuration": "storage/s3/test_s3_told.py::test_what_is_wrong_with_objects_is_told",
+    },
+    "storage/s3/store.py": {
+        "blob {key} left to the sweeper: {error}": "storage/s3/test_s3_told.py::"
+        "test_what_cannot_be_removed_is_told_and_left",
+    },
+    "storage/s3/writer.py": {
+        "blob {key} left to the sweeper: {error}": "storage/s3/test_s3_told.py::"
+        "test_what_cannot_be_removed_is_told_and_left",
+        "blob {key} was not sent": "storage/s3/test_s3_told.py::"
+        "test_a_fault_of_ours_while_sending_is_told_with_a_traceback",
     },
     "storage/writer.py": {
         "blob store: {error}": "storage/test_what_is_told.py::"

@@ -68,9 +68,13 @@ SELECT user_name || '/' || i.name
  WHERE blob = %s AND b.state = 'receiving' AND resumable
 """
 
+# After the database was away for long all leases are over, of uploads that go on, too: when
+# somebody has been elected anew, there is time for the other daemons to renew theirs.
 OVER = """
 CASE WHEN resumable THEN keep_until < now() AND coalesce(lease < now(), true)
      ELSE %(all)s OR lease < now() END
+AND (%(all)s OR coalesce(
+    (SELECT since < now() - interval '1 min' FROM chores WHERE held_until IS NOT NULL), true))
 """
 
 LET_GO = """
@@ -227,6 +231,7 @@ class BlobRecords(UploadRecords):
         Of the resumable ones it has let go.
         """
         await self._run(LET_GO.format(condition="holder = %s"), (holder,))
+        await self._run("UPDATE chores SET held_until = NULL WHERE holder = %s", (holder,))
         rows = await self._run(RELEASE.format(condition="NOT resumable AND holder = %s"), (holder,))
         return int(rows[0][0])
 

@@ -16,7 +16,9 @@ GONE = 10.0
 
 ELECT = """
 WITH before AS (SELECT sweep FROM chores FOR UPDATE)
-UPDATE chores SET holder = %(me)s, held_until = now() + %(term)s * interval '1 s', sweep = false
+UPDATE chores SET holder = %(me)s, held_until = now() + %(term)s * interval '1 s', sweep = false,
+                  since = CASE WHEN chores.holder = %(me)s AND held_until >= now() THEN since
+                               ELSE now() END
   FROM before WHERE chores.holder = %(me)s OR coalesce(held_until < now(), true)
 RETURNING before.sweep
 """

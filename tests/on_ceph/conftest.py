@@ -10,23 +10,11 @@ from tests.ceph import Ceph
 from tests.server import Daemon
 
 
-class OwnBucket(dict):  # type: ignore[type-arg]
-    """A section ``[storage]`` with a new bucket for each daemon."""
-
-    def __init__(self, ceph: Ceph) -> None:
-        super().__init__()
-        self._ceph = ceph
-
-    def keys(self) -> list[str]:  # type: ignore[override]
-        self.update(self._ceph.storage(self._ceph.bucket()))
-        return list(super().keys())
-
-
 @pytest.fixture(scope="package", autouse=True)
 def on_ceph(ceph: Ceph) -> Iterator[None]:
     """Every daemon that a test makes here keeps its bytes in a bucket of its own."""
     before = Daemon.storage
-    Daemon.storage = OwnBucket(ceph)
+    Daemon.storage = lambda: ceph.storage(ceph.bucket())
     yield
     Daemon.storage = before
 

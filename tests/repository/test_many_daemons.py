@@ -8,6 +8,7 @@ import pytest_twisted
 from attrs import evolve
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import ensureDeferred
+from twisted.logger import LogEvent, globalLogPublisher
 
 from repoman.background import Background
 from repoman.chores import Chores
@@ -75,6 +76,8 @@ async def test_chores_begin_with_the_election_and_end_when_it_cannot_be_renewed(
 ) -> None:
     one, two = daemons(records, "one", "two")
     said: list[str] = []
+    logged: list[LogEvent] = []
+    globalLogPublisher.addObserver(logged.append)
     time = 100.0
     election = Election(
         one, lambda: time, lambda: said.append("begin"), lambda: said.append("end"),
@@ -95,6 +98,11 @@ async def test_chores_begin_with_the_election_and_end_when_it_cannot_be_renewed(
     await two.elect(TERM)
     await election.hold()
     assert said[3:] == ["begin", "end"]
+    told = [entry["log_format"] for entry in logged if "chores" in entry["log_format"]]
+    begun = "This daemon does the chores of the repository from now on"
+    ended = "Another daemon may do the chores of the repository from now on"
+    assert told == [begun, ended] * 2
+    globalLogPublisher.removeObserver(logged.append)
 
 
 @pytest_twisted.ensureDeferred
@@ -119,6 +127,33 @@ async def test_of_two_daemons_one_sweeps_also_what_the_other_discards(records: R
         await soon()
     assert assemblies[0].sweeper.removed == 1
     background.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_elected_after_an_absence_of_the_database_waits_for_others_to_renew(
+    records: Records,
+) -> None:
+    user = await records.user("alice")
+    for name in ("running", "dead"):
+        await records.begin(await records.image("alice", name), user, 5)
+    await records.run("UPDATE blob SET lease = now() - interval '1 s'")
+    [elected] = daemons(records, "one")
+    await elected.elect(TERM)
+    assert await records.blobs.expire_leases() == 0
+    await elected.elect(TERM)
+    await records.run("UPDATE chores SET since = since - interval '61 s'")
+    await elected.elect(TERM)
+    assert await records.blobs.expire_leases() == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_several_daemons_that_start_at_once_one_makes_the_administrator(
+    records: Records,
+) -> None:
+    made = await at_once(
+        *(records.accounts.ensure_admin("roger", "r@example.org", "/CN=R") for _ in range(4))
+    )
+    assert sorted(made) == [False, False, False, True]
 
 
 @pytest_twisted.ensureDeferred

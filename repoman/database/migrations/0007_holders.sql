@@ -11,6 +11,7 @@ CREATE TABLE chores (
     only_one    boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     holder      text,
     held_until  timestamptz,
+    since       timestamptz,                        -- it was elected, and never late since then
     sweep       boolean NOT NULL DEFAULT false      -- another process has work for the sweeper
 );
 INSERT INTO chores DEFAULT VALUES;

@@ -64,7 +64,8 @@ class Arriving:
         """Store what fills no part: of parts that others follow, none may be so small."""
         begin = self.size
         partial = f"{self.at.partial(self.blob)}{begin}-{begin + content.size}"
-        await self.bucket.put(partial, content)
+        if content.size:
+            await self.bucket.put(partial, content)
         await self.drop_partial(but=partial)
 
     async def complete(self) -> Found:
@@ -159,6 +160,8 @@ class Arrivals:
                     )
                 )
         await self.bucket.delete(key)
+        async for partial in self.bucket.keys(self.at.partial(blob)):
+            await self.bucket.delete(partial)
         return arriving
 
 

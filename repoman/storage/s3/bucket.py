@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from attrs import frozen
+from twisted.internet.task import deferLater
 from twisted.web.iweb import IResponse
 
 from repoman.errors import StoreAbsent, StoreUnavailable
-from repoman.storage.s3.client import LONG_STALL, Client, Order
+from repoman.storage.s3.client import LONG_PATIENCE, LONG_STALL, Client, Order, pauses
 from repoman.storage.s3.content import Content
 from repoman.storage.s3.parts import Part
 from repoman.storage.s3.replies import Answer, children, rejected, text
@@ -147,25 +149,31 @@ class Bucket:
         content = Content.of(
             f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>".encode()
         )
-        order = Order("POST", key, {"uploadId": upload}, content=content, stall=LONG_STALL)
+        order = Order("POST", key, {"uploadId": upload}, content=content, patience=0.0)
         wanted = Found(sum(part.size for part in parts), _etag_of(parts))
-        try:
-            answer = await self.client.ask(order)
-        except StoreAbsent:
-            return await self._settle(key, wanted, None)
-        if answer.status == 200 and not answer.code:
-            etag = text(answer.xml(), "ETag").strip('"') or wanted.etag  # Ceph's is empty
-            return Found(wanted.size, etag)
-        return await self._settle(key, wanted, answer)
-
-    async def _settle(self, key: str, wanted: Found, answer: Answer | None) -> Found:
-        if answer is None or answer.code in GONE:
-            found = await self.head(key)
-            if found is not None and found == wanted:
-                return found
-        if answer is not None:
-            raise rejected("complete", answer)
+        until = self.client.reactor.seconds() + LONG_PATIENCE
+        for pause in pauses():
+            with suppress(StoreAbsent):  # nobody said that it was not done
+                answer = await self.client.ask(order)
+                if answer.status == 200 and not answer.code:
+                    # Ceph's is empty.
+                    etag = text(answer.xml(), "ETag").strip('"') or wanted.etag
+                    return Found(wanted.size, etag)
+                if answer.code in GONE:
+                    return await self._look_for(key, wanted)
+                raise rejected("complete", answer)
+            if await self.parts(key, upload) is None:
+                return await self._look_for(key, wanted)
+            if self.client.reactor.seconds() + pause > until:
+                break
+            await deferLater(self.client.reactor, pause)
         raise StoreUnavailable("The object store did not finish the file; try again later.")
+
+    async def _look_for(self, key: str, wanted: Found) -> Found:
+        """The object, if it has become what it should."""
+        if await self.head(key) != wanted:
+            raise StoreUnavailable("Another daemon goes on with the upload, or ended it.")
+        return wanted
 
     async def abort(self, key: str, upload: str) -> None:
         """Forget a multipart upload and its parts.  Harmless if it is not there."""

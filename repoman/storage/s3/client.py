@@ -27,6 +27,9 @@ from repoman.storage.s3.signing import Signer
 PATIENCE = 8.0
 """Seconds for which trouble is ridden out: who waits for us is told then."""
 
+LONG_PATIENCE = 30.0
+"""The same for the last step of an upload, which may be under way while nobody says so."""
+
 STALL = 10.0
 """Seconds without a byte, in either direction, after which an order is given up.
 
@@ -34,7 +37,7 @@ More than :data:`PATIENCE`: who was silent for so long would be silent again.
 """
 
 LONG_STALL = 30.0
-"""The same for work that the store does by itself before it says a word."""
+"""Seconds of silence for work that the store does by itself before it says a word."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 """Seconds between tries: doubled each time, and shortened at random, or all would come at once."""
@@ -63,6 +66,7 @@ class Order:
 
     :ivar key: of the object; empty for the bucket.
     :ivar stall: seconds of silence that are borne.
+    :ivar patience: seconds of trouble that are ridden out; 0: whoever asks looks into it.
     :ivar once: not to be repeated unless it was certainly not done.
     """
 
@@ -72,6 +76,7 @@ class Order:
     headers: Mapping[str, str] = field(factory=dict)
     content: Content = field(factory=Content)
     stall: float = STALL
+    patience: float = PATIENCE
     once: bool = False
 
 
@@ -136,12 +141,12 @@ class Client:
 
     async def _insist(self, order: Order, whole: bool) -> IResponse | Answer:
         until = 0.0
-        for pause in _pauses():
+        for pause in pauses():
             try:
                 return await self._attempt(order, whole)
             except _Trouble as trouble:
                 now = self.reactor.seconds()
-                until = until or now - trouble.ago + PATIENCE
+                until = until or now - trouble.ago + order.patience
                 wait = max(pause, trouble.pause)
                 if now + wait > until or (order.once and not trouble.undone):
                     raise _absent(order, trouble) from None
@@ -208,7 +213,8 @@ class Client:
         return self._base + path + asked
 
 
-def _pauses() -> Iterator[float]:
+def pauses() -> Iterator[float]:
+    """How long to wait before each new try, in seconds."""
     longest = FIRST_PAUSE
     while True:
         yield longest * random.uniform(0.5, 1.0)  # noqa: S311 no secret
@@ -216,12 +222,13 @@ def _pauses() -> Iterator[float]:
 
 
 def _absent(order: Order, trouble: _Trouble) -> StoreAbsent:
-    _log.error(
-        "object store: {method} {key} came to nothing: {why}",
-        method=order.method,
-        key=order.key,
-        why=trouble,
-    )
+    if order.patience:
+        _log.error(
+            "object store: {method} {key} came to nothing: {why}",
+            method=order.method,
+            key=order.key,
+            why=trouble,
+        )
     return StoreAbsent("The object store does not answer; try again later.")
 
 

@@ -53,10 +53,6 @@ def _of_file(path: Path) -> Mapping[str, str]:
             parser.read_file(file)
     except (OSError, UnicodeDecodeError, Error) as error:
         # Not the error's words: they may quote a line, and with it the secret.
-        why = (
-            error.strerror
-            if isinstance(error, OSError)
-            else "not of the form that AWS's tools have"
-        )
+        why = error.strerror if isinstance(error, OSError) else "it is not as AWS's tools have it"
         raise Misconfigured([f"[storage] credentials: {path} cannot be read: {why}"]) from None
     return parser["default"] if parser.has_section("default") else {}

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from repoman.errors import BlobDamaged, ClientGone, StoreUnavailable
+from repoman.errors import BlobDamaged, ClientGone, StoreAbsent, StoreUnavailable
 from repoman.interfaces import IConsuming
 from repoman.storage.s3.bucket import Bucket, Found
 from repoman.storage.s3.client import STALL
@@ -232,7 +232,13 @@ class _Body(Protocol):
 
     def _listen(self) -> None:
         self._hush()
-        self._silence = Silence(self._reactor, STALL, self.hang_up)
+        self._silence = Silence(self._reactor, STALL, self._fall)
+
+    def _fall(self) -> None:
+        # Not to be tried again: who is silent for so long would be silent again.
+        if not self.done.called:
+            self.done.errback(StoreAbsent("The object store fell silent."))
+        self.hang_up()
 
     def _hush(self) -> None:
         if self._silence is not None:

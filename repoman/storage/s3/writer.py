@@ -103,8 +103,7 @@ class S3Writer:
             _log.warn("blob {key} left to the sweeper: {error}", key=self.key, error=error)
 
     async def _keep(self) -> None:
-        if self._gathering.size:
-            await self._arriving.keep(self._gathering.content())
+        await self._arriving.keep(self._gathering.content())
         self._durable = self._arriving.size + self._gathering.size
 
     async def _commit(self) -> str:

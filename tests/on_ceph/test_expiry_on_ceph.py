@@ -1,3 +1,0 @@
-"""See there."""
-
-from tests.end_to_end.test_expiry import *  # noqa: F403
