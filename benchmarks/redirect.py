@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import ssl
 import statistics
 import tempfile
 import time
@@ -21,9 +22,10 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from peers import Daemon, in_ceph, wait_until_idle
+from peers import Daemon, free_ports, in_ceph, wait_until_idle
 
 from repoman.settings import size
+from tests.gateway import tls_gateway
 
 SIZES = ("1MiB", "64MiB", "1GiB")
 EVERY = 8.0
@@ -58,10 +60,11 @@ def ask(daemon: Daemon, name: str) -> str:
     return answer.headers["Location"]
 
 
-def fetch(location: str, length: int) -> None:
+def fetch(daemon: Daemon, location: str, length: int) -> None:
     """Take all bytes from the store."""
     parts, count = urlsplit(location), 0
-    with closing(http.client.HTTPConnection(parts.netloc)) as connection:
+    tls = ssl.create_default_context(capath=str(daemon.ca_directory))
+    with closing(http.client.HTTPSConnection(parts.netloc, context=tls)) as connection:
         connection.request("GET", f"{parts.path}?{parts.query}")
         reply = connection.getresponse()
         while piece := reply.read(1 << 20):
@@ -75,9 +78,9 @@ def cost(daemon: Daemon, name: str, length: int) -> tuple[float, float]:
     pid = daemon.process.pid
     before = used(pid)
     location = ask(daemon, name)
-    fetch(location, length)
+    fetch(daemon, location, length)
     between = used(pid)
-    fetch(location, length)
+    fetch(daemon, location, length)
     return between - before, used(pid) - between
 
 
@@ -123,8 +126,15 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as directory, in_ceph(Path(directory) / "ceph") as cluster:
         (place := Path(directory) / "daemon").mkdir()
-        storage = cluster.storage(cluster.bucket(), redirect="public")
-        with Daemon(place, storage=storage).running() as daemon:
+        [port] = free_ports(1)
+        storage = {
+            **cluster.storage(cluster.bucket(), redirect="public", ca_file=place / "ca.pem"),
+            "endpoint": f"https://localhost:{port}",
+        }
+        daemon = Daemon(place, storage=storage)
+        (place / "ca.pem").write_bytes(daemon.grid.ca.pem())
+        certificate, key = place / "hostcert.pem", place / "hostkey.pem"
+        with tls_gateway(cluster, port, certificate, key), daemon.running():
             print(f"redirect: CPU-ms of the daemon per download; medians of {rounds}")
             costs = [measured(daemon, text, rounds) for text in SIZES]
             print(f"ratio {costs[-1] / costs[0]:.2f}")

@@ -120,9 +120,9 @@ def remark_on_redirect(storage: Storage) -> str:
         return ""
     if storage.backend == "directory":
         return "[storage] redirect: a directory has no addresses, so we serve all downloads."
-    if storage.redirect == "all" and not (storage.endpoint or "").startswith("https:"):
+    if not (storage.endpoint or "").startswith("https:"):
         return (
-            "[storage] redirect: the endpoint is not https, so we serve what is not public"
+            "[storage] redirect: the endpoint is not https, so we serve all downloads over TLS"
             " ourselves."
         )
     return ""

@@ -241,7 +241,7 @@ def test_a_clock_that_nobody_keeps_is_worth_a_remark(state: int, remarks: bool) 
     [
         ({}, ""),
         ({"redirect": "all"}, "directory"),
-        ({"redirect": "public", "backend": "s3", "endpoint": "http://s3"}, ""),
+        ({"redirect": "public", "backend": "s3", "endpoint": "http://s3"}, "not https"),
         ({"redirect": "all", "backend": "s3", "endpoint": "http://s3"}, "not https"),
         ({"redirect": "all", "backend": "s3", "endpoint": "https://s3"}, ""),
     ],

@@ -236,17 +236,18 @@ class Files:
             raise
         return reader
 
-    def link(self, image: Image, stored: ImageFile, takes: bool | None) -> str | None:
+    def link(
+        self, image: Image, stored: ImageFile, takes: bool | None, *, over_tls: bool
+    ) -> str | None:
         """Where in the store a file that was opened may be fetched instead; ``None``: nowhere.
 
         :param takes: the client has said that it follows; that it does not; ``None``: neither.
+        :param over_tls: how it was asked for; then it is not sent to where others read or write.
         """
         if not may_redirect(self._redirect, image, takes):
             return None
         url = self._store.link(stored.blob, LINK_SECONDS, image.name)
-        if url is None or image.unauthenticated_access or url.startswith("https:"):
-            return url
-        return None  # what is not public crosses no network in the clear
+        return None if url and over_tls and not url.startswith("https:") else url
 
     async def store(
         self,

@@ -52,7 +52,9 @@ def add_routes(routes: Routes, repository: Repository) -> None:
             span = _describe(ask.request, image, stored)
             if ask.request.method == b"HEAD" or span is None:
                 ask.request.write(b"")
-            elif url := files.link(image, stored, takes_redirect(ask.request)):
+            elif url := files.link(
+                image, stored, takes_redirect(ask.request), over_tls=ask.request.peer is not None
+            ):
                 _redirect(ask.request, url)
             else:
                 await reader.write_to(ask.request, *span)

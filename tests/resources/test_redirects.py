@@ -271,16 +271,19 @@ def test_curl_follows_as_the_page_says(repository: Repository, alice: Person) ->
     assert done.stdout == CONTENT
 
 
-def test_what_is_not_public_is_never_sent_to_a_store_in_the_clear(
+def test_who_comes_over_tls_is_never_sent_to_a_store_in_the_clear(
     ceph: Ceph, tmp_path: Path
 ) -> None:
     storage = ceph.storage(ceph.bucket(), redirect="all")
     with Repository(tmp_path, **storage).running() as repository:
         admin = repository.admin
-        for name, public, status in (("private", False, 200), ("public", True, 307)):
+        for name, public in (("private", False), ("public", True)):
             admin.ask("POST", "/api/images", form={"name": name, "unauthenticated_access": public})
             admin.ask("PUT", f"/api/images/raw/{name}", body=CONTENT)
-            assert admin.ask("GET", f"/api/images/raw/{name}", headers=TAKES).status == status
+            assert admin.ask("GET", f"/api/images/raw/{name}", headers=TAKES).status == 200
+        path = f"{repository.plain}/api/images/raw/{admin.name}/"
+        assert ask_plain(path + "public").status == 307
+        assert ask_plain(path + "private", headers=TAKES).status == 403
 
 
 def test_a_directory_has_no_addresses(tmp_path: Path) -> None:
