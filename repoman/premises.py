@@ -25,10 +25,12 @@ class IPremises(Protocol):
     """What a daemon stands on.
 
     :ivar is_alone: no other process writes to the database.
+    :ivar holder: the name of this process among those that do; empty: a random one.
     :ivar links: how many connections to it there may be.
     """
 
     is_alone: bool
+    holder: str
     links: int
 
     async def database(self) -> str:
@@ -56,6 +58,7 @@ class Own:
     :raises Misconfigured: the file of administrators cannot be used.
     """
 
+    holder = ""
     links = 8
 
     def __init__(self, reactor: Any, config: Config, running: AsyncExitStack) -> None:

@@ -251,7 +251,9 @@ class RepomanService(Service):
     async def _open(self, pool: Pool, urls: Urls) -> None:
         """Make the repository ready, and open the gate to it."""
         store = await self._premises.store(pool)
-        assembly = assemble(self._config, pool, store, now, self._sweep_soon, self._transfers)
+        assembly = assemble(
+            self._config, pool, store, now, self._sweep_soon, self._transfers, self._premises.holder
+        )
         self._assembly = assembly
         watch_store(self.metrics, assembly)
         chores = self._chores = Chores(self._background, assembly, self._reactor.seconds)

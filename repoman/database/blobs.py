@@ -231,6 +231,7 @@ class BlobRecords(UploadRecords):
         Of the resumable ones it has let go.
         """
         await self._run(LET_GO.format(condition="holder = %s"), (holder,))
+        await self._run("UPDATE chores SET held_until = NULL WHERE holder = %s", (holder,))
         rows = await self._run(RELEASE.format(condition="NOT resumable AND holder = %s"), (holder,))
         return int(rows[0][0])
 

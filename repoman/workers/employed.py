@@ -183,6 +183,7 @@ class Lent:
         self._reactor = reactor
         self._config = config
         self._running = running
+        self.holder = orders.holder
         self.links = links_of_each(config.server.workers)
 
     async def database(self) -> str:
@@ -203,7 +204,10 @@ class Lent:
     async def store(self, pool: Pool) -> Store:
         """The store, which the foreman has made ready and keeps others off."""
         await self._line.leave()
-        store = await make_store(self._reactor, self._config, BlobRecords(pool))
+        blobs = BlobRecords(pool)
+        for holder in self._orders.dead:
+            await blobs.expire_leases_of(holder)
+        store = await make_store(self._reactor, self._config, blobs)
         await store.start()
         self._running.push_async_callback(store.stop)
         return store

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -25,6 +26,7 @@ from repoman.background import Background
 from repoman.config import Config, waiting_for_restart
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured
+from repoman.interfaces import new_key
 from repoman.metrics import Monitoring, MonitoringSite
 from repoman.premises import Own
 from repoman.service import RETRY_SECONDS
@@ -35,6 +37,9 @@ from repoman.workers.crew import Crew
 from repoman.workers.orders import Orders, Word
 from repoman.workers.turns import Loads
 from repoman.workers.worker import Worker, spawn
+
+REMEMBERED = 50
+"""Of so many dead workers the next one is told: the first that starts frees what they had."""
 
 WATCH_SECONDS = 1.0
 """Seconds between two looks for silent workers."""
@@ -69,6 +74,7 @@ class Foreman(Service):
         self._ports: dict[str, Any] = {}
         self._dsn = ""
         self._word = Word()
+        self._dead: deque[str] = deque(maxlen=REMEMBERED)
         self._crew: Crew | None = None
         self._leaving: list[Crew] = []
         self._stopping = False
@@ -164,7 +170,7 @@ class Foreman(Service):
         def hire(number: int) -> Worker:
             orders = Orders(
                 theirs, self._dsn, number, self._lent_ports(), -1, -1, -1, loads,
-                self._collected.history.past(),
+                self._collected.history.past(), new_key(), tuple(self._dead),
             )  # fmt: skip
             Loads(loads).leave(number)
             worker = spawn(
@@ -176,6 +182,7 @@ class Foreman(Service):
 
         def buried(worker: Worker) -> None:
             Loads(loads).leave(worker.number)
+            self._dead.append(worker.holder)
             self._collected.bury(worker)
 
         crew = Crew(self._reactor, size, hire, buried)

@@ -7,10 +7,11 @@ import http.client
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,38 @@ def test_who_comes_back_through_the_other_daemon_gets_on_while_the_first_still_w
     answer = site.doors[1](alice).ask("HEAD", upload)
     assert time.monotonic() - begun < 5
     assert (answer.status, answer.headers["Upload-Offset"]) == (200, str(PART + 1000))
+    connection.close()
+
+
+def test_a_daemon_that_was_frozen_does_no_harm_when_it_awakes(site: Site) -> None:
+    alice, content = site.newcomer(), os.urandom(len(CONTENT))
+    upload = begin(site.doors[0](alice), "one", len(CONTENT))
+    connection = begin_part(site.doors[0](alice), upload, 0, len(CONTENT))
+    connection.send(CONTENT[: 2 * PART + MIB])
+    time.sleep(1.5)
+    process = site.members[0].process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    try:
+        assert eventually(lambda: alice.ask("HEAD", upload)).status == 200
+        # Other bytes than the first daemon still has on their way.
+        offset = int(alice.ask("HEAD", upload).headers["Upload-Offset"])
+        rest = {"Upload-Offset": str(offset), "Upload-Complete": "?1"}
+        rest["Content-Type"] = "application/partial-upload"
+        tail = content[offset:]
+        answer = eventually(lambda: alice.ask("PATCH", upload, body=tail, headers=rest))
+        assert answer.status == 200, answer
+    finally:
+        process.send_signal(signal.SIGCONT)
+    with suppress(OSError):
+        connection.send(CONTENT[2 * PART + MIB :])
+    site.until_taken_in(0)
+    time.sleep(2)
+    for door in site.doors:
+        got = door(alice).ask("GET", "/api/images/raw/one").body
+        assert got == CONTENT[:offset] + tail
+    account = f"SELECT used, reserved FROM account WHERE user_name = '{alice.name}'"
+    assert on_server(site.dsn, account) == [(len(CONTENT), 0)]
     connection.close()
 
 

@@ -147,6 +147,16 @@ async def test_who_is_elected_after_an_absence_of_the_database_waits_for_others_
 
 
 @pytest_twisted.ensureDeferred
+async def test_of_several_daemons_that_start_at_once_one_makes_the_administrator(
+    records: Records,
+) -> None:
+    made = await at_once(
+        *(records.accounts.ensure_admin("roger", "r@example.org", "/CN=R") for _ in range(4))
+    )
+    assert sorted(made) == [False, False, False, True]
+
+
+@pytest_twisted.ensureDeferred
 async def test_each_daemon_tells_of_the_transfers_of_the_others(records: Records) -> None:
     one, two = daemons(records, "one", "two")
     await one.tell([RUNNING])

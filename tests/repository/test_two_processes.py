@@ -16,12 +16,15 @@ from twisted.internet.task import deferLater
 
 from repoman.assembly import Assembly, assemble
 from repoman.config import parse
+from repoman.database.blobs import BlobRecords
 from repoman.errors import ClientGone, Conflict, Missing, RepomanError, Unavailable, WrongOffset
-from repoman.model import Caller, Image, Upload
+from repoman.holders import UploadTerms
+from repoman.interfaces import Committed
+from repoman.model import Caller, Digests, Image, Upload
 from repoman.repository.images import FileRef
 from repoman.repository.uploads import Part
 from repoman.storage.memory import MemoryStore
-from tests.records import Records
+from tests.records import QUOTA, Records
 from tests.repository.test_digests_so_far import arrived, arriving
 
 reactor: Any = global_reactor
@@ -275,3 +278,32 @@ async def test_a_deletion_through_another_daemon_ends_the_upload(records: Record
         await other.repository.uploads.delete(caller, upload.id)
     assert isinstance(await first, ClientGone)
     assert isinstance(await outcome(one.repository.uploads.find(caller, upload.id)), Missing)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_former_holder_says_touches_nothing(records: Records) -> None:
+    one, other = BlobRecords(records.pool, "one"), BlobRecords(records.pool, "other")
+    user, image = await records.user("alice"), await records.image("alice", "one")
+    terms = UploadTerms(9, QUOTA, 4, 300.0, 60.0)
+    blob = (await one.begin(image, "xen", user, terms)).blob
+    await one.pause(blob, 0, terms)
+    assert (await one.resume(blob, user, terms, 0)).was_mine
+    for impossible in (other.resume(blob, user, terms, 0), other.release(blob)):
+        with pytest.raises(Unavailable):
+            await impossible
+    assert await one.progress({blob: 3}) == {blob: False}
+    await records.run("UPDATE blob SET held_until = now() - interval '1 s'")
+    with pytest.raises(WrongOffset):
+        await other.resume(blob, user, terms, 0)
+    assert not (await other.resume(blob, user, terms, 3)).was_mine
+    before = await records.run("SELECT * FROM blob")
+    assert await one.progress({blob: 9}) == {}
+    await one.renew([blob], 1000.0)
+    with pytest.raises(Conflict):
+        await one.pause(blob, 9, terms)
+    with pytest.raises(Unavailable):
+        await one.release(blob)
+    with pytest.raises(Conflict):
+        await one.finish(blob, Committed(9, Digests("0" * 64), ""), QUOTA)
+    assert await records.run("SELECT * FROM blob") == before
+    await other.finish(blob, Committed(9, Digests("0" * 64), ""), QUOTA)

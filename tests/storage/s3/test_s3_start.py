@@ -76,6 +76,13 @@ def test_a_secret_is_never_shown() -> None:
     assert "hidden" not in repr(Credentials("K", "hidden", "hidden"))
 
 
+def test_what_is_signed_is_signed_for_the_region_and_lies_under_the_prefix(ceph: Ceph) -> None:
+    link = s3_store(ceph, "abc", region="eu-west-3", prefix="vm/").link("0" * 32, 60, "one")
+    assert link is not None
+    assert f"/abc/vm/data/00/{'0' * 32}?" in link
+    assert "%2Feu-west-3%2Fs3%2Faws4_request" in link
+
+
 @pytest_twisted.ensureDeferred
 async def test_another_repositorys_bucket_is_refused(place: Place) -> None:
     with pytest.raises(StoreUnavailable, match="another repository"):
