@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from conftest import PART, Place
 from directory_store import Pushing, Sink, keys, until
 from hypothesis import given
 from hypothesis import strategies as st
 from unreliable import Fault
+from unreliable_place import PART, Place
 
 from repoman.errors import BlobDamaged, NoRoom, StoreUnavailable
 from repoman.interfaces import IBlobStore, new_key
