@@ -137,7 +137,8 @@ class Arrivals:
         async for key in self.bucket.keys(f"{prefix}{begin}-"):
             end = key.rpartition("-")[2]
             if end.isdigit() and int(end) >= offset:
-                arriving.rest = (await self.bucket.get(key) or b"")[: offset - begin]
+                found = await self.bucket.get(key, int(end) - begin)
+                arriving.rest = (found or b"")[: offset - begin]
                 arriving.partial = key
                 return len(arriving.rest) == offset - begin
         return False

@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.web.iweb import IResponse
 
 from repoman.errors import StoreAbsent, StoreUnavailable
-from repoman.storage.s3.client import LONG_PATIENCE, LONG_STALL, Client, Order, pauses
+from repoman.storage.s3.client import LIMIT, LONG_PATIENCE, LONG_STALL, Client, Order, pauses
 from repoman.storage.s3.content import Content
 from repoman.storage.s3.parts import Part
 from repoman.storage.s3.replies import Answer, children, rejected, text
@@ -65,9 +65,9 @@ class Bucket:
         _check("HEAD", answer, 200)
         return Found(int(answer.header("Content-Length") or -1), answer.etag)
 
-    async def get(self, key: str) -> bytes | None:
-        """A small object; ``None``: the bucket has none of that key."""
-        answer = await self.client.ask(Order("GET", key))
+    async def get(self, key: str, limit: int = LIMIT) -> bytes | None:
+        """An object of ``limit`` bytes at most; ``None``: the bucket has none of that key."""
+        answer = await self.client.ask(Order("GET", key, limit=limit))
         if answer.status == 404 and answer.code == "NoSuchKey":
             return None
         return _check("GET", answer, 200).body

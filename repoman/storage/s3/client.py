@@ -49,7 +49,7 @@ MOST_CONNECTIONS = 100
 """How many idle connections are kept."""
 
 LIMIT = 16 << 20
-"""The longest answer that is taken as a whole, in bytes."""
+"""The longest answer that is taken as a whole, in bytes, unless the order knows better."""
 
 REPEATED = {500, 502, 503, 504}
 """Statuses that pass, and nothing else does."""
@@ -67,6 +67,7 @@ class Order:
     :ivar key: of the object; empty for the bucket.
     :ivar stall: seconds of silence that are borne.
     :ivar patience: seconds of trouble that are ridden out; 0: whoever asks looks into it.
+    :ivar limit: of the answer's body, where it is taken as a whole, in bytes.
     :ivar once: not to be repeated unless it was certainly not done.
     """
 
@@ -77,6 +78,7 @@ class Order:
     content: Content = field(factory=Content)
     stall: float = STALL
     patience: float = PATIENCE
+    limit: int = LIMIT
     once: bool = False
 
 
@@ -185,7 +187,7 @@ class Client:
         return response
 
     async def _body(self, order: Order, response: IResponse) -> bytes:
-        collecting = Collecting(LIMIT)
+        collecting = Collecting(order.limit)
         silence = Silence(self.reactor, order.stall, collecting.hang_up)
         collecting.moved = silence.broken
         response.deliverBody(collecting)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import PART, Place
 from directory_store import MIB, Pushing, Sink, keys, until
 from twisted.internet.defer import Deferred
 from unreliable import Fault, answer
+from unreliable_place import PART, Place
 
 from repoman.errors import BlobDamaged, StoreAbsent, StoreUnavailable
 from repoman.interfaces import new_key

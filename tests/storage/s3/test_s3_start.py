@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from conftest import Place
 from directory_store import Sink
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from unreliable import Proxy
+from unreliable_place import Place
 from zope.interface import implementer
 
 from repoman.config import Storage

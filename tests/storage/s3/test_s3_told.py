@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from conftest import PART, Place
 from directory_store import until
 from test_what_is_told import told
 from unreliable import Fault, answer
+from unreliable_place import PART, Place
 
 from repoman.errors import BlobDamaged, StoreUnavailable
 from repoman.interfaces import new_key

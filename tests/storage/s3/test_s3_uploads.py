@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from conftest import PART, Place
 from directory_store import Pushing, Sink, keys, until
 from hypothesis import given
 from hypothesis import strategies as st
 from unreliable import Fault
+from unreliable_place import PART, Place
 
 from repoman.errors import BlobDamaged, NoRoom, StoreUnavailable
 from repoman.interfaces import IBlobStore, new_key
 from repoman.storage.s3.parts import LARGEST, MOST_PARTS, last_number, part_size
+from tests.s3 import s3_store
 
 MIB = 1 << 20
 CONTENT = os.urandom(2 * PART + 3 * MIB + 77)
@@ -202,3 +203,17 @@ async def test_bytes_that_are_being_read_go_when_the_last_reader_does(place: Pla
     readers[1].close()
     await until(lambda: not place.store._deleting)
     assert await keys(place.store) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_also_much_of_a_large_part_is_gone_on_with(place: Place) -> None:
+    store = s3_store(place.ceph, place.bucket, part_size=40 * MIB)
+    await store.start()
+    writer = await store.create(key := new_key(), None)
+    writer.write(large := os.urandom(20 * MIB))
+    assert await writer.keep() == len(large)
+    again = await store.reopen(key, len(large), None)
+    again.write(b"the end")
+    await again.commit()
+    assert await get(store, key, len(large) + 7) == large + b"the end"
+    await store.stop()
