@@ -28,8 +28,9 @@ SOAK ?= 1800
 BIN := $(abspath $(VENV))/bin
 
 # The Debian packages of the programs that the tests run.
-TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace haproxy \
-         e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget
+TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace \
+         e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget \
+         logrotate haproxy ceph-common ceph-mon ceph-mgr ceph-osd radosgw s3cmd
 
 .PHONY: help demo run test test-faults soak scoreboard pictures tools lint wheel share check clean
 .DELETE_ON_ERROR:

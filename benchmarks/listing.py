@@ -2,7 +2,8 @@
 
 ``python benchmarks/listing.py`` starts a server of its own, fills its database,
 and prints milliseconds per request (the median of many, over one kept TLS
-connection) for the first page of 100 full records.
+connection) for the first page of at most 100 full records, and how many are on
+it.  The ratio that it prints last is the largest among pages of equal length.
 """
 
 from __future__ import annotations
@@ -68,18 +69,22 @@ def fill(daemon: Daemon, first: int, last: int) -> None:
     on_server(daemon.dsn, "VACUUM ANALYZE")
 
 
-def milliseconds(person: Person, query: str) -> float:
-    """The median time of a request."""
+Times = dict[tuple[str, str], tuple[float, int]]
+"""Milliseconds and rows, by who asked and what for."""
+
+
+def milliseconds(person: Person, query: str) -> tuple[float, int]:
+    """The median time of a request, and how many images are on the page."""
     times = []
     for _ in range(REPEATS):
         begin = time.perf_counter()
         answer = person.ask("GET", f"/api/images?{query}")
         times.append(time.perf_counter() - begin)
         assert answer.status == 200, answer
-    return statistics.median(times) * 1000
+    return statistics.median(times) * 1000, len(answer.json)
 
 
-def measure(daemon: Daemon, people: dict[str, Person]) -> dict[tuple[str, str], float]:
+def measure(daemon: Daemon, people: dict[str, Person]) -> Times:
     """Each query by each person."""
     return {
         (who, name): milliseconds(person, query)
@@ -101,10 +106,20 @@ def main() -> None:
         small = measure(daemon, people)
         fill(daemon, FEW + 1, MANY)
         large = measure(daemon, people)
-    print(f"{'who':14} {'what':24} {FEW:>8} {MANY:>8}  times")
-    for (who, name), before in small.items():
-        after = large[who, name]
-        print(f"{who:14} {name:24} {before:8.1f} {after:8.1f}  {after / before:5.1f}")
+    show(small, large)
+
+
+def show(small: Times, large: Times) -> None:
+    """Print a line for each query, and the largest ratio among pages of equal length."""
+    print(f"{'who':14} {'what':24} {FEW:>8} (rows) {MANY:>8} (rows)  times")
+    ratios = []
+    for (who, name), (before, rows) in small.items():
+        after, more = large[who, name]
+        times = after / before
+        print(f"{who:14} {name:24} {before:8.1f} {rows:6} {after:8.1f} {more:6}  {times:5.1f}")
+        if rows == more:
+            ratios.append(times)
+    print(f"ratio {max(ratios):.1f}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from attrs import frozen
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tests.ceph import Ceph
 from tests.server import Daemon, free_ports
 
 GIB = 1 << 30
@@ -110,6 +111,7 @@ class Peer:
     :ivar upload: the URL to put a file to; empty if it takes none.
     :ivar root: the directory that it serves.
     :ivar pid: of the process whose CPU counts, with its descendants.
+    :ivar is_ours: it is a Repoman, too.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Peer:
     upload: str
     root: Path
     pid: int
+    is_ours: bool = False
 
 
 @contextmanager
@@ -162,15 +165,43 @@ def stock(place: Path, daemon: Daemon) -> Iterator[Peer]:
     """A second daemon of ours, that finds Twisted's and pyOpenSSL's ways only."""
     other = Daemon(place)
     other.twistd = [sys.executable, Path(__file__).with_name("stock_twistd.py")]
+    with _ours("stock", place, other) as peer:
+        yield peer
+
+
+@contextmanager
+def _ours(name: str, place: Path, other: Daemon) -> Iterator[Peer]:
     with other.running():
         assert other.process is not None
         other.admin.ask("POST", "/api/images", form={"name": "image"})
         (place / "root").mkdir()
         url = f"{other.url}/api/images/raw/{other.admin.name}/image"
-        yield Peer("stock", url, url, place / "root", other.process.pid)
+        yield Peer(name, url, url, place / "root", other.process.pid, is_ours=True)
 
 
-PEERS = {"nginx": nginx, "apache": apache, "stock": stock}
+@contextmanager
+def in_ceph(place: Path) -> Iterator[Ceph]:
+    """A Ceph in memory, on this machine, too."""
+    place.mkdir()
+    cluster = Ceph(place)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@contextmanager
+def ceph(place: Path, daemon: Daemon) -> Iterator[Peer]:
+    """A second daemon of ours, whose bytes are in a Ceph; what that costs itself is not counted."""
+    with in_ceph(place / "cluster") as cluster:
+        (place / "daemon").mkdir()
+        other = Daemon(place / "daemon", storage=cluster.storage(cluster.bucket()))
+        with _ours("ceph", place, other) as peer:
+            yield peer
+
+
+PEERS = {"nginx": nginx, "apache": apache, "stock": stock, "ceph": ceph}
 """The servers that transfers can be compared with."""
 
 

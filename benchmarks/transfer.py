@@ -6,7 +6,8 @@ nginx's and Apache's an end-entity certificate, since they refuse proxies.
 
     python benchmarks/transfer.py [--rounds 5] [--size 1GiB] [--peer NAME] [download|upload]
 
-Peers: nginx, apache, and stock, which is ourselves with Twisted's own TLS.
+Peers: nginx, apache; stock, which is ourselves with Twisted's own TLS; and ceph, which is
+ourselves with the bytes in a Ceph.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def compare(what: str, daemon: Daemon, peer: Peer, source: Path, rounds: int) ->
         ),
     }
     curl(daemon, admin.proxy, admin.proxy, *words["upload"])
-    if peer.name == "stock":
+    if peer.is_ours:
         curl(daemon, certificate, key, *theirs["upload"])
     length = source.stat().st_size
     figures: dict[str, list[Figures]] = {name: [] for name in turns}
@@ -112,7 +113,7 @@ def compare(what: str, daemon: Daemon, peer: Peer, source: Path, rounds: int) ->
             found = measured(pid, turn, length)
             if number:  # the first round warms up
                 figures[name].append(found)
-    hashing = hash_cost(source) if what == "upload" and peer.name != "stock" else 0.0
+    hashing = hash_cost(source) if what == "upload" and not peer.is_ours else 0.0
     report(what, figures, hashing)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from socket import gethostname
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import frozen
 
@@ -11,6 +13,7 @@ from repoman.config import Config
 from repoman.database.accounts import AccountRecords
 from repoman.database.audit import AuditRecords
 from repoman.database.blobs import BlobRecords
+from repoman.database.daemons import Daemons
 from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
 from repoman.database.pool import Pool
@@ -28,8 +31,16 @@ from repoman.repository.transfers import Transfers
 from repoman.repository.uploads import Uploads
 from repoman.repository.users import Users
 from repoman.storage.directory import DirectoryStore
+from repoman.storage.s3.access import read_access
 from repoman.streams import Digesting
 from repoman.transfers import Transfer
+
+if TYPE_CHECKING:
+    from repoman.storage.s3.arriving import IMultipartRecords
+    from repoman.storage.s3.store import S3Store
+
+Store: TypeAlias = "DirectoryStore | S3Store"
+"""A place for bytes that the configuration can name."""
 
 
 @frozen
@@ -37,40 +48,80 @@ class Assembly:
     """A repository, and who looks after its bytes.
 
     :ivar bounds: of uploads.
+    :ivar daemons: all that serve this repository.
     """
 
     repository: Repository
     sweeper: Sweeper
     scrubber: Scrubber
-    store: DirectoryStore
+    store: Store
     bounds: UploadLimits
+    daemons: Daemons
 
 
-async def make_store(reactor: Any, config: Config, blobs: BlobRecords) -> DirectoryStore:
-    """The store that the configuration names, not yet started."""
+def check_store(config: Config) -> None:
+    """Look at what the store needs before it can be started.
+
+    :raises Misconfigured: credentials are missing, or others may read them.
+    :raises TrustUnreadable: so are CAs.
+    """
+    if config.storage.backend == "s3":
+        read_access(config.storage, os.environ)
+
+
+async def make_store(
+    reactor: Any,
+    config: Config,
+    blobs: BlobRecords,
+    multiparts: IMultipartRecords | None = None,
+    *,
+    is_new: bool = False,
+) -> Store:
+    """The store that the configuration names, not yet started.
+
+    :param multiparts: where it notes its multipart uploads; by default, in ``blobs``.
+    :param is_new: it may be empty, although there are files.
+    """
+    repository_id = await blobs.repository_id()
+    may_create = is_new or not await blobs.any_present()
+    if config.storage.backend == "s3":
+        # Only where it is wanted: what signs is large.
+        from repoman.storage.s3.store import S3Store
+
+        return S3Store(
+            reactor,
+            config.storage,
+            read_access(config.storage, os.environ),
+            multiparts or blobs,
+            repository_id=repository_id,
+            may_create=may_create,
+        )
     return DirectoryStore(
         reactor,
         config.storage.directory,
-        repository_id=await blobs.repository_id(),
+        repository_id=repository_id,
         reserve=config.limits.disk_reserve.of,
-        may_create=not await blobs.any_present(),
+        may_create=may_create,
     )
 
 
 def assemble(
     config: Config,
     pool: Pool,
-    store: DirectoryStore,
+    store: Store,
     clock: Clock,
     discarded: Callable[[], object],
     running: Callable[[], Iterable[Transfer]],
+    holder: str = "",
 ) -> Assembly:
     """Put a repository together.
 
     :param discarded: called when there is work for the sweeper.
     :param running: answers which transfers run.
+    :param holder: the name of this process, if somebody must know it.
     """
-    limits, blobs, records = config.limits, BlobRecords(pool), ImageRecords(pool)
+    limits, blobs, records = config.limits, BlobRecords(pool, holder), ImageRecords(pool)
+    daemons = Daemons(pool, blobs.holder, gethostname())
     users, bounds = UserRecords(pool), UploadLimits(0, 0, 0, 0.0)
     images = Images(records, limits.quota, discarded)
     repository = Repository(
@@ -78,13 +129,13 @@ def assemble(
         Users(users),
         Groups(GroupRecords(pool), users),
         images,
-        Files(images, blobs, store, _digesting, bounds, clock, discarded),
-        Uploads(images, blobs, store, _digesting, bounds, discarded),
+        Files(images, blobs, store, digesting, bounds, clock, discarded, config.storage.redirect),
+        Uploads(images, blobs, store, digesting, bounds, discarded),
         Audit(AuditRecords(pool), 0.0),
-        Transfers(running),
+        Transfers(running, daemons.elsewhere),
     )
     sweeper = Sweeper(records, blobs, store, 0.0, repository.renew_leases)
-    assembly = Assembly(repository, sweeper, Scrubber(blobs, store), store, bounds)
+    assembly = Assembly(repository, sweeper, Scrubber(blobs, store), store, bounds, daemons)
     apply_limits(assembly, config)
     return assembly
 
@@ -96,7 +147,8 @@ def apply_limits(assembly: Assembly, config: Config) -> None:
     bounds.uploads, bounds.keep = limits.uploads, float(limits.partial_uploads)
     assembly.repository.images.quota = limits.quota
     assembly.sweeper.expired_kept = float(limits.expired_kept)
-    assembly.store.reserve = limits.disk_reserve.of
+    if isinstance(assembly.store, DirectoryStore):
+        assembly.store.reserve = limits.disk_reserve.of
     assembly.repository.audit.kept = float(config.log.audit_kept)
 
 
@@ -105,7 +157,8 @@ def make_accounts(config: Config, pool: Pool) -> Accounts:
     return Accounts(AccountRecords(pool), config.tls.limited_proxies)
 
 
-def _digesting(
+def digesting(
     consumer: IConsuming, limit: int, names: Iterable[str], start: int, previous: Digesting | None
 ) -> Digesting:
+    """The :data:`~repoman.repository.files.Digester` of what comes in or goes over."""
     return Digesting(consumer, limit=limit, algorithms=names, start=start, previous=previous)

@@ -27,6 +27,12 @@ class Background:
         self._reactor = reactor
         self._failed = failed
         self._loops: list[LoopingCall] = []
+        self._parts: list[Background] = []
+
+    def part(self) -> Background:
+        """Another one, that can be stopped by itself, and is with this one."""
+        self._parts.append(part := Background(self._reactor, self._failed))
+        return part
 
     def once(self, name: str, work: Work) -> Deferred[Any]:
         """Run ``work``; the Deferred fires at its end and never fails."""
@@ -56,6 +62,8 @@ class Background:
         """Begin nothing more."""
         while self._loops:
             self._loops.pop().stop()
+        for part in self._parts:
+            part.stop()
 
 
 async def _run(work: Work) -> Any:

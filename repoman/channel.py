@@ -96,10 +96,13 @@ class Channel(http.HTTPChannel):
         self._waited = 0.0
         self._moved = 0
         self._unfetched: Request | None = None
+        self._secure = False
+        self._host: Any = None
 
     def connectionMade(self) -> None:
         """Begin to read, against the clock."""
         super().connectionMade()
+        self._secure = ISSLTransport(self.transport, None) is not None
         self.setTimeout(HEADER_DEADLINE)
         self.site.opened(self)
 
@@ -348,4 +351,10 @@ class Channel(http.HTTPChannel):
 
     def isSecure(self) -> bool:
         """The connection runs over TLS."""
-        return ISSLTransport(self.transport, None) is not None
+        return self._secure
+
+    def getHost(self) -> Any:
+        """Our end of the connection: each request asks, the kernel is asked once."""
+        if self._host is None:
+            self._host = self.transport.getHost()
+        return self._host

@@ -15,6 +15,7 @@ from attrs import Attribute, evolve, field, fields, frozen
 
 from repoman import settings
 from repoman.errors import Misconfigured
+from repoman.policy import Redirect
 from repoman.settings import Amount, Reader, Share, optional
 
 DEFAULT_PATH = Path("/etc/repoman.conf")
@@ -25,6 +26,9 @@ Strictness = Literal["require", "if-present", "off"]
 
 LimitedProxies = Literal["allow", "read-only", "deny"]
 """What limited proxies may do."""
+
+Backend = Literal["directory", "s3"]
+"""What keeps the bytes."""
 
 
 def setting(default: str, read: Reader[Any], **options: Any) -> Any:
@@ -86,10 +90,31 @@ class Storage:
     """``[storage]``: where the bytes are.
 
     :ivar directory: absolute once loaded; text is taken as relative to ``state``.
+    :ivar endpoint: of an object store that speaks S3: scheme, host and port.
+    :ivar prefix: how all keys in the bucket begin.
+    :ivar credentials: a file closed to others; ``None``: the environment has them.
+    :ivar part_size: of multipart uploads, in bytes.
+    :ivar ca_file: the CAs that vouch for the endpoint; ``None``: those of the system.
+    :ivar redirect: whose downloads may go to the store for their bytes.
     """
 
-    backend: Literal["directory"] = setting("directory", settings.backend)
+    @property
+    def place(self) -> str:
+        """Which store this is, in a line."""
+        if self.backend == "s3":
+            return f"{self.endpoint}/{self.bucket}/{self.prefix}"
+        return str(self.directory)
+
+    backend: Backend = setting("directory", settings.choice(Backend))
     directory: Path = setting("blobs", settings.path)
+    endpoint: str | None = setting("", optional(settings.origin("https", "http")))
+    bucket: str | None = setting("", optional(settings.bucket))
+    region: str = setting("us-east-1", settings.text)
+    prefix: str = setting("", settings.key_prefix)
+    credentials: Path | None = setting("", optional(settings.absolute_path))
+    part_size: int = setting("16MiB", settings.part_size)
+    ca_file: Path | None = setting("", optional(settings.absolute_path))
+    redirect: Redirect = setting("no", settings.choice(Redirect))
 
 
 @frozen
@@ -220,9 +245,18 @@ def parse(content: str, file: str) -> Config:
             except ValueError as error:
                 given[section][key] = None
                 mistakes.append(f"{where}: [{section}] {key}: {error}")
+    for needed in _missing(given["storage"]):
+        if not any(f"{needed}:" in mistake for mistake in mistakes):
+            mistakes.append(f"{file}: {needed}: backend = s3 needs it")
     if mistakes:
         raise Misconfigured(mistakes)
     return _under_state(Config(**{name: SECTIONS[name](**given[name]) for name in SECTIONS}))
+
+
+def _missing(storage: dict[str, Any]) -> list[str]:
+    """What an object store needs to be said and is not."""
+    needed = ("endpoint", "bucket") if storage.get("backend") == "s3" else ()
+    return [f"[storage] {key}" for key in needed if storage.get(key) is None]
 
 
 def _settings(content: str, file: str, mistakes: list[str]) -> Iterator[tuple[str, str, str, str]]:

@@ -28,6 +28,7 @@
      |    +-- DatabaseUnavailable    no connection to PostgreSQL, or a lost one
      |    |    +-- OutcomeUnknown    the link broke at COMMIT: nobody knows yet
      |    +-- StoreUnavailable       the blob store or its helper process does not answer
+     |         +-- StoreAbsent       nobody is there where the object store should be
      +-- NoRoom                      the store is full (507)
      +-- BlobDamaged                 stored bytes are missing or not what was stored (500)
      +-- CredentialRefused           a certificate chain that proves nobody
@@ -224,6 +225,10 @@ class OutcomeUnknown(DatabaseUnavailable):
 
 class StoreUnavailable(Unavailable):
     """The blob store cannot do its work."""
+
+
+class StoreAbsent(StoreUnavailable):
+    """Nobody answers where the object store should be."""
 
 
 class NoRoom(RepomanError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from repoman.config import Config
+from repoman.config import Config, Storage
 from repoman.errors import RepomanError
 from repoman.gsi.ca_directory import CADirectory, build, read_files
 from repoman.gsi.credential import read_host_credential
@@ -112,6 +112,20 @@ def remark_on_clock(adjtimex: Callable[[], int] | None = None) -> str:
     return (
         "The kernel knows of nothing that keeps the clock right: run chrony or another NTP client."
     )
+
+
+def remark_on_redirect(storage: Storage) -> str:
+    """Why downloads do not go where ``[storage] redirect`` lets them; empty if they do."""
+    if storage.redirect == "no":
+        return ""
+    if storage.backend == "directory":
+        return "[storage] redirect: a directory has no addresses, so we serve all downloads."
+    if not (storage.endpoint or "").startswith("https:"):
+        return (
+            "[storage] redirect: the endpoint is not https, so we serve all downloads over TLS"
+            " ourselves."
+        )
+    return ""
 
 
 def _adjtimex() -> int:

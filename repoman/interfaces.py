@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
+from repoman.holders import IHolders, UploadTerms
 from repoman.model import Digests, Image, ImageFile, Upload, User
 
 Clock = Callable[[], datetime]
@@ -141,6 +142,17 @@ class Room:
 class IBlobStore(Protocol):
     """Bytes under opaque keys."""
 
+    @property
+    def algorithms(self) -> Sequence[str]:
+        """The digests to compute while bytes come in: where to read them again is dear, all."""
+
+    @property
+    def grace(self) -> float:
+        """Seconds for which a blob that nobody may get any more stays for those who read it.
+
+        Nought where the store itself keeps what is open.
+        """
+
     async def create(self, key: str, size: int | None) -> IBlobWriter:
         """Begin a blob.
 
@@ -180,6 +192,13 @@ class IBlobStore(Protocol):
         :param names: ``sha256``, ``sha512``, ``md5``, ``adler32``.
         :param rate: at most so many bytes per second.
         :raises BlobDamaged: it cannot be read to its end.
+        """
+
+    def link(self, key: str, seconds: int, name: str) -> str | None:
+        """A URL under which anybody can fetch a committed blob; ``None``: this store has none.
+
+        :param seconds: for how long it holds.
+        :param name: of the file, for who saves it.
         """
 
     def room(self) -> Room:
@@ -239,30 +258,11 @@ class ScrubDue:
     new: bool
 
 
-@frozen
-class UploadTerms:
-    """What an upload asks for and is bound to.
-
-    :ivar size: announced, in bytes; ``None`` if unknown.
-    :ivar quota: the payer's, in bytes, unless their account has its own.
-    :ivar uploads: how many one user may run at once.
-    :ivar lease: for how many seconds the upload lives without a renewal.
-    :ivar keep: for how many seconds a resumable one is kept, paused;
-        ``None`` for one that is not resumable.
-    """
-
-    size: int | None
-    quota: int
-    uploads: int
-    lease: float
-    keep: float | None = None
-
-
 Precondition = Callable[[ImageFile | None], None]
 """Raises PreconditionFailed if the file that is there now is not to be replaced."""
 
 
-class IBlobRecords(Protocol):
+class IBlobRecords(IHolders, Protocol):
     """What is known of the bytes in the store."""
 
     async def repository_id(self) -> str:
@@ -287,28 +287,6 @@ class IBlobRecords(Protocol):
     async def uploads(self, uploader: User) -> list[Upload]:
         """All resumable uploads of a user's, the oldest first."""
 
-    async def resume(self, blob: str, uploader: User, terms: UploadTerms) -> int:
-        """Let an upload run again; answer how many more bytes there is room for.
-
-        :param terms: their size is that of the whole, if it is known only now.
-        :raises Missing: it is no more.
-        :raises QuotaExceeded: no room for the size that was not announced before.
-        :raises TooManyUploads: the uploader runs as many as they may.
-        """
-
-    async def progress(self, durable: Mapping[str, int]) -> None:
-        """How many bytes of running uploads are durable by now."""
-
-    async def pause(self, blob: str, durable: int, terms: UploadTerms) -> None:
-        """An upload has stopped for now; bytes that nobody announced count from here on.
-
-        :param terms: how long it is kept, and the payer's quota.
-        :raises QuotaExceeded: there is no room for the durable bytes; nothing is changed.
-        """
-
-    async def renew(self, blobs: Sequence[str], lease: float) -> None:
-        """The uploads still live, for ``lease`` more seconds."""
-
     async def finish(
         self,
         blob: str,
@@ -331,7 +309,10 @@ class IBlobRecords(Protocol):
         """The image that points to a blob."""
 
     async def release(self, blob: str) -> None:
-        """Give up an upload: its reservation ends and the sweeper may have its bytes."""
+        """Give up an upload: its reservation ends and the sweeper may have its bytes.
+
+        :raises Unavailable: another process has it.
+        """
 
     async def expire_leases(self, *, all_of_them: bool = False) -> int:
         """Give up the uploads that nobody renews; answer how many.
@@ -367,11 +348,17 @@ class IBlobRecords(Protocol):
         Empty if that is not known, ``None`` if there is no such blob any more.
         """
 
+    async def is_copy(self, blob: str, stamp: str) -> bool:
+        """A copy in another store was found right under this stamp."""
+
     async def restamp(self, blob: str, stamp: str) -> None:
         """A blob's bytes are right under this stamp."""
 
-    async def to_delete(self, limit: int) -> list[str]:
-        """Blobs that nobody may get any more."""
+    async def to_delete(self, limit: int, grace: float) -> list[str]:
+        """Blobs that nobody may get any more.
+
+        :param grace: seconds since somebody last could.
+        """
 
     async def forget(self, blob: str) -> None:
         """Their bytes are gone."""

@@ -9,7 +9,7 @@ do is in :data:`PROTECTIONS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from attrs import frozen
 
@@ -38,6 +38,20 @@ class Rule:
     sentence: str
     writes: bool = True
     is_open: Callable[[Any], bool] = _never
+
+
+Redirect = Literal["no", "public", "all"]
+"""Whose downloads may go to the store: nobody's, those of public images, everybody's."""
+
+
+def may_redirect(redirect: Redirect, image: Image, takes: bool | None) -> bool:
+    """Whether a download that is permitted may be sent to the store for its bytes.
+
+    :param takes: the client has said that it follows; that it does not; ``None``: neither.
+    """
+    if image.unauthenticated_access:
+        return redirect != "no" and takes is not False
+    return redirect == "all" and takes is True
 
 
 def _anyone(user: User, thing: Any) -> bool:

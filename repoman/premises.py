@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol
 
 from twisted.internet.endpoints import serverFromString
@@ -10,14 +10,13 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
 from repoman.admins import read_admins
-from repoman.assembly import make_accounts, make_store
+from repoman.assembly import Store, make_accounts, make_store
 from repoman.config import Config
 from repoman.database.blobs import BlobRecords
 from repoman.database.embedded import EmbeddedPostgres
 from repoman.database.migrate import migrate
 from repoman.database.pool import Pool
-from repoman.errors import Misconfigured
-from repoman.storage.directory import DirectoryStore
+from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent
 
 log = Logger()
 
@@ -26,13 +25,13 @@ class IPremises(Protocol):
     """What a daemon stands on.
 
     :ivar is_alone: no other process writes to the database.
+    :ivar holder: the name of this process among those that do; empty: a random one.
     :ivar links: how many connections to it there may be.
-    :ivar does_chores: nobody else looks after database and store.
     """
 
     is_alone: bool
+    holder: str
     links: int
-    does_chores: bool
 
     async def database(self) -> str:
         """The DSN of a database that runs, if it is ours to run."""
@@ -43,12 +42,17 @@ class IPremises(Protocol):
         :raises Misconfigured: that cannot be.
         """
 
-    async def store(self, pool: Pool) -> DirectoryStore:
+    async def store(self, pool: Pool) -> Store:
         """Make tables and store ready; answer the store, started.
 
         :raises DatabaseUnavailable: nothing was started; try again.
         :raises RepomanError: the store is not to be used.
         """
+
+
+def what_is_absent(error: DatabaseUnavailable | StoreAbsent) -> str:
+    """What a start waits for, in a word."""
+    return "object store" if isinstance(error, StoreAbsent) else "database"
 
 
 class Own:
@@ -59,8 +63,8 @@ class Own:
     :raises Misconfigured: the file of administrators cannot be used.
     """
 
+    holder = ""
     links = 8
-    does_chores = True
 
     def __init__(self, reactor: Any, config: Config, running: AsyncExitStack) -> None:
         self.is_alone = config.database.dsn is None
@@ -99,7 +103,7 @@ class Own:
                 ]
             ) from None
 
-    async def store(self, pool: Pool) -> DirectoryStore:
+    async def store(self, pool: Pool) -> Store:
         """Bring the tables to their form, and take the store for ourselves."""
         await migrate(pool)
         config, blobs = self._config, BlobRecords(pool)
@@ -113,4 +117,8 @@ class Own:
         await store.start()
         self._running.push_async_callback(store.stop)
         await store.hold()
+        if not self.is_alone and config.storage.backend == "directory":
+            with suppress(DatabaseUnavailable):  # else it runs out by itself
+                # Nobody else uses this store: whoever was writing into it is dead.
+                await blobs.expire_leases(all_of_them=True)
         return store

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -19,18 +18,19 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from repoman.accesslog import AccessLog
-from repoman.assembly import Assembly, apply_limits, assemble
+from repoman.assembly import Assembly, apply_limits, assemble, check_store
 from repoman.background import Background
-from repoman.chores import begin_chores
+from repoman.chores import Chores
 from repoman.config import Config, waiting_for_restart
+from repoman.database.blobs import BlobRecords
 from repoman.database.pool import Pool
-from repoman.errors import DatabaseUnavailable, Misconfigured, TrustUnreadable
+from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent, TrustUnreadable
 from repoman.gauges import watch_database, watch_store, watch_traffic, watch_trust
 from repoman.history import History
 from repoman.inspection import tls_settings
 from repoman.metrics import Metrics, Monitoring, MonitoringSite
 from repoman.pages import Pages
-from repoman.premises import IPremises, Own
+from repoman.premises import IPremises, Own, what_is_absent
 from repoman.proxied import AnnouncedFactory
 from repoman.resources import Gate, Root
 from repoman.settings import PROXIED
@@ -54,7 +54,7 @@ WATCH_SECONDS = 5.0
 """Seconds between two looks at the running transfers."""
 
 RETRY_SECONDS = 1.0
-"""Seconds between two attempts to reach an absent database."""
+"""Seconds between two attempts to reach an absent database or object store."""
 
 log = Logger()
 
@@ -74,6 +74,7 @@ def make_service(
     :raises Misconfigured: files that the configuration names are unusable.
     :raises TrustUnreadable: so are certificates or keys.
     """
+    check_store(config)
     tls = ServerTLS(tls_settings(config), now)
     tls.load()
     return RepomanService(reactor, config, tls, reread or (lambda: config))
@@ -112,6 +113,7 @@ class RepomanService(Service):
         self._sites: list[RepositorySite] = []
         self._pool: Pool | None = None
         self._assembly: Assembly | None = None
+        self._chores: Chores | None = None
         self._access = AccessLog(None, "text", now)
         self._starting: Deferred[None] | None = None
         self.started: Deferred[None] = Deferred()
@@ -242,7 +244,7 @@ class RepomanService(Service):
 
     def troubles(self) -> list[str]:
         """Why requests cannot be served now, a line each."""
-        found = [] if self._gate.behind else ["The database is not there yet."]
+        found = [] if self._gate.behind else ["The database, or the store, is not there yet."]
         if self._pool is not None and not self._pool.is_ready:
             found.append("The database does not answer.")
         return found + list(self._troubles_of.values())
@@ -250,12 +252,23 @@ class RepomanService(Service):
     async def _open(self, pool: Pool, urls: Urls) -> None:
         """Make the repository ready, and open the gate to it."""
         store = await self._premises.store(pool)
-        assembly = assemble(self._config, pool, store, now, self._sweep_soon, self._transfers)
+        assembly = assemble(
+            self._config, pool, store, now, self._sweep_soon, self._transfers, self._premises.holder
+        )
         self._assembly = assembly
         watch_store(self.metrics, assembly)
-        begin_chores(self._background, assembly, all_of_them=self._premises.does_chores)
-        pages = Pages(assembly.repository, urls, secrets.token_bytes(32), now, self.history)
+        chores = self._chores = Chores(self._background, assembly, self._reactor.seconds)
+        self._running.push_async_callback(chores.resign)
+        pages = Pages(assembly.repository, urls, await self._secret(pool), now, self.history)
         self._gate.open(Root(assembly.repository, urls, pages))
+
+    async def _secret(self, pool: Pool) -> bytes:
+        """What seals the pages' forms, as soon as the database tells: the store runs already."""
+        while True:
+            try:
+                return await BlobRecords(pool).secret()
+            except DatabaseUnavailable:
+                await deferLater(self._reactor, RETRY_SECONDS)
 
     @property
     def serves(self) -> bool:
@@ -271,19 +284,20 @@ class RepomanService(Service):
         return [transfer for site in self._sites for transfer in site.transfers()]
 
     def _sweep_soon(self) -> None:
-        if self._assembly is not None:
-            self._background.once("sweep", self._assembly.sweeper.sweep)
+        if self._chores is not None:
+            self._chores.sweep_soon()
 
     async def _open_when_possible(self, pool: Pool, urls: Urls) -> None:
-        waiting = False
+        waiting = ""
         while True:
             try:
                 await self._open(pool, urls)
-            except DatabaseUnavailable as error:
-                if not waiting:
-                    log.warn("Waiting for the database: {reason}", reason=error.message)
-                    self._supervisor.ready("Waiting for the database")
-                waiting = True
+            except (DatabaseUnavailable, StoreAbsent) as error:
+                absent = what_is_absent(error)
+                if waiting != absent:
+                    log.warn("Waiting for the {what}: {why}", what=absent, why=error.message)
+                    self._supervisor.ready(f"Waiting for the {absent}")
+                waiting = absent
                 self._gate.give_up()
                 await deferLater(self._reactor, RETRY_SECONDS)
             else:

@@ -91,15 +91,6 @@ def choice(words: Any) -> Reader[Any]:
     return read
 
 
-def backend(value: str) -> str:
-    """Read the kind of store."""
-    if value == "s3":
-        raise ValueError("'s3' is not there yet; use directory")
-    if value != "directory":
-        raise ValueError(f"{value!r} is not a kind of store; use directory")
-    return value
-
-
 def yes_or_no(value: str) -> bool:
     """Read ``yes`` or ``no``, and no other word: a guess at trust settings helps nobody."""
     if value not in ("yes", "no"):
@@ -198,6 +189,32 @@ def origin(*schemes: str) -> Reader[str]:
         return f"{parts.scheme}://{parts.netloc}"
 
     return read
+
+
+def bucket(value: str) -> str:
+    """Read the name of a bucket, as every object store takes it."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value):
+        raise ValueError(
+            f"{value!r} is not the name of a bucket: 3 to 63 of a-z 0-9 . -, no mark at its ends"
+        )
+    return value
+
+
+def key_prefix(value: str) -> str:
+    """Read how keys begin; only with characters that need no escape anywhere."""
+    if value and not re.fullmatch(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)+", value):
+        raise ValueError(
+            f"{value!r} is not a prefix such as images/ (of A-Z a-z 0-9 . _ -, a slash at its end)"
+        )
+    return value
+
+
+def part_size(value: str) -> int:
+    """Read the size of a part of a multipart upload: from 5 MiB to 1 GiB."""
+    result = size(value)
+    if not 5 * 1024**2 <= result <= 1024**3:
+        raise ValueError(f"{value!r} is not from 5MiB to 1GiB, which is what object stores take")
+    return result
 
 
 def endpoint(value: str) -> str:

@@ -45,7 +45,8 @@ VERIFY_DEPTH: Final = 12
 """The longest chain; OpenSSL knows no limit of its own."""
 
 
-_OPTIONS = SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+OPTIONS = SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+"""What no connection of ours may do."""
 _NOT_DONE = (SSL.WantReadError, SSL.WantWriteError)
 
 
@@ -80,7 +81,7 @@ class _Connection(SSL.Connection):
         except Exception as error:
             # What a callback raised comes out here too, and Twisted would log a traceback.
             known = isinstance(error, SSL.Error)
-            why = self.fault or _reason(error)
+            why = self.fault or reason_of(error)
             self.failed(why)
             if known and not self.fault:
                 raise
@@ -245,7 +246,8 @@ class ServerTLS:
         self._strangers.say(f"{line} [{address}]")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What OpenSSL says, in its words."""
     if not isinstance(error, SSL.Error):
         return f"internal error: {error!r}"
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
@@ -262,7 +264,7 @@ def _context(
         )
     context = SSL.Context(method)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_options(_OPTIONS | SSL.OP_CIPHER_SERVER_PREFERENCE)
+    context.set_options(OPTIONS | SSL.OP_CIPHER_SERVER_PREFERENCE)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     tls12, tls13 = cipher_lists()
@@ -296,7 +298,7 @@ def _server_context(
         context = yield from _context(SSL.TLS_SERVER_METHOD, host, directory, flags)
     except SSL.Error as error:
         raise TrustUnreadable(
-            f"OpenSSL cannot use {settings.certificate} with {settings.key}: {_reason(error)}."
+            f"OpenSSL cannot use {settings.certificate} with {settings.key}: {reason_of(error)}."
         ) from None
     # No FAIL_IF_NO_PEER_CERT: public images are for everybody.  No list of
     # client CAs either: a proxy's issuer, a user, is never in it.
@@ -328,7 +330,8 @@ class _ClientConnection(_Connection):
             raise SSL.Error(own_error(f"the server's certificate was refused: {refusal}"))
 
 
-def _verify_server(connection: Any, certificate: X509, error: int, depth: int, ok: int) -> bool:
+def verify_server(connection: Any, certificate: X509, error: int, depth: int, ok: int) -> bool:
+    """OpenSSL asks about each certificate; the last must be for the server's name."""
     if not ok:
         why = VERIFY_ERRORS.get(error, f"verification error {error}")
         connection.fault = f"the server's certificate was refused: {why}"
@@ -342,12 +345,15 @@ def _verify_server(connection: Any, certificate: X509, error: int, depth: int, o
 
 @implementer(IOpenSSLClientConnectionCreator)
 @frozen
-class _ClientCreator:
+class ClientCreator:
+    """Makes connections to one server, which must prove its name."""
+
     context: SSL.Context
     host: str
     refuse: _Refuse
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """Make a fresh connection."""
         connection = _ClientConnection(self.context, self.host, self.refuse)
         if not is_address(self.host):
             connection.set_tlsext_host_name(self.host.encode("ascii"))
@@ -380,14 +386,14 @@ class ClientTLS:
             self._context = finish(_context(SSL.TLS_CLIENT_METHOD, shown, self._authorities, 0))
         except SSL.Error as error:
             raise CredentialProblem(
-                f"OpenSSL cannot use your credential ({_reason(error)});"
+                f"OpenSSL cannot use your credential ({reason_of(error)});"
                 " make a new one with grid-proxy-init -bits 2048."
             ) from None
-        self._context.set_verify(SSL.VERIFY_PEER, _verify_server)
+        self._context.set_verify(SSL.VERIFY_PEER, verify_server)
 
-    def creatorForNetloc(self, hostname: bytes, port: int) -> _ClientCreator:
+    def creatorForNetloc(self, hostname: bytes, port: int) -> ClientCreator:
         """Make connections to one server."""
-        return _ClientCreator(self._context, hostname.decode("ascii"), self._refusal)
+        return ClientCreator(self._context, hostname.decode("ascii"), self._refusal)
 
     def _refusal(self, chain: Sequence[x509.Certificate]) -> str:
         return refusal_of_server(chain, self._place, self._authorities, self._clock())

@@ -20,6 +20,7 @@ class Transfer:
     :ivar total: bytes in all; ``None`` if the client has not said.
     :ivar seconds: since it began.
     :ivar rate: bytes per second, lately.
+    :ivar daemon: through which it runs; empty for the one that is asked.
     """
 
     request_id: str
@@ -32,6 +33,7 @@ class Transfer:
     total: int | None
     seconds: float
     rate: float
+    daemon: str = ""
 
     @property
     def remaining(self) -> float | None:

@@ -263,6 +263,7 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "seconds": round(transfer.seconds, 1),
         "rate": round(transfer.rate),
         "remaining": None if remaining is None else round(remaining, 1),
+        "daemon": transfer.daemon,
     }
 
 

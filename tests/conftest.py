@@ -7,6 +7,7 @@ import signal
 
 from hypothesis import settings
 
+from tests.ceph import ceph as ceph
 from tests.ledger import board as board
 from tests.server import daemon as daemon
 

@@ -15,7 +15,8 @@ from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
-from repoman.interfaces import Committed, UploadTerms
+from repoman.holders import UploadTerms
+from repoman.interfaces import Committed
 from repoman.model import Digests, Image, User
 from repoman.records import NewImage, NewUser
 

@@ -29,10 +29,10 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode, urlsplit
 
 import pytest
@@ -164,7 +164,10 @@ class Daemon:
 
     :param directory: an empty one of the test's.
     :param settings: what the configuration says beyond the usual, by section.
+    :cvar storage: answers what ``[storage]`` says, unless the settings do.
     """
+
+    storage: ClassVar[Callable[[], dict[str, Any]]] = dict
 
     def __init__(self, directory: Path, **settings: Mapping[str, Any]) -> None:
         self.directory = directory
@@ -291,6 +294,7 @@ def _configuration(daemon: Daemon, settings: Mapping[str, Mapping[str, Any]]) ->
             "ca_directory": daemon.ca_directory,
         },
         "accounts": {"admins": directory / "admins"},
+        "storage": type(daemon).storage(),
         "metrics": {"endpoint": ""},
     }
     for section, values in settings.items():

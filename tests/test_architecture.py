@@ -18,7 +18,8 @@ LONGEST = 400
 """Lines of the longest module."""
 
 CORE = {
-    "repoman", "audit", "errors", "model", "policy", "interfaces", "records", "transfers",
+    "repoman", "audit", "errors", "model", "policy", "holders", "interfaces", "records",
+    "transfers",
 }  # fmt: skip
 VOCABULARY = {"wire", "gsi", "config", "settings"}
 
@@ -29,6 +30,7 @@ MAY_IMPORT = {
     "audit": set(),
     "transfers": set(),
     "model": {"errors"},
+    "holders": {"model"},
     "interfaces": CORE,
     "records": CORE,
     "policy": CORE,
@@ -39,18 +41,19 @@ MAY_IMPORT = {
     "ciphers": set(),
     "bounded_log": set(),
     "tls": CORE | VOCABULARY | {"ciphers", "bounded_log"},
+    "tls_public": CORE | {"tls"},
     "streams": CORE,
     "tls_flow": set(),
     "body": CORE | {"streams"},
     "request": CORE | VOCABULARY | {"body"},
     "channel": CORE | VOCABULARY | {"request"},
     "site": CORE | VOCABULARY | {"bounded_log", "channel", "request"},
-    "storage": CORE | VOCABULARY | {"streams"},
+    "storage": CORE | VOCABULARY | {"streams", "tls_public", "tls_flow"},
     "database": CORE | VOCABULARY,
     "repository": CORE,
     "resources": CORE | {"wire", "gsi", "repository"},
     "pages": CORE | {"wire", "gsi", "settings", "history", "repository", "resources"},
-    "client": CORE | {"wire", "gsi", "tls", "tls_flow", "streams"},
+    "client": CORE | {"wire", "gsi", "tls", "tls_public", "tls_flow", "streams"},
     "cli": CORE | {"client"},
     "background": CORE,
     "supervisor": set(),
@@ -64,7 +67,8 @@ MAY_IMPORT = {
     "proxied": set(),
     "premises": CORE | {"admins", "assembly", "config", "database", "storage"},
     "gauges": CORE | {"assembly", "database", "gsi", "metrics", "site", "tls"},
-    "chores": CORE | {"assembly", "background", "repository"},
+    "election": set(),
+    "chores": CORE | {"assembly", "background", "election", "repository"},
     "original": CORE | {"gsi"},
     "operator": CORE
     | {
@@ -76,6 +80,7 @@ MAY_IMPORT = {
         "assembly",
         "database",
         "repository",
+        "settings",
         "storage",
         "streams",
     },
@@ -86,7 +91,7 @@ MAY_IMPORT["service"] = set(MAY_IMPORT) - {"client", "cli", "tap"}
 MAY_IMPORT["workers"] = MAY_IMPORT["service"] | {"service"}
 
 MAY_NAME_THE_REACTOR = {"repoman.tap", "repoman.cli.main"}
-MAY_IMPORT_OPENSSL = {"repoman.tls", "repoman.tls_flow"}
+MAY_IMPORT_OPENSSL = {"repoman.tls", "repoman.tls_public", "repoman.tls_flow"}
 MAY_USE_PRIVATES_OF_TWISTED_WEB = {"repoman.channel", "repoman.request"}
 
 THREADS = (

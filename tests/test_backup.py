@@ -18,7 +18,10 @@ from tests.test_operator import operate
 
 EARLIER = """
 DELETE FROM schema_version WHERE number > 2; DROP TABLE audit_chain, audit;
-DROP INDEX blob_scrubbed; ALTER TABLE blob DROP scrubbed, DROP stamp
+DROP INDEX blob_scrubbed; DROP TRIGGER blob_gone ON blob; DROP FUNCTION note_gone;
+ALTER TABLE blob DROP scrubbed, DROP stamp, DROP multipart, DROP gone_since,
+                 DROP holder, DROP held_until, DROP wanted;
+DROP TABLE chores, daemon, copied; ALTER TABLE repository DROP secret
 """
 CONTENT = {"one": os.urandom(300_000), "two": b"", "three": b"3" * 1000}
 

@@ -130,7 +130,8 @@ class TestMistakes:
 
     def test_an_unknown_key_is_answered_with_the_known_ones(self) -> None:
         assert mistakes("[storage]\ndir = /x") == [
-            "r.conf:2: [storage] dir: unknown; there are backend, directory"
+            "r.conf:2: [storage] dir: unknown; there are backend, directory, endpoint, bucket, "
+            "region, prefix, credentials, part_size, ca_file, redirect"
         ]
 
     def test_an_unknown_section_is_answered_with_the_known_ones(self) -> None:
@@ -140,6 +141,15 @@ class TestMistakes:
     def test_a_key_said_twice_is_a_mistake_even_across_repeated_sections(self) -> None:
         found = mistakes("[tls]\ncrl = off\n[log]\n[tls]\ncrl = require\n")
         assert found == ["r.conf:5: [tls] crl: is there twice"]
+
+    def test_an_object_store_needs_an_endpoint_and_a_bucket(self) -> None:
+        assert mistakes("[storage]\nbackend = s3\nendpoint = ftp://h\n") == [
+            "r.conf:3: [storage] endpoint: 'ftp://h' is not a URL of the form "
+            "https://host[:port] or http://host[:port]",
+            "r.conf: [storage] bucket: backend = s3 needs it",
+        ]
+        said = parse("[storage]\nbackend = s3\nendpoint = https://h/\nbucket = abc\n", "f")
+        assert (said.storage.endpoint, said.storage.bucket) == ("https://h", "abc")
 
     def test_an_indented_key_is_a_key(self) -> None:
         config = parse("[limits]\n  uploads = 9\n  connections = 8\n", "f")
@@ -176,9 +186,20 @@ class TestMistakes:
             ("tls", "limited_proxies", "no", "allow, read-only, deny"),
             ("tls", "legacy_proxies", "true", "neither yes nor no"),
             ("tls", "reload", "0", "from 1 second"),
-            ("storage", "backend", "s3", "not there yet"),
-            ("storage", "backend", "tape", "use directory"),
+            ("storage", "backend", "tape", "directory, s3"),
+            ("storage", "endpoint", "s3.example.org", "https://host[:port]"),
+            ("storage", "endpoint", "https://s3.example.org/bucket", "https://host[:port]"),
+            ("storage", "bucket", "My_Bucket", "3 to 63"),
+            ("storage", "bucket", "ab", "3 to 63"),
+            ("storage", "prefix", "images", "a slash at its end"),
+            ("storage", "prefix", "a//b/", "a slash at its end"),
+            ("storage", "prefix", "../", "a slash at its end"),
+            ("storage", "prefix", "a b/", "a slash at its end"),
+            ("storage", "part_size", "1MiB", "from 5MiB"),
+            ("storage", "part_size", "2GiB", "from 5MiB"),
+            ("storage", "credentials", "keys", "not an absolute path"),
             ("storage", "directory", "", "must not be empty"),
+            ("storage", "redirect", "yes", "no, public, all"),
             ("limits", "max_upload", "64GB", "units: B KiB"),
             ("limits", "max_upload", "-1", "not a size"),
             ("limits", "quota", "9999999999PiB", "not a size"),

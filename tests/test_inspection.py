@@ -6,10 +6,12 @@ import os
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from repoman.inspection import remark_on_clock
+from repoman.config import Storage
+from repoman.inspection import remark_on_clock, remark_on_redirect
 from tests.credentials import (
     DAY,
     HOUR,
@@ -232,3 +234,42 @@ def test_a_clock_that_nobody_keeps_is_worth_a_remark(state: int, remarks: bool) 
     assert bool(remark_on_clock(lambda: state)) == remarks
     assert remark_on_clock() in ("", remark_on_clock(lambda: 5))
     assert datetime.now(timezone.utc) > now() - HOUR
+
+
+@pytest.mark.parametrize(
+    ("storage", "says"),
+    [
+        ({}, ""),
+        ({"redirect": "all"}, "directory"),
+        ({"redirect": "public", "backend": "s3", "endpoint": "http://s3"}, "not https"),
+        ({"redirect": "all", "backend": "s3", "endpoint": "http://s3"}, "not https"),
+        ({"redirect": "all", "backend": "s3", "endpoint": "https://s3"}, ""),
+    ],
+)
+def test_what_keeps_downloads_from_going_to_the_store_is_remarked(
+    storage: dict[str, Any], says: str
+) -> None:
+    remark = remark_on_redirect(Storage(**storage))
+    assert says in remark
+    assert bool(says) == bool(remark)
+
+
+def test_the_credentials_and_cas_of_an_object_store_are_looked_at(
+    place: Place, tmp_path: Path
+) -> None:
+    keys, cas = tmp_path / "s3-credentials", tmp_path / "s3-cas.pem"
+    place.config.write_text(
+        place.config.read_text() + "[storage]\nbackend = s3\nendpoint = https://s3.example.org\n"
+        f"bucket = images\ncredentials = {keys}\nca_file = {cas}\n"
+    )
+    for told in (f"{keys} cannot be read", "run: chmod 600", f"{cas} holds no CA"):
+        status, _, (line,) = place.check()
+        assert (status, told in line) == (1, True), line
+        if keys.exists():
+            keys.chmod(0o600)
+        else:
+            keys.write_text("[default]\naws_access_key_id = K\naws_secret_access_key = S\n")
+            keys.chmod(0o644)
+    (authority_file,) = (place.grid.directory.path).glob("*.0")
+    cas.write_bytes(authority_file.read_bytes())
+    assert place.check() == (0, "The configuration is good.\n", [])

@@ -55,6 +55,14 @@ EVENTS = {
         "A transaction failed after its caller had gone": "database/test_pool.py::"
         "test_a_failure_after_its_caller_has_gone_is_logged_once",
     },
+    "election.py": dict.fromkeys(
+        (
+            "This daemon does the chores of the repository from now on",
+            "Another daemon may do the chores of the repository from now on",
+        ),
+        "repository/test_many_daemons.py::"
+        "test_chores_begin_with_the_election_and_end_when_it_cannot_be_renewed",
+    ),
     "repository/audit.py": {
         "A refusal is not in the audit: {reason}": "test_events.py::"
         "test_a_refusal_that_the_audit_did_not_take_is_told",
@@ -79,7 +87,7 @@ EVENTS = {
         "test_a_second_signal_stops_at_once_and_keeps_what_came",
         "[metrics] cannot listen on {endpoint}: {why}; going on without": "test_monitoring.py::"
         "test_a_monitoring_port_in_use_does_not_stop_the_service",
-        "Waiting for the database: {reason}": "end_to_end/test_database_absent.py::"
+        "Waiting for the {what}: {why}": "end_to_end/test_database_absent.py::"
         "test_absent_at_the_start_it_is_waited_for",
         "Certificates, limits and log files were looked at again": "test_events.py::"
         "test_a_reload_tells_what_was_read",
@@ -99,7 +107,7 @@ EVENTS = {
         "test_a_fault_of_ours_in_all_workers_ends_the_start_with_its_traceback_in_the_log",
     },
     "workers/foreman.py": {
-        "Waiting for the database: {reason}": "end_to_end/test_database_absent.py::"
+        "Waiting for the {what}: {why}": "end_to_end/test_database_absent.py::"
         "test_absent_at_the_start_it_is_waited_for",
         "[metrics] cannot listen on {endpoint}: {why}; going on without": "test_monitoring.py::"
         "test_a_monitoring_port_in_use_does_not_stop_the_service",
@@ -133,6 +141,28 @@ EVENTS = {
         "test_what_the_system_refuses_is_told_of_reading_and_writing",
         "blob {key} is damaged: {why}": "storage/test_what_is_told.py::"
         "test_a_missing_file_is_damage",
+    },
+    "storage/s3/client.py": {
+        "object store: {method} {key} came to nothing: {why}": "on_ceph/test_gateway.py::"
+        "test_a_gateway_that_goes_is_told_and_heals",
+    },
+    "storage/s3/reader.py": {
+        "blob {key} is damaged: {why}": "storage/s3/test_s3_told.py::"
+        "test_what_is_wrong_with_objects_is_told",
+    },
+    "storage/s3/replies.py": {
+        "object store: {what} was answered {status} {code}: see [storage] in the "
+        "configuration": "storage/s3/test_s3_told.py::test_what_is_wrong_with_objects_is_told",
+    },
+    "storage/s3/store.py": {
+        "blob {key} left to the sweeper: {error}": "storage/s3/test_s3_told.py::"
+        "test_what_cannot_be_removed_is_told_and_left",
+    },
+    "storage/s3/writer.py": {
+        "blob {key} left to the sweeper: {error}": "storage/s3/test_s3_told.py::"
+        "test_what_cannot_be_removed_is_told_and_left",
+        "blob {key} was not sent": "storage/s3/test_s3_told.py::"
+        "test_a_fault_of_ours_while_sending_is_told_with_a_traceback",
     },
     "storage/writer.py": {
         "blob store: {error}": "storage/test_what_is_told.py::"

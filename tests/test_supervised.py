@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -115,6 +116,41 @@ def test_the_access_log_is_opened_anew_where_the_configuration_says(daemon: Daem
     reload(daemon)
     daemon.admin.ask("GET", "/api/whoami")
     soon(lambda: '"path": "/api/whoami"' in (daemon.directory / "state/other.log").read_text())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as logrotate's own timer has")
+def test_logrotate_loses_no_line_by_the_file_that_we_ship(daemon: Daemon, tmp_path: Path) -> None:
+    if shutil.which("logrotate") is None:
+        pytest.skip("needs logrotate")
+    log = daemon.directory / "state" / "log" / "access.log"
+    assert daemon.process is not None
+    shipped = (SHARE / "logrotate.d/repoman").read_text()
+    for ours, here in {
+        "/var/lib/repoman/log/access.log": str(log),
+        "repoman repoman": "root root",
+        "systemctl kill --kill-whom=main --signal=HUP repoman.service": (
+            f"kill -HUP {daemon.process.pid}"
+        ),
+    }.items():
+        assert ours in shipped
+        shipped = shipped.replace(ours, here)
+    rules, old = tmp_path / "rotate", log.with_suffix(".log.1")
+    rules.write_text(shipped)
+    rules.chmod(0o644)
+    asked = 0
+
+    def ask() -> bool:
+        nonlocal asked
+        asked += 1
+        return bool(daemon.admin.ask("GET", "/api/whoami?mine")) and "?mine" in log.read_text()
+
+    soon(ask)
+    command = ["logrotate", "--force", "--state", str(tmp_path / "state.rotate"), str(rules)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    soon(ask)
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert (old.read_text() + log.read_text()).count("?mine") == asked
 
 
 def test_the_host_certificate_and_revocations_are_read_again(daemon: Daemon) -> None:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from email.utils import parsedate_to_datetime
+from typing import NoReturn
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -18,8 +19,10 @@ from repoman.client.patience import patiently
 from repoman.client.progress import Progress
 from repoman.client.ranges import Ranges
 from repoman.client.replies import COUNT, header, known_length
+from repoman.client.route import Route
 from repoman.errors import (
     BadReply,
+    ConnectionProblem,
     DigestMismatch,
     PreconditionFailed,
     RepomanError,
@@ -47,15 +50,19 @@ class RemoteFile:
 class Download:
     """One image's file on its way to a sink.
 
-    :ivar path: of the raw URL.
+    :ivar route: to its bytes.
     :ivar streams: over how many connections at once.
     """
 
-    exchange: Exchange
-    path: str
+    route: Route
     sink: ISink
     progress: Progress = field(factory=Progress)
     streams: int = 1
+
+    @property
+    def exchange(self) -> Exchange:
+        """The line to the repository."""
+        return self.route.exchange
 
     async def run(self) -> RemoteFile:
         """Fetch the file, going on where an earlier run stopped.
@@ -89,9 +96,18 @@ class Download:
         return remote
 
     async def _attempt(self) -> RemoteFile:
+        before = self.sink.size
+        try:
+            return await self._try()
+        except ConnectionProblem:
+            if self.sink.size == before:
+                self.route.stay()
+            raise
+
+    async def _try(self) -> RemoteFile:
         sink, headers = self.sink, dict[str, str]()
         if sink.size or self.streams > 1:
-            reply = await self._ask("HEAD", {})
+            reply = await self._head()
             remote = describe(reply)
             if sink.size > remote.size or (sink.size and remote.modified > sink.modified()):
                 sink.restart()
@@ -99,27 +115,29 @@ class Download:
                 return remote
             if self.streams > 1 and header(reply, "Accept-Ranges") == "bytes":
                 self.progress.begin(remote.size, sink.size)
-                await Ranges(
-                    self.exchange, self.path, remote.etag, remote.size, sink, self.progress
-                ).fetch(self.streams)
+                rest = Ranges(self.route, remote.etag, remote.size, sink, self.progress)
+                await rest.fetch(self.streams)
                 return remote
             if sink.size:
                 headers = {"Range": f"bytes={sink.size}-", "If-Range": remote.etag}
         return await self._stream(headers)
 
     async def _stream(self, headers: dict[str, str]) -> RemoteFile:
-        reply = await self._ask("GET", headers)
+        coming = await self.route.get(headers)
+        reply = coming.reply
+        if reply.code not in ((200, 206) if headers else (200,)):
+            await self._refuse(reply)
         try:
-            remote, coming = describe(reply), known_length(reply)
+            remote, length = describe(coming.about, reply), known_length(reply)
             if reply.code == 200:
                 self.sink.restart()
-            if self.sink.size + coming != remote.size:
-                raise BadReply(f"The server sends {coming} bytes; others are missing.")
+            if self.sink.size + length != remote.size:
+                raise BadReply(f"The server sends {length} bytes; others are missing.")
         except RepomanError:
-            self.exchange.abandon(reply)
+            coming.line.abandon(reply)
             raise
         self.progress.begin(remote.size, self.sink.size)
-        await self.exchange.receive(reply, self._take, coming)
+        await coming.line.receive(reply, self._take, length)
         return remote
 
     def _take(self, data: bytes) -> Deferred[None] | None:
@@ -127,29 +145,32 @@ class Download:
         self.progress.advance(len(data))
         return waiting
 
-    async def _ask(self, method: str, headers: dict[str, str]) -> IResponse:
-        reply = await self.exchange.request(method, self.path, headers=headers)
-        if reply.code not in (200, 206) or (reply.code == 206 and "Range" not in headers):
-            if method == "HEAD":
-                # Its reply has no body that says why: ask again in a way that has one.
-                first = {"Range": "bytes=0-0"}
-                reply = await self.exchange.request("GET", self.path, headers=first)
-            if reply.code in (200, 206):
-                raise BadReply("The server answers HEAD and GET of the same URL differently.")
-            await self.exchange.refuse(reply)
+    async def _head(self) -> IResponse:
+        reply = await self.exchange.request("HEAD", self.route.path)
+        if reply.code != 200:
+            # It has no body that says why: ask again in a way that has one.
+            first = {"Range": "bytes=0-0"}
+            await self._refuse(await self.exchange.request("GET", self.route.path, headers=first))
         return reply
 
+    async def _refuse(self, reply: IResponse) -> NoReturn:
+        if reply.code in (200, 206):
+            raise BadReply("The server answers HEAD and GET of the same URL differently.")
+        await self.exchange.refuse(reply)
 
-def describe(reply: IResponse) -> RemoteFile:
+
+def describe(about: IResponse, reply: IResponse | None = None) -> RemoteFile:
     """What the headers of a 200 or 206 say about the whole file.
 
+    :param reply: tells its size, if it is another.
     :raises BadReply: they do not say how long it is, or not its SHA-256.
     """
-    etag = header(reply, "ETag")
-    sha256 = repr_digest(header(reply, "Repr-Digest")) or _hex64(etag)
+    etag = header(about, "ETag")
+    sha256 = repr_digest(header(about, "Repr-Digest")) or _hex64(etag)
     if not sha256:
         raise BadReply("The server does not say which SHA-256 the file has.")
-    return RemoteFile(_whole_size(reply), sha256, etag, _seconds(header(reply, "Last-Modified")))
+    modified = _seconds(header(about, "Last-Modified"))
+    return RemoteFile(_whole_size(reply or about), sha256, etag, modified)
 
 
 def _whole_size(reply: IResponse) -> int:

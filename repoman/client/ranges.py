@@ -10,10 +10,10 @@ from __future__ import annotations
 from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
 
-from repoman.client.exchange import Exchange
 from repoman.client.partfile import ISink
 from repoman.client.progress import Progress
 from repoman.client.replies import header
+from repoman.client.route import Route
 from repoman.errors import BadReply
 from repoman.streams import CHUNK
 
@@ -31,8 +31,7 @@ class Ranges:
     :ivar etag: of the version that is wanted.
     """
 
-    exchange: Exchange
-    path: str
+    route: Route
     etag: str
     size: int
     sink: ISink
@@ -73,11 +72,12 @@ class Ranges:
 
     async def _get(self, start: int, end: int) -> bytes:
         headers = {"Range": f"bytes={start}-{end - 1}", "If-Match": self.etag}
-        reply = await self.exchange.request("GET", self.path, headers=headers)
+        coming = await self.route.get(headers)
+        reply = coming.reply
         if reply.code not in (200, 206):
-            await self.exchange.refuse(reply)
+            await coming.line.refuse(reply)
         if header(reply, "Content-Range") != f"bytes {start}-{end - 1}/{self.size}":
-            self.exchange.abandon(reply)
+            coming.line.abandon(reply)
             raise BadReply("The server sends another part of the file than we asked for.")
         chunks: list[bytes] = []
 
@@ -85,7 +85,7 @@ class Ranges:
             chunks.append(data)
             self.progress.advance(len(data))
 
-        await self.exchange.receive(reply, take, end - start)
+        await coming.line.receive(reply, take, end - start)
         data = b"".join(chunks)
         if len(data) != end - start:
             raise BadReply("The server sent less than it announced.")

@@ -7,7 +7,8 @@ raised; ConnectionProblem, CredentialRefused and BadReply tell of the line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,24 +23,36 @@ from repoman.client.pending import Pending
 from repoman.client.progress import Progress
 from repoman.client.records import Fields, Record, many, one, stored_sha256
 from repoman.client.renewal import RenewableTLS
+from repoman.client.route import Elsewhere, Route
 from repoman.client.source import FileSource, ISource
 from repoman.client.upload import Upload
 from repoman.errors import BadReply
 from repoman.model import ImageRef
+from repoman.tls_public import WidelyTrustingTLS
 
 
 class RepositoryClient:
     """Talks to one repository as one user."""
 
-    def __init__(self, reactor: Any, base_url: str, tls: IPolicyForHTTPS, **tuning: Any) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        base_url: str,
+        tls: IPolicyForHTTPS,
+        elsewhere: Callable[[], IPolicyForHTTPS] | None = None,
+        **tuning: Any,
+    ) -> None:
         """Nothing is connected yet.
 
         :param base_url: ``https://host:port``.
         :param tls: the user's credential and the CAs to believe.
+        :param elsewhere: makes a policy without a credential, for the store that the
+            repository may send us to; ``None``: all bytes come from the repository.
         :param tuning: ``retry_delays``, ``transfer_delays`` and ``stall_seconds``
             of :class:`~repoman.client.exchange.Exchange`, in seconds.
         """
         self._exchange = Exchange(reactor, base_url, tls, **tuning)
+        self._elsewhere = Elsewhere(reactor, elsewhere, tuning) if elsewhere else None
 
     @classmethod
     def with_files(
@@ -56,11 +69,14 @@ class RepositoryClient:
         :raises CredentialProblem: missing, expired, or open to others.
         :raises TrustUnreadable: the CA directory is of no use.
         """
-        return cls(reactor, base_url, RenewableTLS(credential, ca_directory), **tuning)
+        tls = RenewableTLS(credential, ca_directory)
+        return cls(reactor, base_url, tls, partial(WidelyTrustingTLS, ca_directory), **tuning)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._exchange.close()
+        if self._elsewhere is not None:
+            await self._elsewhere.close()
 
     # Users
 
@@ -217,7 +233,8 @@ class RepositoryClient:
         """
         path = await self._file_path(ref, hypervisor)
         sink = PartFile(target) if isinstance(target, Path) else target
-        download = Download(self._exchange, path, sink, progress or Progress(), streams)
+        route = Route(self._exchange, path, self._elsewhere)
+        download = Download(route, sink, progress or Progress(), streams)
         return await download.run()
 
     async def put_file(

@@ -59,11 +59,14 @@ class AccountRecords:
 
         :raises AlreadyExists: the DN or the address is another user's.
         """
+        known = "SELECT 1 FROM account WHERE user_name = %s"
 
         async def work(transaction: Transaction) -> bool:
-            if await transaction.run_one(
-                "SELECT 1 FROM account WHERE user_name = %s", (user_name,)
-            ):
+            if await transaction.run_one(known, (user_name,)):
+                return False
+            # Another daemon may start at the same time.
+            await transaction.run("LOCK TABLE account IN SHARE ROW EXCLUSIVE MODE")
+            if await transaction.run_one(known, (user_name,)):
                 return False
             await insert(transaction, NewUser(user_name, (dn,), email=email, groups=(ADMINS,)))
             return True

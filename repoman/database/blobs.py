@@ -8,6 +8,7 @@ from functools import partial
 from attrs import asdict
 
 from repoman.audit import DAEMON, OPERATOR, ORIGIN, Change
+from repoman.database.holding import FREE, goes_on_elsewhere
 from repoman.database.images import load
 from repoman.database.pool import Transaction
 from repoman.database.saving import NOBODY_SAVES
@@ -23,8 +24,12 @@ SELECT i.image_id, i.owner_id, i.read_only FROM image i JOIN blob b USING (image
 
 FINISH = """
 UPDATE blob SET state = 'present', size = %(size)s, sha256 = %(sha256)s, sha512 = %(sha512)s,
-                md5 = %(md5)s, adler32 = %(adler32)s, stamp = %(stamp)s, lease = NULL
- WHERE blob = %(blob)s AND state = 'receiving'
+                md5 = %(md5)s, adler32 = %(adler32)s, stamp = %(stamp)s, lease = NULL,
+                held_until = NULL,
+                -- With all digests known already, nothing is read back soon.
+                scrubbed = CASE WHEN num_nulls(%(sha512)s::text, %(md5)s::text,
+                                               %(adler32)s::text) = 0 THEN now() END
+ WHERE blob = %(blob)s AND state = 'receiving' AND holder = %(me)s
 RETURNING hypervisor, payer_id, reserved,
           (SELECT NOT suspended FROM account WHERE account_id = uploader_id)
 """
@@ -63,9 +68,18 @@ SELECT user_name || '/' || i.name
  WHERE blob = %s AND b.state = 'receiving' AND resumable
 """
 
+# After the database was away for long all leases are over, of uploads that go on, too: when
+# somebody has been elected anew, there is time for the other daemons to renew theirs.
 OVER = """
 CASE WHEN resumable THEN keep_until < now() AND coalesce(lease < now(), true)
      ELSE %(all)s OR lease < now() END
+AND (%(all)s OR coalesce(
+    (SELECT since < now() - interval '1 min' FROM chores WHERE held_until IS NOT NULL), true))
+"""
+
+LET_GO = """
+UPDATE blob SET lease = NULL, held_until = NULL WHERE state = 'receiving' AND resumable
+   AND {condition}
 """
 
 DUE = "SELECT blob, size, sha256, scrubbed IS NULL FROM blob"
@@ -86,6 +100,10 @@ class BlobRecords(UploadRecords):
         """The random name of this repository."""
         return str((await self._pool.query("SELECT repository_id FROM repository"))[0][0])
 
+    async def secret(self) -> bytes:
+        """What seals the pages' forms, for every daemon of this repository the same."""
+        return bytes((await self._pool.query("SELECT secret FROM repository"))[0][0])
+
     async def any_present(self) -> bool:
         """The repository has bytes in its store."""
         return bool(await self._pool.query("SELECT 1 FROM blob WHERE state = 'present' LIMIT 1"))
@@ -104,7 +122,8 @@ class BlobRecords(UploadRecords):
         :raises QuotaExceeded: it grew larger than there was room for.
         """
         size = committed.size
-        known = {"blob": blob, "size": size, "stamp": committed.stamp, **asdict(committed.digests)}
+        known = {"blob": blob, "size": size, "stamp": committed.stamp, "me": self.holder}
+        known |= asdict(committed.digests)
 
         async def work(transaction: Transaction) -> Image:
             # The image first, as a deletion does: a change of its owner or files waits.
@@ -181,11 +200,18 @@ class BlobRecords(UploadRecords):
         return await self._pool.interact(work)
 
     async def release(self, blob: str) -> None:
-        """Give up an upload: its reservation ends and the sweeper may have its bytes."""
+        """Give up an upload: its reservation ends and the sweeper may have its bytes.
+
+        :raises Unavailable: another process has it.
+        """
+        condition = f"blob = %(blob)s AND {FREE}"
 
         async def work(transaction: Transaction) -> None:
             row = await transaction.run_one(UPLOAD_OF, (blob,))
-            await transaction.run(RELEASE.format(condition="blob = %s"), (blob,))
+            known = {"blob": blob, "me": self.holder}
+            [(ended,)] = await transaction.run(RELEASE.format(condition=condition), known)
+            if row is not None and not ended:
+                raise goes_on_elsewhere()
             if row is not None:
                 transaction.record(Change("upload.discard", row[0], {"upload": blob}))
 
@@ -194,8 +220,19 @@ class BlobRecords(UploadRecords):
     async def expire_leases(self, *, all_of_them: bool = False) -> int:
         """Give up the uploads that nobody renews; answer how many."""
         if all_of_them:
-            await self._run("UPDATE blob SET lease = NULL WHERE state = 'receiving' AND resumable")
+            await self._run(LET_GO.format(condition="true"))
+            await self._run("UPDATE chores SET held_until = NULL")
         rows = await self._run(RELEASE.format(condition=OVER), {"all": all_of_them})
+        return int(rows[0][0])
+
+    async def expire_leases_of(self, holder: str) -> int:
+        """Give up the uploads in one piece of a process that is dead; answer how many.
+
+        Of the resumable ones it has let go.
+        """
+        await self._run(LET_GO.format(condition="holder = %s"), (holder,))
+        await self._run("UPDATE chores SET held_until = NULL WHERE holder = %s", (holder,))
+        rows = await self._run(RELEASE.format(condition="NOT resumable AND holder = %s"), (holder,))
         return int(rows[0][0])
 
     async def present(self) -> set[str]:
@@ -265,18 +302,29 @@ class BlobRecords(UploadRecords):
         )
         return rows[0][0] if rows else None
 
+    async def is_copy(self, blob: str, stamp: str) -> bool:
+        """A copy in another store was found right under this stamp."""
+        rows = await self._pool.query(
+            "SELECT 1 FROM copied WHERE blob = %s AND stamp = %s", (blob, stamp)
+        )
+        return bool(rows)
+
     async def restamp(self, blob: str, stamp: str) -> None:
         """A blob's bytes are right under this stamp."""
         await self._run(
             "UPDATE blob SET stamp = %s WHERE blob = %s AND state = 'present'", (stamp, blob)
         )
 
-    async def to_delete(self, limit: int) -> list[str]:
-        """Blobs that nobody may get any more."""
+    async def to_delete(self, limit: int, grace: float) -> list[str]:
+        """Blobs that nobody may get any more.
+
+        :param grace: seconds since somebody last could.
+        """
         rows = await self._pool.query(
             "SELECT blob FROM blob WHERE state = 'deleting'"  # noqa: S608 a constant
+            " AND coalesce(gone_since, '-infinity') <= now() - %s * interval '1 s'"
             f" AND {NOBODY_SAVES} ORDER BY created LIMIT %s",
-            (limit,),
+            (grace, limit),
         )
         return [row[0] for row in rows]
 

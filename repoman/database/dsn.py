@@ -18,7 +18,8 @@ def connection_parameters(
 
     Server settings in the administrator's own ``options`` win over ours.
     Sessions are read-only unless a transaction says otherwise, so that a
-    single query may be sent again when its link broke.
+    single query may be sent again when its link broke.  Of several servers
+    ``target_session_attrs=read-write`` finds the one that is no standby.
 
     :param dsn: key/value string or URL, as libpq takes them.
     :param statement_timeout: in seconds.
@@ -32,6 +33,9 @@ def connection_parameters(
             ["[database] dsn: neither a libpq key/value string nor a postgresql:// URL"]
         ) from None
     _check_url(dsn, given)
+    # "read-write" looks at the sessions' default, which we make read-only.
+    attributes = given.get("target_session_attrs", "")
+    given |= {"target_session_attrs": "primary"} if attributes == "read-write" else {}
     milliseconds = round(statement_timeout * 1000)
     settings = {
         "statement_timeout": milliseconds,

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from repoman.database.address import with_addresses
+from repoman.database.address import servers, with_addresses
 from repoman.database.link import Link
 from repoman.errors import DatabaseUnavailable
 
@@ -161,9 +161,8 @@ class Links:
         """A new link, after as many attempts as it takes."""
         delay, reported = FIRST_DELAY, False
         while True:
-            link = Link(self._reactor, self._lost)
             try:
-                await link.open(await with_addresses(self._reactor, self._parameters))
+                link = await self._open_any()
             except CancelledError:
                 raise
             except Exception as error:  # whatever it is, the next attempt may do better
@@ -176,6 +175,27 @@ class Links:
                 if reported:
                     _log.info("The database is reached again")
                 return link
+
+    async def _open_any(self) -> Link:
+        """A link to the first of the servers that lets us in, at the first address that does."""
+        refused: Exception = DatabaseUnavailable("there is no server")
+        for server in servers(self._parameters):
+            try:
+                addresses = await with_addresses(self._reactor, server)
+            except DatabaseUnavailable as error:
+                refused = error
+                continue
+            for address in addresses:
+                link = Link(self._reactor, self._lost)
+                try:
+                    await link.open(address)
+                except CancelledError:
+                    raise
+                except Exception as error:
+                    refused = error
+                else:
+                    return link
+        raise refused
 
 
 def _stopping() -> DatabaseUnavailable:

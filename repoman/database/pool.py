@@ -16,6 +16,7 @@ from psycopg2.errors import (
     SerializationFailure,
 )
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -103,7 +104,7 @@ class Pool:
     :param size: how many connections.
     :param wait: seconds to wait for a free connection, and for a first answer on it.
     :param statement_timeout: seconds that one statement may take.
-    :param is_alone: nobody else writes to this database.
+    :param is_alone: no other daemon uses this database.
     :raises Misconfigured: ``dsn`` cannot be read.
     """
 
@@ -126,7 +127,13 @@ class Pool:
         self._wait = wait
         self._limit = statement_timeout + GRACE
         self._answers = Answers(reactor.seconds)
-        self._is_alone = is_alone
+        self.is_alone = is_alone
+
+    @property
+    def clock(self) -> IReactorTime:
+        """The reactor, for whoever waits."""
+        clock: IReactorTime = self._reactor
+        return clock
 
     @property
     def is_ready(self) -> bool:
@@ -178,7 +185,7 @@ class Pool:
         """
         statement = prepared(sql)
         values = statement.values(params)
-        if self._is_alone and (rows := self._answers.find((statement.name, *values))) is not None:
+        if self.is_alone and (rows := self._answers.find((statement.name, *values))) is not None:
             return succeed(rows)
         return _detached(_available(self._ask(statement, values, read)))
 

@@ -6,11 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.task import deferLater
 
 from repoman.audit import Change
+from repoman.database.holding import (
+    FREE,
+    HELD,
+    LOOK_SECONDS,
+    PATIENCE,
+    PROGRESS,
+    WANT,
+    Claims,
+    goes_on_elsewhere,
+    why_not,
+)
 from repoman.database.pool import Pool, Transaction
-from repoman.errors import LengthMismatch, Missing, QuotaExceeded, TooManyUploads
-from repoman.interfaces import Reservation, UploadTerms, new_key
+from repoman.errors import Conflict, LengthMismatch, Missing, QuotaExceeded, TooManyUploads
+from repoman.holders import Resumption, UploadTerms
+from repoman.interfaces import Reservation, new_key
 from repoman.model import Image, Upload, User
 
 RESERVE = """
@@ -22,9 +35,10 @@ RETURNING greatest(coalesce(quota, %(quota)s) - used - reserved, 0) + %(size)s
 
 INSERT = """
 INSERT INTO blob (blob, payer_id, uploader_id, image_id, hypervisor, reserved, announced,
-                  resumable, lease, keep_until)
+                  resumable, lease, keep_until, holder, held_until)
 SELECT %(blob)s, owner_id, %(uploader)s, image_id, hypervisor, coalesce(%(size)s, 0), %(size)s,
-       %(resumable)s, now() + %(lease)s * interval '1 s', CASE WHEN %(resumable)s THEN now() END
+       %(resumable)s, now() + %(lease)s * interval '1 s', CASE WHEN %(resumable)s THEN now() END,
+       %(me)s, now() + %(held)s * interval '1 s'
   FROM image JOIN image_hypervisor USING (image_id)
  WHERE image_id = %(image)s AND hypervisor = %(hypervisor)s AND owner_id = %(owner)s
 RETURNING blob
@@ -35,6 +49,16 @@ SELECT blob, user_name, i.name, hypervisor, announced, durable, keep_until
   FROM blob b JOIN image i USING (image_id) JOIN account o ON o.account_id = i.owner_id
  WHERE b.state = 'receiving' AND b.resumable AND b.uploader_id = %s
 """
+
+RESUME = f"""
+WITH before AS (SELECT holder FROM blob WHERE blob = %(blob)s FOR UPDATE)
+UPDATE blob SET lease = now() + %(lease)s * interval '1 s', wanted = false,
+                holder = %(me)s, held_until = now() + %(held)s * interval '1 s',
+                announced = coalesce(announced, %(size)s)
+  FROM before
+ WHERE blob = %(blob)s AND state = 'receiving' AND resumable AND durable = %(offset)s AND {FREE}
+RETURNING payer_id, announced, durable, reserved, coalesce(before.holder = %(me)s, false)
+"""  # noqa: S608 a constant
 
 KEPT = 100
 """How many unfinished uploads one user may have."""
@@ -66,10 +90,15 @@ async def _admit(
 
 
 class UploadRecords:
-    """The part of :class:`~repoman.interfaces.IBlobRecords` that is about uploads."""
+    """The part of :class:`~repoman.interfaces.IBlobRecords` that is about uploads.
 
-    def __init__(self, pool: Pool) -> None:
+    :param holder: the name of this process, if somebody must know it; random otherwise.
+    """
+
+    def __init__(self, pool: Pool, holder: str = "") -> None:
         self._pool = pool
+        self.holder = holder or new_key()
+        self._claims = Claims(pool.clock.seconds)
 
     async def begin(
         self, image: Image, hypervisor: str, uploader: User, terms: UploadTerms
@@ -96,6 +125,8 @@ class UploadRecords:
                     "size": terms.size,
                     "lease": terms.lease,
                     "resumable": terms.keep is not None,
+                    "me": self.holder,
+                    "held": HELD,
                 },
             )
             if row is None:
@@ -142,30 +173,28 @@ class UploadRecords:
         rows = await self._pool.query(UPLOADS + " ORDER BY b.created, blob", (uploader.id,))
         return [Upload(*row) for row in rows]
 
-    async def resume(self, blob: str, uploader: User, terms: UploadTerms) -> int:
-        """Let an upload run again; answer how many more bytes there is room for.
+    async def resume(
+        self, blob: str, uploader: User, terms: UploadTerms, offset: int
+    ) -> Resumption:
+        """Let an upload run again, in the hands of this process.
 
         :param terms: their size is that of the whole, if it is known only now.
+        :param offset: how many bytes of it are durable.
         :raises Missing: it is no more.
+        :raises WrongOffset: more are durable by now.
+        :raises Unavailable: another process has it.
         :raises QuotaExceeded: no room for the size that was not announced before.
         :raises TooManyUploads: the uploader runs as many as they may.
         """
+        known = {"blob": blob, "lease": terms.lease, "size": terms.size, "offset": offset}
 
-        async def work(transaction: Transaction) -> int:
+        async def work(transaction: Transaction) -> Resumption:
             # Its own lease may be left over from a daemon that was killed.
             await _admit(transaction, uploader, terms, blob)
-            row = await transaction.run_one(
-                """
-                UPDATE blob SET lease = now() + %s * interval '1 s',
-                                announced = coalesce(announced, %s)
-                 WHERE blob = %s AND state = 'receiving' AND resumable
-                RETURNING payer_id, announced, durable, reserved
-                """,
-                (terms.lease, terms.size, blob),
-            )
+            row = await transaction.run_one(RESUME, {**known, "me": self.holder, "held": HELD})
             if row is None:
-                raise Missing("The upload was given up meanwhile.")
-            payer, announced, durable, reserved = row
+                raise await why_not(transaction, blob)
+            payer, announced, durable, reserved, was_mine = row
             if announced is not None and announced < durable:
                 raise LengthMismatch(f"{durable} bytes are stored already, of {announced}.")
             more = evolve(terms, size=max((announced or 0) - reserved, 0))
@@ -174,41 +203,63 @@ class UploadRecords:
                 "UPDATE blob SET reserved = reserved + %s WHERE blob = %s", (more.size, blob)
             )
             if announced is not None:
-                return int(announced) - int(durable)
-            return int(room) + int(reserved) - int(durable)
+                return Resumption(int(announced) - int(durable), was_mine)
+            return Resumption(int(room) + int(reserved) - int(durable), was_mine)
 
-        return await self._pool.interact(work)
+        with self._claims.making(blob):
+            return await self._pool.interact(work)
 
-    async def progress(self, durable: Mapping[str, int]) -> None:
-        """How many bytes of running uploads are durable by now."""
-        await self._run(
-            """
-            UPDATE blob SET durable = known.durable
-              FROM unnest(%s::text[], %s::bigint[]) AS known (key, durable)
-             WHERE blob = key AND state = 'receiving' AND blob.durable < known.durable
-               AND lease IS NOT NULL  -- paused, it has heard the last word
-            """,
-            (list(durable), list(durable.values())),
-        )
+    async def hand_over(self, blob: str) -> None:
+        """Ask the process that has an upload, if another has it, to let go; wait until it did.
+
+        :raises Unavailable: it does not.
+        """
+        if self._pool.is_alone:
+            return
+        clock = self._pool.clock
+        end = clock.seconds() + PATIENCE
+        while await self._run(WANT, (blob, self.holder)):
+            if clock.seconds() > end:
+                raise goes_on_elsewhere()
+            await deferLater(clock, LOOK_SECONDS)
+
+    async def progress(self, durable: Mapping[str, int]) -> Mapping[str, bool]:
+        """How many bytes of running uploads are durable by now, and that they are ours.
+
+        Answers those that still are, and whether another process wants them.
+        """
+        with self._claims.renewing(durable) as renewed:
+            rows = await self._run(
+                PROGRESS, (HELD, list(durable), list(durable.values()), self.holder)
+            )
+            renewed.update(blob for blob, _ in rows)
+        return dict(rows)
+
+    def overdue(self) -> list[str]:
+        """The running uploads that another process may take any moment, as far as we know."""
+        return [] if self._pool.is_alone else self._claims.overdue()
 
     async def pause(self, blob: str, durable: int, terms: UploadTerms) -> None:
         """An upload has stopped for now; bytes that nobody announced count from here on.
 
         :param terms: how long it is kept, and the payer's quota.
         :raises QuotaExceeded: there is no room for the durable bytes; nothing is changed.
+        :raises Conflict: it was given up meanwhile, or another process has it.
         """
 
         async def work(transaction: Transaction) -> None:
             row = await transaction.run_one(
                 """
-                UPDATE blob SET durable = %s, lease = NULL,
+                UPDATE blob SET durable = %s, lease = NULL, held_until = NULL, wanted = false,
                                 keep_until = now() + %s * interval '1 s'
-                 WHERE blob = %s AND state = 'receiving'
+                 WHERE blob = %s AND state = 'receiving' AND holder = %s
                 RETURNING payer_id, greatest(durable - reserved, 0)
                 """,
-                (durable, terms.keep, blob),
+                (durable, terms.keep, blob, self.holder),
             )
-            if row is not None and row[1]:
+            if row is None:
+                raise Conflict("The upload was given up, or goes on elsewhere, meanwhile.")
+            if row[1]:
                 payer, more = row
                 await self._reserve(transaction, payer, evolve(terms, size=more))
                 await transaction.run(
@@ -216,14 +267,29 @@ class UploadRecords:
                 )
 
         await self._pool.interact(work)
+        self._claims.end(blob)
 
     async def renew(self, blobs: Sequence[str], lease: float) -> None:
         """The uploads still live, for ``lease`` more seconds."""
         await self._run(
             "UPDATE blob SET lease = now() + %s * interval '1 s'"
-            " WHERE blob = ANY(%s) AND state = 'receiving'",
-            (lease, list(blobs)),
+            " WHERE blob = ANY(%s) AND state = 'receiving' AND holder = %s",
+            (lease, list(blobs), self.holder),
         )
+
+    async def multipart(self, blob: str) -> str | None:
+        """The multipart upload that a blob arrives in, if there is one."""
+        rows = await self._pool.query("SELECT multipart FROM blob WHERE blob = %s", (blob,))
+        return rows[0][0] if rows else None
+
+    async def note_multipart(self, blob: str, upload: str, before: str | None) -> bool:
+        """Store it, if the one ``before`` is still there."""
+        rows = await self._run(
+            "UPDATE blob SET multipart = %s WHERE blob = %s"
+            " AND multipart IS NOT DISTINCT FROM %s RETURNING blob",
+            (upload, blob, before),
+        )
+        return bool(rows)
 
     async def _run(
         self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()

@@ -11,6 +11,7 @@ from repoman.errors import RepomanError
 from repoman.operator import (
     audits,
     configuration,
+    copying,
     gridmaps,
     originals,
     plugins,
@@ -29,6 +30,7 @@ COMMANDS = {
     "import-original": originals.IMPORT,
     "backup": saving.BACKUP,
     "restore": restoring.RESTORE,
+    "copy-store": copying.COPY,
     "verify-audit": audits.VERIFY,
     "sweep": upkeep.SWEEP,
     "scrub": upkeep.SCRUB,

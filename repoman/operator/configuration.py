@@ -9,7 +9,8 @@ from importlib.resources import files
 
 from repoman import config
 from repoman.admins import read_admins
-from repoman.inspection import inspect_trust, remark_on_clock
+from repoman.assembly import check_store
+from repoman.inspection import inspect_trust, remark_on_clock, remark_on_redirect
 from repoman.operator.command import Command
 
 
@@ -17,10 +18,11 @@ def check_config(arguments: Namespace) -> int:
     """Say what is wrong with the configuration, certificate, key, CAs, CRLs and clock."""
     settings = config.load(arguments.config)
     read_admins(settings.accounts.admins)
+    check_store(settings)
     faults, starts = inspect_trust(settings, datetime.now(timezone.utc))
     if faults:
         print(*faults, sep="\n", file=sys.stderr)
-    if remark := remark_on_clock():
+    for remark in filter(None, (remark_on_clock(), remark_on_redirect(settings.storage))):
         print(f"Note: {remark}", file=sys.stderr)
     if faults:
         print(f"The daemon would {'start all the same' if starts else 'not start'}.")

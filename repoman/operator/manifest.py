@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attrs import asdict, field, frozen
 
+from repoman.config import Config
 from repoman.database.saving import SavedBlob
 from repoman.errors import Misconfigured
 
@@ -76,6 +77,18 @@ def digest(path: Path) -> str:
         while piece := file.read(PIECE):
             running.update(piece)
     return running.hexdigest()
+
+
+def check_backend(config: Config) -> None:
+    """Files are saved from a directory and restored into one, nowhere else.
+
+    :raises Misconfigured: the configuration names another kind of store.
+    """
+    if config.storage.backend != "directory":
+        raise Misconfigured(
+            ["[storage] backend: only a directory can be saved and restored; save an object store"
+             " by its own means, and the database by pg_dump before that"]
+        )  # fmt: skip
 
 
 def place(root: Path, blob: str) -> Path:

@@ -24,6 +24,7 @@ def restore(arguments: Namespace) -> int:
     """Bring the files back, each held against its digest, then the database."""
     source: Path = arguments.directory.absolute()
     settings, saved = config.load(arguments.config), manifest.read(source)
+    manifest.check_backend(settings)
     _check(source, saved, settings.storage.directory)
 
     async def work(reached: Reached) -> int:

@@ -34,7 +34,9 @@ def backup(arguments: Namespace) -> int:
         except OSError as error:
             raise Misconfigured([f"{error.filename or target}: {error.strerror}"]) from None
 
-    return with_database(config.load(arguments.config), work)
+    settings = config.load(arguments.config)
+    manifest.check_backend(settings)
+    return with_database(settings, work)
 
 
 async def _save(reached: Reached, target: Path, earlier: Path | None) -> int:

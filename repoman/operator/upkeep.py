@@ -6,14 +6,13 @@ import sys
 from argparse import Namespace
 
 from repoman import config
-from repoman.assembly import make_store
+from repoman.assembly import Store, make_store
 from repoman.database.blobs import BlobRecords
 from repoman.database.images import ImageRecords
 from repoman.operator.command import Command
 from repoman.operator.database import Reached, with_database
 from repoman.repository.scrubber import Scrubber
 from repoman.repository.sweeper import Sweeper
-from repoman.storage.directory import DirectoryStore
 
 
 def sweep(arguments: Namespace) -> int:
@@ -64,7 +63,7 @@ async def _nothing_runs_here() -> None:
     pass
 
 
-async def _started(reached: Reached, blobs: BlobRecords) -> DirectoryStore:
+async def _started(reached: Reached, blobs: BlobRecords) -> Store:
     store = await make_store(reached.reactor, reached.config, blobs)
     await store.start()
     reached.stack.push_async_callback(store.stop)

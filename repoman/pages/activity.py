@@ -44,7 +44,7 @@ def add_routes(routes: Routes, repository: Repository, history: History) -> None
     @routes.add("GET", "/activity")
     async def show(ask: Ask) -> Answer:
         authorize("activity.read", ask.caller)
-        running = repository.transfers.listing(ask.caller)
+        running = await repository.transfers.listing(ask.caller)
         rooms = await repository.users.largest(ask.caller, LARGEST)
         return page(
             ask, "Activity", _running(running), _day(history),
@@ -56,7 +56,7 @@ def add_routes(routes: Routes, repository: Repository, history: History) -> None
 
     @routes.add("GET", "/activity/transfers")
     async def stream(ask: Ask) -> None:
-        repository.transfers.listing(ask.caller)  # may they?
+        await repository.transfers.listing(ask.caller)  # may they?
         await _stream(ask, repository)
 
     @routes.add("GET", "/activity/audit")
@@ -85,7 +85,7 @@ async def _stream(ask: Ask, repository: Repository) -> None:
     request.write(b"retry: 1000\n\n")
     end = reactor.seconds() + STREAM_SECONDS
     while not gone and not request.site.draining and reactor.seconds() < end:
-        rows = [transfer_cells(t) for t in repository.transfers.listing(ask.caller)]
+        rows = [transfer_cells(t) for t in await repository.transfers.listing(ask.caller)]
         request.write(b"data: " + json.dumps(rows).encode() + b"\n\n")
         waiting: Deferred[None] = deferLater(reactor, EVENT_SECONDS)
         await waiting
@@ -99,7 +99,10 @@ def transfer_cells(transfer: Transfer) -> list[str]:
     left = "–" if transfer.remaining is None else f"{transfer.remaining:.0f} s"
     what = f"{transfer.direction} {transfer.path.removeprefix('/api/').removeprefix('images/raw/')}"
     who = transfer.user or transfer.dn or "nobody in particular"
-    return [who, what, moved, f"{size(int(transfer.rate))}/s", left, transfer.address]
+    through = (
+        f"{transfer.address}, through {transfer.daemon}" if transfer.daemon else transfer.address
+    )
+    return [who, what, moved, f"{size(int(transfer.rate))}/s", left, through]
 
 
 def _running(running: list[Transfer]) -> Tag:

@@ -96,11 +96,12 @@ def ready_lines(image: Image, urls: Urls) -> list[tuple[str, str]]:
     url, server = urls.image_file(image, hypervisor), urlsplit(urls.https)
     proxy = '"${X509_USER_PROXY:-/tmp/x509up_u$(id -u)}"'
     cas = "/etc/grid-security/certificates"
+    # What is public may be at the store's address, where nobody is to show a proxy.
+    shown = "--location" if image.unauthenticated_access else f"--cert {proxy} --key {proxy}"
     lines = [
         ("repoman", f"repoman --host {server.hostname} --port {server.port or 443} "
          f"get {image.owner}/{image.name}"),
-        ("curl", f"curl --fail --output {image.name} --cert {proxy} --key {proxy} --capath {cas} "
-         f"{url}"),
+        ("curl", f"curl --fail {shown} --output {image.name} --capath {cas} {url}"),
     ]  # fmt: skip
     if image.unauthenticated_access:
         public = urls.public_file(image)

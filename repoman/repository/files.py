@@ -20,6 +20,7 @@ from repoman.errors import (
     RepomanError,
     TooLarge,
 )
+from repoman.holders import UploadTerms
 from repoman.interfaces import (
     Clock,
     Committed,
@@ -30,13 +31,20 @@ from repoman.interfaces import (
     IBody,
     IConsuming,
     Precondition,
-    UploadTerms,
 )
 from repoman.model import Caller, Digests, Image, ImageFile, User
-from repoman.policy import authorize_image, forbid_changes_to_read_only
+from repoman.policy import (
+    Redirect,
+    authorize_image,
+    forbid_changes_to_read_only,
+    may_redirect,
+)
 from repoman.repository.images import FileRef, Images
 from repoman.repository.publishing import publish
 from repoman.repository.scrubber import Verifier
+
+LINK_SECONDS = 300
+"""For how long anybody may begin to fetch from the store by a link that we have handed out."""
 
 LEASE = 300.0
 """Seconds that an upload lives without a sign of life of its daemon."""
@@ -117,6 +125,14 @@ def compare(found: Callable[[str], str], expected: Mapping[str, str]) -> None:
             )
 
 
+def known_digests(store: IBlobStore, found: Callable[[str], str]) -> Digests:
+    """What is recorded of a file that has just come in.
+
+    :param found: answers the digest of a name.
+    """
+    return Digests(**{name: found(name) for name in store.algorithms})
+
+
 async def upload_target(images: Images, caller: Caller, ref: FileRef) -> tuple[User, Image, str]:
     """Who uploads, and the image and the hypervisor that it is for.
 
@@ -145,6 +161,7 @@ class Files:
     """Uploads in one piece, and downloads, under the policy.
 
     :param discarded: called when there is work for the sweeper.
+    :param redirect: whose downloads may go to the store.
     """
 
     def __init__(
@@ -156,6 +173,7 @@ class Files:
         limits: UploadLimits,
         clock: Clock,
         discarded: Callable[[], object],
+        redirect: Redirect = "no",
     ) -> None:
         self._images = images
         self._records = records
@@ -164,6 +182,7 @@ class Files:
         self._limits = limits
         self._clock = clock
         self._discarded = discarded
+        self._redirect = redirect
         self._verifier = Verifier(records, store)
         self._receiving: set[str] = set()
 
@@ -217,6 +236,19 @@ class Files:
             raise
         return reader
 
+    def link(
+        self, image: Image, stored: ImageFile, takes: bool | None, *, over_tls: bool
+    ) -> str | None:
+        """Where in the store a file that was opened may be fetched instead; ``None``: nowhere.
+
+        :param takes: the client has said that it follows; that it does not; ``None``: neither.
+        :param over_tls: how it was asked for; then it is not sent to where others read or write.
+        """
+        if not may_redirect(self._redirect, image, takes):
+            return None
+        url = self._store.link(stored.blob, LINK_SECONDS, image.name)
+        return None if url and over_tls and not url.startswith("https:") else url
+
     async def store(
         self,
         caller: Caller,
@@ -268,7 +300,7 @@ class Files:
         writer = await self._store.create(key, body.length)
         try:
             limit = min(room, self._limits.max_upload)
-            digesting = self._digester(writer, limit, {"sha256", *expected}, 0, None)
+            digesting = self._digester(writer, limit, {*self._store.algorithms, *expected}, 0, None)
             try:
                 await body.deliver_to(digesting)
             except TooLarge:
@@ -280,9 +312,9 @@ class Files:
             compare(digesting.hexdigest, expected)
             stamp = await writer.commit()
         except BaseException:
-            await _discard(writer)
+            await discard(writer)
             raise
-        return Committed(digesting.count, Digests(digesting.hexdigest("sha256")), stamp)
+        return Committed(digesting.count, known_digests(self._store, digesting.hexdigest), stamp)
 
     async def _give_up(self, key: str) -> None:
         try:
@@ -292,7 +324,7 @@ class Files:
         self._discarded()
 
 
-async def _discard(writer: IBlobWriter) -> None:
+async def discard(writer: IBlobWriter) -> None:
     """Forget what was written, as far as that is possible now."""
     try:
         await writer.discard()

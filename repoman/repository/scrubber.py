@@ -110,6 +110,9 @@ class Verifier:
             raise BlobDamaged("The file was replaced or deleted a moment ago.")
         if known == stamp:
             return
+        if await self._records.is_copy(key, stamp):  # the store is another than before
+            await self._records.restamp(key, stamp)
+            return
         if key in self._waiting:  # once for all who ask at the same time
             answer: Deferred[Exception | None] = Deferred()
             self._waiting[key].append(answer)

@@ -85,7 +85,7 @@ class Sweeper:
             continue
         removed = 0
         while True:
-            marked = await self._records.to_delete(BATCH)
+            marked = await self._records.to_delete(BATCH, self._store.grace)
             gone = [key for key in marked if await self._remove(key)]
             removed += len(gone)
             if len(marked) < BATCH or not gone:

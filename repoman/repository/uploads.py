@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from attrs import field, frozen
 
 from repoman.errors import (
     BlobDamaged,
@@ -29,7 +28,7 @@ from repoman.errors import (
     WrongOffset,
 )
 from repoman.interfaces import Committed, IBlobRecords, IBlobStore, IBlobWriter, IBody
-from repoman.model import Caller, Digests, Image, ImageRef, Upload, User
+from repoman.model import Caller, Image, ImageRef, Upload, User
 from repoman.policy import forbid_changes_to_read_only, identified, may_write
 from repoman.repository.files import (
     LEASE,
@@ -37,10 +36,12 @@ from repoman.repository.files import (
     IDigesting,
     UploadLimits,
     compare,
+    known_digests,
     upload_target,
 )
 from repoman.repository.images import FileRef, Images
 from repoman.repository.publishing import publish
+from repoman.repository.running import Run, Running
 
 REMEMBERED = 1000
 """For how many uploads the digest so far is kept; that of others is computed anew at the end."""
@@ -64,15 +65,6 @@ class Part:
     content: Mapping[str, str] = field(factory=dict)
 
 
-@define
-class _Running:
-    """An upload whose bytes are coming in now."""
-
-    body: IBody
-    ended: Deferred[None]
-    writer: IBlobWriter | None = None
-
-
 class Uploads:
     """Resumable uploads, under the policy.
 
@@ -94,7 +86,7 @@ class Uploads:
         self._digester = digester
         self._limits = limits
         self._discarded = discarded
-        self._running: dict[str, _Running] = {}
+        self._running = Running(records)
         self._digesting: dict[str, IDigesting] = {}
 
     async def create(self, caller: Caller, ref: FileRef, length: int | None) -> Upload:
@@ -122,7 +114,7 @@ class Uploads:
         user = identified(caller)
         upload = await self._records.upload(upload_id, user)
         if settle and not caller.reads_only:
-            await self._interrupt(upload_id)
+            await self._running.settle(upload_id)
             upload = await self._records.upload(upload_id, user)
         return upload
 
@@ -134,7 +126,7 @@ class Uploads:
         """Give an upload up: whose it is may do so, whatever became of the image."""
         user = may_write(caller)
         await self._records.upload(upload_id, user)
-        await self._interrupt(upload_id)
+        await self._running.settle(upload_id)
         await self._forget(upload_id)
 
     async def append(self, caller: Caller, upload_id: str, part: Part, body: IBody) -> Image | int:
@@ -143,25 +135,23 @@ class Uploads:
         :raises WrongOffset: it does not begin where the durable bytes end.
         """
         user = await self._ready(caller, upload_id)
-        running = self._running[upload_id] = _Running(body, Deferred())
-        try:
+        with self._running.beginning(upload_id, body) as run:
             upload = await self._records.upload(upload_id, user)
             _check(upload, part, body)
-            return await self._append(user, upload, part, running)
-        finally:
-            del self._running[upload_id]
-            running.ended.callback(None)
+            return await self._append(user, upload, part, run)
 
     async def renew_leases(self) -> None:
         """Tell the records that the running uploads live."""
-        if self._running:
-            await self._records.renew(list(self._running), LEASE)
+        if blobs := self._running.blobs():
+            await self._records.renew(blobs, LEASE)
 
     async def record_progress(self) -> None:
         """Tell the records how much of the running uploads is durable."""
-        durable = {k: r.writer.durable for k, r in self._running.items() if r.writer}
-        if durable:
-            await self._records.progress(durable)
+        await self._running.record_progress()
+
+    def let_go(self) -> None:
+        """End the uploads that another daemon may take any moment."""
+        self._running.let_go()
 
     async def _ready(self, caller: Caller, upload_id: str) -> User:
         """The user, if the upload is theirs and the image still takes it; nothing runs."""
@@ -169,28 +159,19 @@ class Uploads:
         upload = await self._records.upload(upload_id, user)
         ref = ImageRef(upload.owner, upload.image)
         forbid_changes_to_read_only(await self._images.find(caller, ref, "image.write_bytes"))
-        await self._interrupt(upload_id)
+        await self._running.settle(upload_id)
         return user
 
-    async def _interrupt(self, upload_id: str) -> None:
-        # A client that comes back does so because its old connection is dead,
-        # even if we have not noticed.
-        while (running := self._running.get(upload_id)) is not None:
-            running.body.interrupt()
-            ended: Deferred[None] = Deferred()
-            running.ended.chainDeferred(ended)
-            await ended
-
-    async def _append(
-        self, user: User, upload: Upload, part: Part, running: _Running
-    ) -> Image | int:
+    async def _append(self, user: User, upload: Upload, part: Part, run: Run) -> Image | int:
         key, offset = upload.id, upload.offset
         length = upload.length if upload.length is not None else part.length
-        room = offset + await self._records.resume(key, user, self._limits.terms(length))
+        terms = self._limits.terms(length)
+        resumption = await self._records.resume(key, user, terms, offset)
+        run.is_held, room = True, offset + resumption.room
         try:
-            if length is None and offset + (running.body.length or 0) > room:
+            if length is None and offset + (run.body.length or 0) > room:
                 raise self._limits.too_much(room, offset)
-            writer = running.writer = await self._store.reopen(key, offset, length)
+            writer = run.writer = await self._store.reopen(key, offset, length)
         except BlobDamaged:
             # No retry would find them again.
             await self._forget(key)
@@ -198,10 +179,12 @@ class Uploads:
         except BaseException:
             await self._pause(key, offset, offset)
             raise
+        if not resumption.was_mine:  # a count may agree by chance, and the bytes not
+            self._digesting.pop(key, None)
         digesting = self._continued(key, writer, offset, min(room, self._limits.max_upload))
         content = self._digester(digesting, room, part.content, offset, None)
         try:
-            await running.body.deliver_to(content)
+            await run.body.deliver_to(content)
         except BaseException as error:
             await self._keep(key, writer, offset)
             if isinstance(error, TooLarge):
@@ -222,13 +205,13 @@ class Uploads:
     def _continued(self, key: str, writer: IBlobWriter, offset: int, limit: int) -> IDigesting:
         """A digester that goes on where the last one stopped.
 
-        If there is none, after a restart, nothing is digested on the way: the
-        store does it at the end.
+        If there is none, after a restart or a part that another process took, nothing is
+        digested on the way: the store does it at the end.
         """
         previous = self._digesting.pop(key, None)
         if previous is not None and previous.count != offset:
             previous = None
-        names = ("sha256",) if previous is not None or offset == 0 else ()
+        names = self._store.algorithms if previous is not None or offset == 0 else ()
         digesting = self._digester(writer, limit, names, offset, previous)
         self._digesting[key] = digesting
         if len(self._digesting) > REMEMBERED:  # the oldest; many were never taken up again
@@ -268,7 +251,7 @@ class Uploads:
             durable = size
             found = await self._found(key, digesting, part.expected)
             compare(found.__getitem__, part.expected)
-            whole = Committed(size, Digests(found["sha256"]), stamp)
+            whole = Committed(size, known_digests(self._store, found.__getitem__), stamp)
             image = await publish(self._records, key, whole, self._limits.quota)
         except (Unavailable, NoRoom, NotIdentified):
             # Nothing is wrong with the upload: the client sends the rest again, if only its end.
@@ -285,9 +268,10 @@ class Uploads:
     async def _found(
         self, key: str, digesting: IDigesting, expected: Mapping[str, str]
     ) -> Mapping[str, str]:
-        if "sha256" in digesting.algorithms and expected.keys() <= {"sha256"}:
-            return {"sha256": digesting.hexdigest("sha256")}
-        return await self._store.digests(key, *sorted({"sha256", *expected}))
+        names = {*self._store.algorithms, *expected}
+        if names <= set(digesting.algorithms):
+            return {name: digesting.hexdigest(name) for name in names}
+        return await self._store.digests(key, *sorted(names))
 
     async def _forget(self, key: str) -> None:
         self._digesting.pop(key, None)

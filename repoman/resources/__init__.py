@@ -155,7 +155,7 @@ class Gate(Resource):
         if self._holds:
             self._held.append(request)
             return NOT_DONE_YET
-        refuse(request, Unavailable("The server waits for its database; try again soon."))
+        refuse(request, Unavailable("The server waits for its database or store; try again soon."))
         return b""
 
     def open(self, root: Root) -> None:

@@ -27,6 +27,9 @@ PART_FIELDS = ("Content-Digest", "Content-MD5")
 WHOLE_FIELDS = ("Repr-Digest", "Digest")
 """Those that are about the whole."""
 
+ELSEWHERE = b"The bytes are at the address in Location: curl follows with --location.\n"
+"""What somebody reads who asked for an image, and whose client does not follow."""
+
 CONDITIONS = ("If-Match", "If-None-Match", "If-Unmodified-Since")
 """What may bind an upload to the file that it replaces."""
 
@@ -49,6 +52,10 @@ def add_routes(routes: Routes, repository: Repository) -> None:
             span = _describe(ask.request, image, stored)
             if ask.request.method == b"HEAD" or span is None:
                 ask.request.write(b"")
+            elif url := files.link(
+                image, stored, takes_redirect(ask.request), over_tls=ask.request.peer is not None
+            ):
+                _redirect(ask.request, url)
             else:
                 await reader.write_to(ask.request, *span)
         finally:
@@ -74,6 +81,26 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         )
         note_stored(request, image)
         return Reply(image_json(image, ask.urls))
+
+
+def takes_redirect(request: Any) -> bool | None:
+    """Whether a client says that it follows to the store, or not; ``None``: it says neither."""
+    return headers.takes_redirect(request.getHeader("prefer"))
+
+
+def _redirect(request: Any, url: str) -> None:
+    """Say where the bytes are; which they are is said already."""
+    for name in ("Content-Disposition", "Content-Range"):
+        request.responseHeaders.removeHeader(name)
+    if takes_redirect(request):
+        request.setHeader("Preference-Applied", "redirect")
+    request.setHeader("Location", url)
+    request.setHeader("Cache-Control", "private, no-store")
+    request.setHeader("Vary", "Prefer")
+    request.setHeader("Content-Type", "text/plain; charset=utf-8")
+    request.setHeader("Content-Length", str(len(ELSEWHERE)))
+    request.setResponseCode(307)
+    request.write(ELSEWHERE)
 
 
 def note_stored(request: Any, image: Image) -> None:

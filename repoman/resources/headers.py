@@ -76,6 +76,15 @@ def not_after(header: str, moment: datetime) -> bool | None:
         return None
 
 
+def takes_redirect(prefer: str | None) -> bool | None:
+    """What a Prefer (RFC 7240) says of ``redirect``: yes; ``redirect=no``; ``None``: nothing."""
+    for preference in (prefer or "").split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "redirect":
+            return {"": True, "no": False}.get(value.strip(' \t"').lower())
+    return None
+
+
 def range_applies(if_range: str | None, tag: str, modified: datetime) -> bool:
     """A Range is to be heeded under this If-Range (RFC 9110 section 13.1.5)."""
     if if_range is None:

@@ -13,5 +13,5 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("GET", "/api/transfers")
     async def listing(ask: Ask) -> Reply:
-        running = repository.transfers.listing(ask.caller)
+        running = await repository.transfers.listing(ask.caller)
         return Reply([transfer_json(transfer) for transfer in running])

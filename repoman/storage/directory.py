@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,8 @@ class DirectoryStore:
     """
 
     log = Logger()
+    algorithms: Sequence[str] = ("sha256",)
+    grace = 0.0  # who reads keeps the file
 
     def __init__(
         self,
@@ -122,6 +124,10 @@ class DirectoryStore:
             os.close(self._lock)
             self._lock = -1
 
+    def link(self, key: str, seconds: int, name: str) -> str | None:
+        """There is none: the bytes come through us."""
+        return None
+
     def room(self) -> Room:
         """The room left above the reserve."""
         found = os.statvfs(self._at.root)
@@ -151,6 +157,14 @@ class DirectoryStore:
     ) -> DirectoryWriter:
         reserved = await self._flusher.ask(operation, key, *arguments)
         file = os.open(self._at.arriving(key), os.O_WRONLY)
+        try:
+            # Another process of this machine that has lost the upload, and does not know it yet.
+            flock(file, LOCK_EX | LOCK_NB)
+        except OSError:
+            os.close(file)
+            raise StoreUnavailable(
+                "The upload still goes on through another process; try again in a moment."
+            ) from None
         check = _nothing if reserved else partial(self._check_room, 1)
         return DirectoryWriter(self._flusher, key, file, self._unflushed, check, offset)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IConsumer, IReactorTime
@@ -22,6 +22,9 @@ class MemoryStore:
     :ivar put_away: those in quarantine.
     """
 
+    algorithms: Sequence[str] = ("sha256",)
+    grace = 0.0
+
     def __init__(self, reactor: IReactorTime, *, capacity: int = 1 << 40) -> None:
         self.arriving: dict[str, MemoryWriter] = {}
         self.committed: dict[str, bytes] = {}
@@ -34,6 +37,10 @@ class MemoryStore:
 
     async def stop(self) -> None:
         """Nothing to do."""
+
+    def link(self, key: str, seconds: int, name: str) -> str | None:
+        """There is none: the bytes come through us."""
+        return None
 
     def room(self) -> Room:
         """The room left; what is reserved is not."""

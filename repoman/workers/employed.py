@@ -20,14 +20,13 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from repoman.assembly import make_store
+from repoman.assembly import Store, make_store
 from repoman.config import Config
 from repoman.database.blobs import BlobRecords
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, RepomanError
 from repoman.inspection import tls_settings
 from repoman.service import RepomanService, now
-from repoman.storage.directory import DirectoryStore
 from repoman.tls import ServerTLS
 from repoman.workers.orders import Orders, Report, Word, decode, encode
 from repoman.workers.turns import Loads, take_turns
@@ -184,8 +183,8 @@ class Lent:
         self._reactor = reactor
         self._config = config
         self._running = running
+        self.holder = orders.holder
         self.links = links_of_each(config.server.workers)
-        self.does_chores = orders.number == 0
 
     async def database(self) -> str:
         """The database that the foreman told of."""
@@ -203,10 +202,13 @@ class Lent:
             port.stopListening = port.stopReading
         return port
 
-    async def store(self, pool: Pool) -> DirectoryStore:
+    async def store(self, pool: Pool) -> Store:
         """The store, which the foreman has made ready and keeps others off."""
         await self._line.leave()
-        store = await make_store(self._reactor, self._config, BlobRecords(pool))
+        blobs = BlobRecords(pool)
+        for holder in self._orders.dead:
+            await blobs.expire_leases_of(holder)
+        store = await make_store(self._reactor, self._config, blobs)
         await store.start()
         self._running.push_async_callback(store.stop)
         return store

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -25,9 +26,10 @@ from twisted.logger import Logger
 from repoman.background import Background
 from repoman.config import Config, waiting_for_restart
 from repoman.database.pool import Pool
-from repoman.errors import DatabaseUnavailable, Misconfigured
+from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent
+from repoman.interfaces import new_key
 from repoman.metrics import Monitoring, MonitoringSite
-from repoman.premises import Own
+from repoman.premises import Own, what_is_absent
 from repoman.service import RETRY_SECONDS
 from repoman.settings import PROXIED
 from repoman.supervisor import Supervisor
@@ -36,6 +38,9 @@ from repoman.workers.crew import Crew
 from repoman.workers.orders import Orders, Word
 from repoman.workers.turns import Loads
 from repoman.workers.worker import Worker, spawn
+
+REMEMBERED = 50
+"""Of so many dead workers the next one is told: the first that starts frees what they had."""
 
 WATCH_SECONDS = 1.0
 """Seconds between two looks for silent workers."""
@@ -70,6 +75,7 @@ class Foreman(Service):
         self._sockets: dict[str, socket.socket] = {}
         self._dsn = ""
         self._word = Word()
+        self._dead: deque[str] = deque(maxlen=REMEMBERED)
         self._crew: Crew | None = None
         self._leaving: list[Crew] = []
         self._stopping = False
@@ -123,10 +129,11 @@ class Foreman(Service):
             try:
                 await self._premises.store(pool)
                 self._tell(Word(go=True))
-            except DatabaseUnavailable as error:
-                if not self._word.wait:
-                    log.warn("Waiting for the database: {reason}", reason=error.message)
-                    self._supervisor.ready("Waiting for the database")
+            except (DatabaseUnavailable, StoreAbsent) as error:
+                if self._word.wait != error.message:
+                    absent = what_is_absent(error)
+                    log.warn("Waiting for the {what}: {why}", what=absent, why=error.message)
+                    self._supervisor.ready(f"Waiting for the {absent}")
                     self._tell(Word(wait=error.message))
                 await deferLater(self._reactor, RETRY_SECONDS)
 
@@ -171,7 +178,7 @@ class Foreman(Service):
         def hire(number: int) -> Worker:
             orders = Orders(
                 theirs, self._dsn, number, self._lent_ports(), -1, -1, -1, loads,
-                self._collected.history.past(),
+                self._collected.history.past(), new_key(), tuple(self._dead),
             )  # fmt: skip
             Loads(loads).leave(number)
             worker = spawn(
@@ -183,6 +190,7 @@ class Foreman(Service):
 
         def buried(worker: Worker) -> None:
             Loads(loads).leave(worker.number)
+            self._dead.append(worker.holder)
             self._collected.bury(worker)
 
         crew = Crew(self._reactor, size, hire, buried)

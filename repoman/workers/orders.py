@@ -35,6 +35,8 @@ class Orders:
     :ivar journal: the one for events of the log.
     :ivar loads: the one of the memory in which each worker notes how many connections it has.
     :ivar past: what the others did in the last day.
+    :ivar holder: the name by which the records know it.
+    :ivar dead: those of workers that have ended: what they had is free.
     """
 
     config: Config
@@ -46,6 +48,8 @@ class Orders:
     journal: int
     loads: int
     past: Part
+    holder: str
+    dead: tuple[str, ...]
 
     def write(self) -> int:
         """Put them where a child finds them; answer the descriptor, to be closed by us."""

@@ -42,6 +42,7 @@ class Worker(ProcessProtocol):
 
     def __init__(self, reactor: Any, orders: Orders, heard: Callable[[Worker], object]) -> None:
         self.number = orders.number
+        self.holder = orders.holder
         self.report = Report()
         self.failed: list[str] = []
         self.served = False

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
+from OpenSSL import SSL
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
@@ -102,11 +103,13 @@ class ScriptedServer:
     :ivar asked: all that was asked.
     :ivar connected: how many connections there were.
     :ivar says_continue: uploads with a ``whole`` script are given leave.
+    :ivar shown: the certificates that clients showed, one for each request.
     :ivar received: bytes that came after an answer, that is of bodies sent in vain.
     """
 
     scripts: dict[str, Script | list[Script]] = field(factory=dict)
     asked: list[Asked] = field(factory=list)
+    shown: list[Any] = field(factory=list)
     received: int = 0
     says_continue: bool = True
     connected: int = 0
@@ -123,6 +126,7 @@ class ScriptedServer:
         """Listen."""
         pem = certificate.read_text() + key.read_text()
         options = PrivateCertificate.loadPEM(pem).options()
+        options.getContext().set_verify(SSL.VERIFY_PEER, lambda *_: True)
         endpoint = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
         factory = Factory.forProtocol(_Connection)
         factory.server = self  # type: ignore[attr-defined]
@@ -191,6 +195,8 @@ class _Connection(Protocol):
             asked = Asked(asked.method, asked.path, asked.headers, self.buffer[:length])
         self.buffer = b""
         self.server.asked.append(asked)
+        if shown := self.transport.getPeerCertificate():
+            self.server.shown.append(shown)
         self.answered = True
         answer = script(asked)
         self.transport.write(answer.removesuffix(CLOSE))

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from psycopg2.extensions import make_dsn, parse_dsn
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from repoman.database import child
-from repoman.database.address import with_addresses
+from repoman.database.address import servers, with_addresses
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable
 
@@ -31,11 +32,42 @@ async def test_every_address_of_the_host_is_tried(
 ) -> None:
     answer = "echo 10.0.0.1 STREAM db; echo 10.0.0.1 DGRAM; echo fd00::1 STREAM; echo fd00::1 RAW"
     name_service(monkeypatch, tmp_path, f'[ "$*" = "ahosts db" ] && {{ {answer}; }}')
-    assert await with_addresses(reactor, {"host": "db", "dbname": "x"}) == {
-        "host": "db,db",
-        "hostaddr": "10.0.0.1,fd00::1",
-        "dbname": "x",
-    }
+    assert await with_addresses(reactor, {"host": "db", "dbname": "x"}) == [
+        {"host": "db", "hostaddr": "10.0.0.1", "dbname": "x"},
+        {"host": "db", "hostaddr": "fd00::1", "dbname": "x"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"host": "a"}, [{"host": "a"}]),
+        ({"host": "a,b", "user": "u"}, [{"host": "a", "user": "u"}, {"host": "b", "user": "u"}]),
+        (
+            {"host": "a,b", "port": "1,2"},
+            [{"host": "a", "port": "1"}, {"host": "b", "port": "2"}],
+        ),
+        ({"host": "a,b", "port": "1"}, [{"host": "a", "port": "1"}, {"host": "b", "port": "1"}]),
+        ({"hostaddr": "::1,::2"}, [{"hostaddr": "::1"}, {"hostaddr": "::2"}]),
+    ],
+)
+def test_every_server_of_a_list_is_asked_by_itself(
+    given: dict[str, str], found: list[dict[str, str]]
+) -> None:
+    assert servers(given) == found
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_is_there_is_found_behind_those_that_are_not(dsn: str) -> None:
+    there = parse_dsn(dsn)
+    for hosts in (
+        f"/nowhere,{there['host']}", f"127.0.0.1,{there['host']}", f"{there['host']},/nowhere",
+    ):  # fmt: skip
+        several = make_dsn(dsn, host=hosts, target_session_attrs="read-write")
+        pool = Pool(reactor, several, size=2)
+        await pool.start()
+        assert await pool.interact(lambda t: t.run("SELECT pg_is_in_recovery()")) == [(False,)]
+        await pool.stop()
 
 
 @pytest_twisted.ensureDeferred
@@ -47,7 +79,6 @@ async def test_every_address_of_the_host_is_tried(
         {"host": "@abstract"},
         {"host": "10.0.0.1"},
         {"host": "fd00::1"},
-        {"host": "a,b"},
         {"host": "db", "hostaddr": "10.0.0.1"},
     ],
 )
@@ -55,7 +86,7 @@ async def test_what_is_no_name_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, parameters: dict[str, str]
 ) -> None:
     name_service(monkeypatch, tmp_path, "exit 1")
-    assert await with_addresses(reactor, parameters) == parameters
+    assert await with_addresses(reactor, parameters) == [parameters]
 
 
 @pytest_twisted.ensureDeferred

@@ -220,7 +220,7 @@ def test_a_right_digest_is_accepted_and_reported(daemon: Daemon, roger: Person) 
     value = "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"
     stored = roger.ask("PUT", "/api/images/raw/right", body=b"", headers={"Repr-Digest": value})
     assert stored.status == 200, stored
-    assert roger.ask("HEAD", "/api/images/raw/right").headers["Repr-Digest"] == value
+    assert value in roger.ask("HEAD", "/api/images/raw/right").headers["Repr-Digest"]
 
 
 def test_both_generations_of_raw_urls_mean_the_same_file(daemon: Daemon, roger: Person) -> None:

@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 
 from repoman.errors import AlreadyExists, Conflict, Invalid, Protected, QuotaExceeded
-from repoman.interfaces import UploadTerms
+from repoman.holders import UploadTerms
 from tests.records import QUOTA, Records, at_once
 
 DAY = 86400.0
@@ -87,7 +87,7 @@ async def test_removing_a_hypervisor_removes_its_file(records: Records) -> None:
     after = await records.images.change(image, {"hypervisors": ("kvm", "bare")}, QUOTA)
     assert after.hypervisors == ("kvm", "bare")
     assert set(after.files) == {"kvm"}
-    assert await records.blobs.to_delete(10) == [image.files["xen"].blob]
+    assert await records.blobs.to_delete(10, 0.0) == [image.files["xen"].blob]
     assert (await records.read("alice")).used == 7
 
 
@@ -133,7 +133,7 @@ async def test_bytes_go_some_time_after_the_image_expired(records: Records) -> N
     over = await records.images.find("alice", "over")
     assert over is not None
     assert over.files == {}
-    assert len(await records.blobs.to_delete(10)) == 1
+    assert len(await records.blobs.to_delete(10, 0.0)) == 1
     assert (await records.read("alice")).used == 20
     assert await records.images.expire_images(30 * DAY) == 0
 

@@ -66,7 +66,7 @@ async def test_deleting_a_user_gives_their_bytes_to_the_sweeper(records: Records
     gone = await records.store(await records.image("alice", "gone", "xen", "kvm"), alice, 5)
     await records.store(gone, alice, 6, "kvm")
     await records.users.delete(alice)
-    marked = await records.blobs.to_delete(10)
+    marked = await records.blobs.to_delete(10, 0.0)
     assert len(marked) == 2
     assert kept.files["xen"].blob not in marked
     assert await records.users.find("alice") is None
@@ -81,7 +81,7 @@ async def test_deleting_a_user_ends_the_uploads_to_their_images(records: Records
     await records.users.delete(alice)
     with pytest.raises(Conflict):
         await records.finish(blob, 100)
-    assert await records.blobs.to_delete(10) == [blob]
+    assert await records.blobs.to_delete(10, 0.0) == [blob]
 
 
 @pytest_twisted.ensureDeferred

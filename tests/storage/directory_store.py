@@ -12,8 +12,8 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.task import deferLater
 
+from repoman.interfaces import IBlobStore
 from repoman.storage.directory import DirectoryStore
-from repoman.storage.writer import DirectoryWriter
 
 reactor: Any = global_reactor
 MIB = 1 << 20
@@ -38,7 +38,7 @@ class Sink:
 class Pushing:
     """A push producer of ``count`` equal pieces that does as it is told."""
 
-    def __init__(self, consumer: DirectoryWriter, piece: bytes, count: int) -> None:
+    def __init__(self, consumer: Any, piece: bytes, count: int) -> None:
         self._consumer = consumer
         self._piece = piece
         self.left = count
@@ -117,7 +117,7 @@ async def get(store: DirectoryStore, key: str, size: int) -> bytes:
     return sink.data
 
 
-async def keys(store: DirectoryStore) -> list[tuple[str, bool]]:
+async def keys(store: IBlobStore) -> list[tuple[str, bool]]:
     """All keys."""
     listing = store.keys()
     return [entry async for entry in listing]
