@@ -3,7 +3,7 @@
 Clients of a fixed rate download one image over TLS, from two workers and then from one.  Shares
 are of the CPU-seconds of each worker; costs are of all processes of the daemon.
 
-    python benchmarks/workers.py [--clients 12] [--rate 20MiB] [--seconds 20]
+    python benchmarks/workers.py [--clients 16] [--rate 20MiB] [--seconds 20]
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def measure(place: Path, count: int, options: argparse.Namespace) -> Figures:
         with image.open("wb") as file:
             file.truncate(length)
         url = f"{daemon.url}/api/images/raw/{admin.name}/image"
-        subprocess.run(["curl", *admin.curl, "--fail", "-T", image, url], check=True)
+        subprocess.run(
+            ["curl", *admin.curl, "--fail", "-o", "/dev/null", "-T", image, url], check=True
+        )
         admin.hang_up()
         time.sleep(2)  # all workers have begun
         wait_until_idle(daemon.process.pid)
@@ -67,7 +69,7 @@ def measure(place: Path, count: int, options: argparse.Namespace) -> Figures:
 def main() -> None:
     """Measure and print; the ratio last."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clients", type=int, default=12)
+    parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--rate", type=size, default=20 << 20)
     parser.add_argument("--seconds", type=int, default=20)
     options = parser.parse_args()

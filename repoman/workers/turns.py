@@ -15,7 +15,7 @@ from typing import Any
 YIELD_SECONDS = 0.002
 """How long a worker leaves a connection to others."""
 
-YIELDS = 5
+YIELDS = 20
 """How often in turn, before it takes it nevertheless: the others may be dead, or stand still."""
 
 NOT_THERE = 2**31 - 1
@@ -57,7 +57,7 @@ class Loads:
 def take_turns(reactor: Any, port: Any, is_ours: Callable[[], bool]) -> None:
     """Let a port accept one connection at a time, and in turn with those of other processes.
 
-    :param is_ours: whether it is our turn.
+    :param is_ours: notes how many connections we have, and answers whether it is our turn.
     """
     accept, yielded = port.doRead, 0
 
@@ -74,6 +74,8 @@ def take_turns(reactor: Any, port: Any, is_ours: Callable[[], bool]) -> None:
             return None
         yielded = 0
         port.numberAccepts = 1
-        return accept()
+        why = accept()
+        is_ours()  # notes the new one
+        return why
 
     port.doRead = accept_in_turn
