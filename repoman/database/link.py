@@ -129,10 +129,11 @@ class Link(Connection):  # type: ignore[misc]  # txpostgres has no type hints
         # Not Connection.doRead, which goes on reading from a socket that libpq has closed.
         with suppress(Error):
             _PollingMixin.doRead(self)
-        if self._pollingD is None and self.is_lost:
-            self.shut()
-        else:
+        if not self.is_lost:
             self.reactor.addReader(self)
+        elif self._pollingD is None:
+            self.shut()
+        # Else it connects, and polling watches the socket that libpq has now, if it has one.
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor found the socket dead, or :meth:`shut` closed it."""
