@@ -10,12 +10,13 @@ class CopyRecords(BlobRecords):
     """The :class:`~repoman.repository.copying.ICopyRecords` of PostgreSQL."""
 
     async def originals(self) -> list[ScrubDue]:
-        """All files whose bytes must be in the store."""
+        """All files whose bytes must be in the store, also if they were found damaged there."""
         found: list[ScrubDue] = []
         last: str | None = ""
         while last is not None:
             rows = await self._pool.query(
-                DUE + " WHERE state = 'present' AND blob > %s ORDER BY blob LIMIT %s", (last, PAGE)
+                DUE + " WHERE state IN ('present', 'damaged') AND blob > %s ORDER BY blob LIMIT %s",
+                (last, PAGE),
             )
             found += (ScrubDue(*row) for row in rows)
             last = rows[-1][0] if rows else None

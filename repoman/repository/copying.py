@@ -28,7 +28,7 @@ class ICopyRecords(Protocol):
     """What is known of files and of their copies."""
 
     async def originals(self) -> Sequence[ScrubDue]:
-        """All files whose bytes must be in the store."""
+        """All files whose bytes must be in the store, also if they were found damaged there."""
 
     async def copies(self, store: str) -> set[str]:
         """The blobs that were copied to a store."""
@@ -142,7 +142,10 @@ class Copier:
         try:
             stamp = await self._copy(one)
         except BlobDamaged:
-            if await self.records.state(one.blob) == "present":  # else it was just removed
+            if await self.records.state(one.blob) in (
+                "present",
+                "damaged",
+            ):  # else it was just removed
                 self._damaged.append(await self._name(one.blob))
             return False
         await self.records.note_copy(one.blob, self.store, stamp)

@@ -194,6 +194,8 @@ async def test_damage_is_told_by_name_and_not_copied(
     assert await contents(target) == {right: sha256(CONTENT)}
     assert [key async for key, _ in target.keys()] == [right]  # noqa: SIM118 no dict
     assert await records.blobs.state(wrong) == "present"  # the daemon judges that by its store
+    await records.blobs.mark_damaged([wrong])  # as it does
+    assert (await copied(records, source, target)).damaged == done.damaged
 
 
 @pytest_twisted.ensureDeferred
