@@ -87,6 +87,7 @@ def test_absent_at_the_start_it_is_waited_for(host: Daemon, tmp_path: Path, boar
         board(ledger, Figures(heal=heal))
 
 
+@pytest.mark.directory_store
 def test_an_upload_whose_daemon_was_killed_can_be_resumed_at_once(
     host: Daemon, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def _shown(person: Person) -> tuple[Any, ...]:
     return person.name, person.dn, person.proxy, person.credential
 
 
+@pytest.mark.directory_store
 def test_a_full_disk_under_postgresql_is_503_and_heals(tmp_path: Path, board: Board) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to mount a small disk")

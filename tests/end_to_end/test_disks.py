@@ -24,6 +24,8 @@ from tests.ledger import (
 )
 from tests.server import Person
 
+pytestmark = pytest.mark.directory_store
+
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LateDaemon]:

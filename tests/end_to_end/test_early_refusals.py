@@ -156,6 +156,7 @@ def test_a_chunked_body_that_outgrows_the_quota_in_its_middle(
     Ledger(own).check()
 
 
+@pytest.mark.directory_store
 def test_a_full_store(small_disk: Path, tmp_path: Path, large: Path, client: Client) -> None:
     storage = {"directory": small_disk / "blobs"}
     (site := tmp_path / "site").mkdir()

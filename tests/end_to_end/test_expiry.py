@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.server import Daemon
 
 
+@pytest.mark.directory_store
 def test_an_expired_image_is_410_and_its_bytes_go_later(tmp_path: Path) -> None:
     with Daemon(tmp_path, limits={"expired_kept": "3s"}).running() as daemon:
         admin = daemon.admin

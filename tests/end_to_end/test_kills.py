@@ -46,6 +46,7 @@ def test_killed_at_random_under_load_it_loses_nothing_and_leaves_nothing(
     board(*kill_under_load(own, 6))
 
 
+@pytest.mark.directory_store
 @pytest.mark.parametrize("step", ["fdatasync", "rename", "fsync"])
 def test_a_commit_that_dies_at_any_step_changes_nothing(
     own: LateDaemon, board: Board, step: str
@@ -61,6 +62,7 @@ def test_a_commit_that_dies_at_any_step_changes_nothing(
     board(ledger, figures)
 
 
+@pytest.mark.directory_store
 @pytest.mark.parametrize("step", ["fdatasync", "rename", "fsync"])
 def test_killed_with_its_daemon_at_any_step_too(own: LateDaemon, board: Board, step: str) -> None:
     person, ledger = own.newcomer(), Ledger(own)
@@ -80,6 +82,7 @@ def test_killed_with_its_daemon_at_any_step_too(own: LateDaemon, board: Board, s
     board(ledger, Figures(heal=heal))
 
 
+@pytest.mark.directory_store
 def test_killed_between_the_store_and_the_database_the_old_file_stays(
     own: LateDaemon, board: Board
 ) -> None:
@@ -103,6 +106,7 @@ def test_killed_between_the_store_and_the_database_the_old_file_stays(
     board(ledger, Figures(heal=heal))
 
 
+@pytest.mark.directory_store
 def test_a_killed_helper_costs_the_uploads_under_way_and_nothing_else(
     own: LateDaemon, board: Board
 ) -> None:
@@ -140,6 +144,7 @@ def reported(daemon: LateDaemon, place: str) -> int:
     return int(Ledger(daemon).query(f"SELECT durable FROM blob WHERE blob = '{key}'")[0][0])
 
 
+@pytest.mark.directory_store
 def test_a_kill_before_the_file_of_a_new_upload_is_there_charges_nothing(own: LateDaemon) -> None:
     person, ledger = own.newcomer(), Ledger(own)
     person.ask("POST", "/api/images", form={"name": "one"})
@@ -161,6 +166,7 @@ def test_a_kill_before_the_file_of_a_new_upload_is_there_charges_nothing(own: La
     assert person.ask("GET", "/api/uploads").json == []
 
 
+@pytest.mark.directory_store
 def test_a_descriptor_is_not_leaked_by_any_of_this(own: LateDaemon) -> None:
     person, ledger = own.newcomer(), Ledger(own)
     person.ask("POST", "/api/images", form={"name": "one"})

@@ -109,6 +109,7 @@ def test_4_gib_go_in_and_out_identical_in_one_thread_and_flat_memory(
     assert roger.ask("DELETE", "/api/images/big.raw").status == 200
 
 
+@pytest.mark.directory_store
 @pytest.mark.parametrize("expect", ["Expect: 100-continue", "Expect:"])
 def test_an_anonymous_put_of_1_gib_is_refused_with_the_reason_and_nothing_is_written(
     daemon: Daemon, roger: Person, tmp_path: Path, expect: str
@@ -182,6 +183,7 @@ def test_a_chunked_upload_without_a_length_is_stored_whole(daemon: Daemon, roger
     assert roger.ask("GET", "/api/images/raw/piped").body == content
 
 
+@pytest.mark.directory_store
 def test_a_client_that_leaves_in_mid_upload_leaves_nothing_and_the_old_file(
     daemon: Daemon, roger: Person
 ) -> None:
@@ -341,6 +343,7 @@ def test_a_killed_daemon_is_started_again_over_its_old_state(tmp_path: Path) -> 
         assert len(stored_files(daemon)) == 2, "REPO_ID and one blob"
 
 
+@pytest.mark.directory_store
 def test_nothing_of_the_state_is_open_to_other_accounts(daemon: Daemon) -> None:
     state = daemon.directory / "state"
     open_to_others = [
@@ -367,6 +370,7 @@ def test_other_digests_follow_the_upload_by_themselves(daemon: Daemon, roger: Pe
     assert answer.headers["Digest"] == "adler32=11e60398,md5=nGdyhoZqrTj46bZg9UEYFA=="
 
 
+@pytest.mark.directory_store
 def test_changed_bytes_on_disk_are_found_and_never_deleted(tmp_path: Path) -> None:
     with Daemon(tmp_path).running() as daemon:
         daemon.admin.ask("POST", "/api/images", form={"name": "rotten"})

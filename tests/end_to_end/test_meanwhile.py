@@ -198,6 +198,7 @@ def test_a_proxy_counts_at_the_start_of_a_part_and_need_not_last_to_its_end(
     short.hang_up()
 
 
+@pytest.mark.directory_store
 def test_one_whose_time_is_over_is_swept_with_its_bytes_and_its_room(
     daemon: Daemon, alice: Person
 ) -> None:
@@ -219,6 +220,7 @@ def test_one_whose_time_is_over_is_swept_with_its_bytes_and_its_room(
     assert not list(files.rglob(key))
 
 
+@pytest.mark.directory_store
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: os.truncate(path, 1)])
 def test_an_upload_whose_bytes_were_lost_is_given_up_and_says_so(
     daemon: Daemon, alice: Person, harm: Callable[[Path], None]
@@ -235,6 +237,7 @@ def test_an_upload_whose_bytes_were_lost_is_given_up_and_says_so(
     assert send(alice, place, 0, b"abcdef", last=True).status == 200
 
 
+@pytest.mark.directory_store
 def test_a_damaged_file_is_told_before_its_length_too(daemon: Daemon, alice: Person) -> None:
     content = os.urandom(5000)
     alice.ask("POST", "/api/images", form={"name": "one"})
@@ -279,6 +282,7 @@ def test_a_download_meets_either_file_whole_when_the_image_is_replaced(
     assert all(answer.body == tags[answer.headers["Etag"].strip('"')] for answer in got)
 
 
+@pytest.mark.directory_store
 def test_a_second_daemon_on_the_same_store_does_not_start(tmp_path: Path) -> None:
     """Two could write into one unfinished upload."""
     (first := tmp_path / "first").mkdir()

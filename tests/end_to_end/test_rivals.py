@@ -171,6 +171,7 @@ def replace(path: Path) -> None:
     other.rename(path)
 
 
+@pytest.mark.directory_store
 @pytest.mark.parametrize("harm", [flip_a_bit, shorten, replace, Path.unlink])
 def test_bytes_changed_behind_our_back_are_never_served_as_right(
     own: LateDaemon, alice: Person, board: Board, harm: Callable[[Path], None]
@@ -193,6 +194,7 @@ def test_bytes_changed_behind_our_back_are_never_served_as_right(
     board(ledger)
 
 
+@pytest.mark.directory_store
 def test_a_restored_file_is_read_once_and_served(own: LateDaemon, alice: Person) -> None:
     content = os.urandom(3 * MIB)
     alice.ask("PUT", "/api/images/raw/one", body=content)
@@ -209,6 +211,7 @@ def test_a_restored_file_is_read_once_and_served(own: LateDaemon, alice: Person)
     assert own.log.read_text().count(told) == 1
 
 
+@pytest.mark.directory_store
 def test_a_damaged_image_heals_when_its_file_comes_back(tmp_path: Path) -> None:
     content = os.urandom(MIB)
     with LateDaemon(tmp_path).running() as daemon:
@@ -229,6 +232,7 @@ def test_a_damaged_image_heals_when_its_file_comes_back(tmp_path: Path) -> None:
         ledger.check()
 
 
+@pytest.mark.directory_store
 def test_a_slow_helper_stalls_nobody_but_the_upload_that_waits_for_it(
     own: LateDaemon, alice: Person, board: Board
 ) -> None:
