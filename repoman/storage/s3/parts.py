@@ -42,7 +42,7 @@ def part_size(usual: int, number: int, offset: int, size: int | None) -> int:
     """
     left = MOST_PARTS + 1 - number
     if left <= 0 or offset >= LARGEST:
-        raise NoRoom("The object store takes no larger file in one piece.")
+        raise _too_large()
     if size is None or size <= offset:
         return int(usual * GROWTH ** ((number - 1) // STEP))
     return max(usual, -(-(size - offset) // left // MIB) * MIB)
@@ -59,7 +59,7 @@ def last_number(usual: int, number: int, offset: int, size: int) -> int:
 class Gathering:
     """Bytes that come together to a part, digested on the way.
 
-    :param limit: in bytes.
+    :param limit: in bytes; 0: there can be no such part.
     """
 
     def __init__(self, limit: int) -> None:
@@ -71,10 +71,15 @@ class Gathering:
     @property
     def is_full(self) -> bool:
         """It takes no more."""
-        return self.size >= self._limit
+        return self.size >= self._limit > 0
 
     def add(self, data: bytes) -> bytes:
-        """Take what there is room for; answer the rest."""
+        """Take what there is room for; answer the rest.
+
+        :raises NoRoom: there can be no such part.
+        """
+        if data and not self._limit:
+            raise _too_large()
         taken = data[: self._limit - self.size]
         self._pieces.append(taken)
         self._sha256.update(taken)
@@ -84,3 +89,7 @@ class Gathering:
     def content(self) -> Content:
         """All of it."""
         return Content(self._pieces, self.size, self._sha256.hexdigest())
+
+
+def _too_large() -> NoRoom:
+    return NoRoom("The object store takes no larger file in one piece.")

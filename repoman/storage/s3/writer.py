@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from repoman.errors import RepomanError, StoreUnavailable
+from repoman.errors import NoRoom, RepomanError, StoreUnavailable
 from repoman.storage.s3.arriving import Arriving
 from repoman.storage.s3.parts import Gathering, part_size
 
@@ -133,12 +133,21 @@ class S3Writer:
                 self._send()
             elif self._gathering.is_full or not self._waiting:
                 break
-            elif rest := self._gathering.add(self._waiting.popleft()):
-                self._waiting.appendleft(rest)
+            else:
+                self._gather()
         if self._gathering.is_full and self._broken is None:
             self._pause()
         else:
             self._resume()
+
+    def _gather(self) -> None:
+        try:
+            rest = self._gathering.add(self._waiting.popleft())
+        except NoRoom as error:
+            self._break(error)
+            return
+        if rest:
+            self._waiting.appendleft(rest)
 
     def _send(self) -> None:
         part = self._gathering
@@ -152,8 +161,7 @@ class S3Writer:
     def _next(self, number: int, begin: int) -> Gathering:
         try:
             return Gathering(part_size(self._usual, number, begin, self._size))
-        except RepomanError as error:
-            self._break(error)
+        except NoRoom:  # which matters only when one more byte comes
             return Gathering(0)
 
     def _sent(self, _: None) -> None:

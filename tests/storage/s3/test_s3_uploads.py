@@ -16,6 +16,7 @@ from unreliable_place import PART, Place
 
 from repoman.errors import BlobDamaged, NoRoom, StoreUnavailable
 from repoman.interfaces import IBlobStore, new_key
+from repoman.storage.s3 import parts
 from repoman.storage.s3.parts import LARGEST, MOST_PARTS, last_number, part_size
 from tests.s3 import s3_store
 
@@ -55,6 +56,24 @@ def test_parts_of_an_unknown_size_grow_to_a_terabyte() -> None:
     assert offset > 1 << 40
     with pytest.raises(NoRoom):
         part_size(16 * MIB, MOST_PARTS + 1, offset, None)
+
+
+@pytest.mark.parametrize("size", [None, 2 * PART])
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_fills_the_last_part_is_taken_and_none_that_is_larger(
+    place: Place, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "MOST_PARTS", 2)
+    writer = await place.store.create(key := new_key(), size)
+    writer.write(CONTENT[: 2 * PART])
+    assert await writer.keep() == 2 * PART
+    writer = await place.store.reopen(key, 2 * PART, size)
+    await writer.commit()
+    assert await get(place.store, key, 2 * PART) == CONTENT[: 2 * PART]
+    writer = await place.store.create(new_key(), size)
+    writer.write(CONTENT[: 2 * PART + 1])
+    with pytest.raises(NoRoom):
+        await writer.commit()
 
 
 @pytest_twisted.ensureDeferred
