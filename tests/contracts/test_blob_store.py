@@ -63,6 +63,13 @@ class Full(Sink):
         raise NoRoom("full")
 
 
+class Gone(Sink):
+    """A consumer that stops its producer at once, as a request does whose client has left."""
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        producer.stopProducing()
+
+
 @pytest_twisted.async_yield_fixture(params=["memory", "directory", "ceph"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[IBlobStore]:
     made: IBlobStore
@@ -356,6 +363,18 @@ async def test_a_consumer_that_goes_ends_the_flow(store: IBlobStore, how: str) -
     sink.producer.resumeProducing()
     await later(0.02)
     assert len(sink.pieces) == 2
+    reader.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_consumer_that_has_gone_already_gets_nothing(store: IBlobStore) -> None:
+    key = await put(store, PATTERN)
+    reader = await store.open(key, len(PATTERN))
+    sink = Gone()
+    with pytest.raises(ClientGone):
+        await reader.write_to(sink, 0, len(PATTERN))
+    await later(0.02)
+    assert (sink.pieces, sink.unregistered) == ([], 0)
     reader.close()
 
 

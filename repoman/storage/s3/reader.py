@@ -118,6 +118,9 @@ class Outflow:
         """
         done = self._done = Deferred(lambda _: self._finish(_gone()))
         self._consumer.registerProducer(self, True)
+        if self._done is None:  # it stopped us at once, as a request does whose client has left
+            work.close()
+            return done
         self._work = Deferred.fromCoroutine(work)
         self._work.addCallbacks(
             lambda _: self._finish(None), lambda failure: self._finish(failure.value)

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from unreliable import Fault, answer
 from unreliable_place import PART, Place
 
-from repoman.errors import BlobDamaged, StoreAbsent, StoreUnavailable
+from repoman.errors import BlobDamaged, ClientGone, StoreAbsent, StoreUnavailable
 from repoman.interfaces import new_key
 from repoman.storage.s3.client import PATIENCE, STALL
 from tests.s3 import reactor
@@ -203,6 +203,22 @@ def resident() -> int:
     """The memory of this process, in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest_twisted.ensureDeferred
+async def test_for_whom_has_left_already_nothing_is_fetched(place: Place) -> None:
+    key = await put(place)
+    with pytest.raises(ClientGone):
+        await get(place, key, Left())
+    await place.store.digests(key, "md5")  # so much time has gone by
+    assert place.proxy.asked("GET .*data/") == 1
+
+
+class Left(Sink):
+    """Stops its producer at once, as a request whose client hung up."""
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        producer.stopProducing()
 
 
 @pytest.mark.parametrize("how", ["frozen", "killed", "stopped"])
