@@ -210,10 +210,11 @@ def key_prefix(value: str) -> str:
 
 
 def part_size(value: str) -> int:
-    """Read the size of a part of a multipart upload: from 5 MiB to 1 GiB."""
+    """Read the size of a part of a multipart upload: from 5 MiB to 64 MiB."""
     result = size(value)
-    if not 5 * 1024**2 <= result <= 1024**3:
-        raise ValueError(f"{value!r} is not from 5MiB to 1GiB, which is what object stores take")
+    if not 5 * 1024**2 <= result <= 64 * 1024**2:
+        # Stores take 1 GiB and more; but whoever resumes digests what is kept of one in one turn.
+        raise ValueError(f"{value!r} is not from 5MiB, the least of object stores, to 64MiB")
     return result
 
 

@@ -196,7 +196,7 @@ class TestMistakes:
             ("storage", "prefix", "../", "a slash at its end"),
             ("storage", "prefix", "a b/", "a slash at its end"),
             ("storage", "part_size", "1MiB", "from 5MiB"),
-            ("storage", "part_size", "2GiB", "from 5MiB"),
+            ("storage", "part_size", "65MiB", "to 64MiB"),
             ("storage", "credentials", "keys", "not an absolute path"),
             ("storage", "directory", "", "must not be empty"),
             ("storage", "redirect", "yes", "no, public, all"),
