@@ -178,7 +178,10 @@ class IBlobStore(Protocol):
         """
 
     async def delete(self, key: str) -> None:
-        """Remove a blob, committed or not.  Harmless if it is not there."""
+        """Remove a blob, committed or not.  Harmless if it is not there.
+
+        :raises StoreUnavailable: the store does not work, or cannot part with what is being read.
+        """
 
     def keys(self) -> AsyncIterator[tuple[str, bool]]:
         """Every key in the store, and whether it is committed."""

@@ -6,9 +6,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.logger import Logger
-
 from repoman.config import Storage
 from repoman.errors import NoRoom, StoreUnavailable
 from repoman.interfaces import Room
@@ -39,7 +36,6 @@ class S3Store:
         of blobs: then it is another bucket.
     """
 
-    log = Logger()
     algorithms: Sequence[str] = ("sha256", "sha512", "md5", "adler32")
     grace = GRACE
 
@@ -65,8 +61,6 @@ class S3Store:
         self._repository_id = repository_id
         self._may_create = may_create
         self._readers: Counter[str] = Counter()
-        self._doomed: set[str] = set()
-        self._deleting: set[Deferred[None]] = set()
 
     async def start(self) -> None:
         """Make ready; lay out an empty place.
@@ -105,7 +99,6 @@ class S3Store:
 
     async def stop(self) -> None:
         """Let go of all connections."""
-        await DeferredList(list(self._deleting))
         await self._client.close()
 
     def room(self) -> Room:
@@ -135,7 +128,7 @@ class S3Store:
         """Open a committed blob; see :class:`IBlobStore`."""
         place = self._at.blob(key)
         found = await self._bucket.head(place)
-        if found is None or key in self._doomed:
+        if found is None:
             await self._make_sure_of_the_store()
             raise damaged(key, "is not there")
         if found.size != size:
@@ -150,26 +143,16 @@ class S3Store:
 
     def _closed(self, key: str) -> None:
         self._readers[key] -= 1
-        if self._readers[key] > 0:
-            return
-        del self._readers[key]
-        if key in self._doomed:
-            self._doomed.discard(key)
-            deleting = Deferred.fromCoroutine(self._delete_late(key))
-            self._deleting.add(deleting)
-            deleting.addBoth(lambda _: self._deleting.discard(deleting))
-
-    async def _delete_late(self, key: str) -> None:
-        try:
-            await self.delete(key)
-        except StoreUnavailable as error:
-            self.log.warn("blob {key} left to the sweeper: {error}", key=key, error=error)
+        if not self._readers[key]:
+            del self._readers[key]
 
     async def delete(self, key: str) -> None:
-        """Remove a blob, committed or not; once nobody reads it any more here."""
-        if self._readers[key] > 0:
-            self._doomed.add(key)
-            return
+        """Remove a blob, committed or not.
+
+        :raises StoreUnavailable: it is being read here; done later, nobody would know of a failure.
+        """
+        if key in self._readers:
+            raise StoreUnavailable("The file is being read; try again later.")
         place = self._at.blob(key)
         # Whatever uploads there are: of one that was begun when we were killed, nobody knows.
         async for found, upload in self._bucket.uploads(place):
