@@ -5,8 +5,6 @@ Not Twisted's HostnameEndpoint: it asks the name service in a thread, even about
 
 from __future__ import annotations
 
-import os
-from ipaddress import ip_address
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -14,19 +12,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.utils import getProcessOutput
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
+from repoman.storage.s3.addresses import Addresses
 from repoman.tls_flow import tls_factory
 
 CONNECT_SECONDS = 4.0
 """How long a TCP connection to one address may take."""
-
-KNOWN_SECONDS = 30.0
-"""For how long an answer of the name service holds."""
 
 
 class _Abrupt(ProtocolWrapper):
@@ -55,8 +50,7 @@ class Lines:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if tls else 80)
         self._tls = tls
-        self._addresses: list[str] = []
-        self._asked = float("-inf")
+        self._addresses = Addresses(reactor, self._host)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """There is one only."""
@@ -67,7 +61,7 @@ class Lines:
         return Deferred.fromCoroutine(self._connect(factory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        addresses = await self._resolve()
+        addresses = await self._addresses.get()
         for address in addresses:
             try:
                 return await self._connect_to(address, factory)
@@ -86,18 +80,3 @@ class Lines:
         creator = self._tls.creatorForNetloc(self._host.encode("idna"), self._port)
         below = await endpoint.connect(tls_factory(creator, abrupt, self._reactor, is_client=True))
         return cast(IProtocol, below.wrappedProtocol.wrappedProtocol)
-
-    async def _resolve(self) -> list[str]:
-        try:
-            return [str(ip_address(self._host))]
-        except ValueError:
-            pass
-        if self._reactor.seconds() - self._asked > KNOWN_SECONDS or not self._addresses:
-            # The system's own way, in a child: a library in here would block, or know less.
-            answer: bytes = await getProcessOutput(
-                "getent", ["ahosts", self._host], {"PATH": os.defpath}, reactor=self._reactor
-            )
-            lines = answer.decode().splitlines()
-            self._addresses = list(dict.fromkeys(line.split()[0] for line in lines))
-            self._asked = self._reactor.seconds()
-        return self._addresses
