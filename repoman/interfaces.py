@@ -311,9 +311,10 @@ class IBlobRecords(IHolders, Protocol):
     async def image_of(self, blob: str) -> Image | None:
         """The image that points to a blob."""
 
-    async def release(self, blob: str) -> None:
-        """Give up an upload: its reservation ends and the sweeper may have its bytes.
+    async def release(self, blob: str, *, paused_elsewhere: bool = False) -> None:
+        """Give up an upload of this process: its reservation ends, the sweeper may have its bytes.
 
+        :param paused_elsewhere: also one that another process had last, and has no more.
         :raises Unavailable: another process has it.
         """
 

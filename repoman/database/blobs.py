@@ -199,12 +199,13 @@ class BlobRecords(UploadRecords):
 
         return await self._pool.interact(work)
 
-    async def release(self, blob: str) -> None:
-        """Give up an upload: its reservation ends and the sweeper may have its bytes.
+    async def release(self, blob: str, *, paused_elsewhere: bool = False) -> None:
+        """Give up an upload of this process: its reservation ends, the sweeper may have its bytes.
 
+        :param paused_elsewhere: also one that another process had last, and has no more.
         :raises Unavailable: another process has it.
         """
-        condition = f"blob = %(blob)s AND {FREE}"
+        condition = f"blob = %(blob)s AND {FREE if paused_elsewhere else 'holder = %(me)s'}"
 
         async def work(transaction: Transaction) -> None:
             row = await transaction.run_one(UPLOAD_OF, (blob,))

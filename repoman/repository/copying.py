@@ -131,7 +131,8 @@ class Copier:
 
         :param whole: it is there, whole; it is there in part; ``None``: it is not.
         """
-        if whole and await self._is_right(one):
+        # Also what was not there a while ago: a daemon on the other store may have committed it.
+        if await self._is_right(one):
             self._verified += 1
             self.moved(one.size)
             return False

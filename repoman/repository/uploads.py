@@ -127,7 +127,7 @@ class Uploads:
         user = may_write(caller)
         await self._records.upload(upload_id, user)
         await self._running.settle(upload_id)
-        await self._forget(upload_id)
+        await self._forget(upload_id, paused_elsewhere=True)
 
     async def append(self, caller: Caller, upload_id: str, part: Part, body: IBody) -> Image | int:
         """Take a part; answer the image if it was the last one, else the new offset.
@@ -273,9 +273,9 @@ class Uploads:
             return {name: digesting.hexdigest(name) for name in names}
         return await self._store.digests(key, *sorted(names))
 
-    async def _forget(self, key: str) -> None:
+    async def _forget(self, key: str, *, paused_elsewhere: bool = False) -> None:
         self._digesting.pop(key, None)
-        await self._records.release(key)
+        await self._records.release(key, paused_elsewhere=paused_elsewhere)
         self._discarded()
 
 

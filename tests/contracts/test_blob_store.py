@@ -492,7 +492,7 @@ async def test_a_kept_writer_takes_no_more(store: IBlobStore) -> None:
 async def test_a_committed_blob_that_nobody_knows_of_can_be_reopened(store: IBlobStore) -> None:
     key = await put(store, PATTERN)
     again = await store.reopen(key, len(PATTERN), len(PATTERN))
-    assert await keys(store) == [(key, False)]
+    assert (key, False) in await keys(store)
     await again.commit()
     assert await get(store, key, len(PATTERN)) == PATTERN
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from twisted.internet import reactor as global_reactor
 from repoman.assembly import digesting
 from repoman.database.copies import CopyRecords
 from repoman.errors import NoRoom
-from repoman.interfaces import Committed, IBlobStore
+from repoman.interfaces import Committed, IBlobStore, ScrubDue
 from repoman.model import Digests, Image
 from repoman.repository.copying import Copied, Copier, Unresumed
 from repoman.repository.scrubber import Verifier
@@ -237,6 +237,26 @@ async def test_unfinished_uploads_stay_where_they_are_and_are_counted(
     await writer.keep()
     assert await copied(records, source, target) == Copied(0, 0, 0, (), 0, 1)
     assert [entry async for entry in source.keys()] == [(blob, False)]  # noqa: SIM118 no dict
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_daemon_on_the_target_has_just_committed_stays(
+    records: Records, source: IBlobStore, target: IBlobStore
+) -> None:
+    alice = await records.user("alice")
+    blob = await records.begin(await records.image("alice", "image"), alice, 5)
+    writer = await target.create(blob, 5)
+
+    class Late(CopyRecords):
+        async def originals(self) -> Sequence[ScrubDue]:
+            writer.write(b"bytes")
+            await finished(records, blob, b"bytes", await writer.commit())
+            return await super().originals()
+
+    late = Late(records.pool)
+    done = await Copier(late, source, target, PLACE, digesting, reactor).run()
+    assert done == Copied(0, 0, 1, (), 0, 0)
+    assert [entry async for entry in target.keys()] == [(blob, True)]  # noqa: SIM118 no dict
 
 
 @pytest_twisted.ensureDeferred

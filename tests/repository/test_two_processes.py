@@ -302,8 +302,12 @@ async def test_what_a_former_holder_says_touches_nothing(records: Records) -> No
     with pytest.raises(Conflict):
         await one.pause(blob, 9, terms)
     with pytest.raises(Unavailable):
-        await one.release(blob)
+        await one.release(blob, paused_elsewhere=True)
     with pytest.raises(Conflict):
         await one.finish(blob, Committed(9, Digests("0" * 64), ""), QUOTA)
     assert await records.run("SELECT * FROM blob") == before
+    await other.pause(blob, 3, terms)
+    with pytest.raises(Unavailable):
+        await one.release(blob)  # its own failure; the client's offset stays
+    await other.resume(blob, user, terms, 3)
     await other.finish(blob, Committed(9, Digests("0" * 64), ""), QUOTA)

@@ -39,6 +39,7 @@ class Arriving:
     :ivar parts: those that count, in order.
     :ivar rest: durable bytes behind them that are to be sent again with what follows.
     :ivar partial: the object in which the rest is.
+    :ivar resumed: objects of rests may lie about.
     """
 
     bucket: Bucket
@@ -48,6 +49,7 @@ class Arriving:
     parts: list[Part] = field(factory=list)
     rest: bytes = b""
     partial: str | None = None
+    resumed: bool = False
 
     @property
     def size(self) -> int:
@@ -62,21 +64,31 @@ class Arriving:
 
     async def keep(self, content: Content) -> None:
         """Store what fills no part: of parts that others follow, none may be so small."""
-        begin = self.size
-        partial = f"{self.at.partial(self.blob)}{begin}-{begin + content.size}"
+        before, self.partial = self.partial, None
         if content.size:
-            await self.bucket.put(partial, content)
-        await self.drop_partial(but=partial)
+            self.partial = await self._put_partial(content)
+        if before is not None and before != self.partial:
+            await self.bucket.delete(before)
+
+    async def keep_rest(self, rest: bytes) -> None:
+        """Take bytes that are to be sent with what follows, and are durable when this returns."""
+        if rest:
+            self.rest, self.partial = rest, await self._put_partial(Content.of(rest))
+
+    async def _put_partial(self, content: Content) -> str:
+        key = f"{self.at.partial(self.blob)}{self.size}-{self.size + content.size}"
+        await self.bucket.put(key, content)
+        return key
 
     async def complete(self) -> Found:
         """Let the blob be there."""
         return await self.bucket.complete(self.at.blob(self.blob), self.upload, self.parts)
 
-    async def drop_partial(self, but: str | None = None) -> None:
-        """Remove what was kept of the bytes before."""
-        if self.partial is not None and self.partial != but:
-            await self.bucket.delete(self.partial)
-        self.partial = None
+    async def drop_partial(self) -> None:
+        """Remove what was kept of the bytes before, also by a daemon that was killed over it."""
+        if self.resumed:
+            async for partial in self.bucket.keys(self.at.partial(self.blob)):
+                await self.bucket.delete(partial)
 
 
 @frozen
@@ -114,11 +126,11 @@ class Arrivals:
         if upload is None or parts is None:
             return await self._cut(blob, upload, offset)
         kept = _before(parts, offset)
-        arriving = Arriving(self.bucket, self.at, blob, upload, kept)
+        arriving = Arriving(self.bucket, self.at, blob, upload, kept, resumed=True)
         if self._would_stay(parts, kept, size) or not await self._take_rest(arriving, offset):
-            if len(parts) > len(kept):
+            if is_complete := len(parts) > len(kept):
                 await self.bucket.complete(key, upload, parts)
-            return await self._cut(blob, upload, offset)
+            return await self._cut(blob, upload, offset, is_open=not is_complete)
         return arriving
 
     def _would_stay(self, parts: list[Part], kept: list[Part], size: int | None) -> bool:
@@ -131,38 +143,48 @@ class Arrivals:
 
     async def _take_rest(self, arriving: Arriving, offset: int) -> bool:
         """Find the bytes between the last part and ``offset``."""
-        begin, prefix = arriving.size, self.at.partial(arriving.blob)
+        begin = arriving.size
         if begin == offset:
             return True
-        async for key in self.bucket.keys(f"{prefix}{begin}-"):
-            end = key.rpartition("-")[2]
-            if end.isdigit() and int(end) >= offset:
-                found = await self.bucket.get(key, int(end) - begin)
-                arriving.rest = (found or b"")[: offset - begin]
-                arriving.partial = key
-                return len(arriving.rest) == offset - begin
-        return False
+        prefix = f"{self.at.partial(arriving.blob)}{begin}-"
+        ends = [key.removeprefix(prefix) async for key in self.bucket.keys(prefix)]
+        # The nearest one: longer ones may end in bytes that were taken back.
+        end = min((int(end) for end in ends if end.isdigit() and int(end) >= offset), default=None)
+        if end is None:
+            return False
+        arriving.partial = f"{prefix}{end}"
+        found = await self.bucket.get(arriving.partial, end - begin)
+        arriving.rest = (found or b"")[: offset - begin]
+        return len(arriving.rest) == offset - begin
 
-    async def _cut(self, blob: str, before: str | None, offset: int) -> Arriving:
-        """Begin anew with the first bytes of an object: nobody knows of it, or not of all of it."""
+    async def _cut(
+        self, blob: str, before: str | None, offset: int, *, is_open: bool = False
+    ) -> Arriving:
+        """Begin anew with the first bytes of an object: nobody knows of it, or not of all of it.
+
+        The object stays until the completion replaces it: a daemon that has lost the upload may
+        still be at this, and must not take bytes from the one that goes on.
+
+        :param is_open: whoever has the upload ``before`` could still complete it.
+        """
         key = self.at.blob(blob)
         found = await self.bucket.head(key)
         if found is None or found.size < offset:
             raise BlobDamaged("Some bytes of the upload are not in the store any more.")
         arriving = await self.begin(blob, before)
+        arriving.resumed = True
+        if before is not None and is_open:
+            await self.bucket.abort(key, before)
         for start in range(0, offset, COPIED):
             end = min(offset, start + COPIED)
             if end - start < SMALLEST:
-                arriving.rest = await self.bucket.read(key, found.etag, start, end)
+                await arriving.keep_rest(await self.bucket.read(key, found.etag, start, end))
             else:
                 arriving.parts.append(
                     await self.bucket.copy_part(
                         key, arriving.upload, len(arriving.parts) + 1, key, start, end
                     )
                 )
-        await self.bucket.delete(key)
-        async for partial in self.bucket.keys(self.at.partial(blob)):
-            await self.bucket.delete(partial)
         return arriving
 
 

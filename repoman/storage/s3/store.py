@@ -164,6 +164,7 @@ class S3Store:
     async def quarantine(self, key: str) -> None:
         """Move a blob into ``quarantine``; of an unfinished one, the parts that there are."""
         place, aside = self._at.blob(key), self._at.quarantine(key)
+        await self._put_aside(place, aside)  # first: a completion below would take its place
         async for found, upload in self._bucket.uploads(place):
             parts = await self._bucket.parts(found, upload)
             if parts:
@@ -173,7 +174,6 @@ class S3Store:
                 await self._bucket.abort(found, upload)
         async for partial in self._bucket.keys(self._at.partial(key)):
             await self._put_aside(partial, f"{aside}-{partial.rpartition('/')[2]}")
-        await self._put_aside(place, aside)
 
     async def _put_aside(self, source: str, target: str) -> None:
         found = await self._bucket.head(source)
