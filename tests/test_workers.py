@@ -475,6 +475,69 @@ def test_workers_that_cannot_start_are_one_line_and_status_1(tmp_path: Path) -> 
     assert "The key has gone: bring it back." in start(shop)
 
 
+HINDERED = """
+import os, signal, time
+if "REPOMAN_ORDERS" not in os.environ:
+    from twisted.internet import reactor
+    from repoman.workers import foreman
+    def spawn(*args, spawn=foreman.spawn):
+        if os.path.exists("no-processes"):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return spawn(*args)
+    foreman.spawn = spawn
+    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(time.sleep, 11))
+from twisted.scripts.twistd import run
+run()
+"""
+
+
+@pytest.fixture
+def hindered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """One that cannot fork while there is the file, and that sleeps when told."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hindered.py").write_text(HINDERED)
+    shop = Shop(tmp_path)
+    shop.twistd = [sys.executable, tmp_path / "hindered.py"]
+    with shop.running():
+        yield shop
+
+
+def test_a_worker_is_replaced_once_there_are_processes_again(hindered: Shop) -> None:
+    old = hindered.workers()
+    wall = hindered.directory / "no-processes"
+    wall.touch()
+    os.kill(old[0], signal.SIGKILL)
+    soon(lambda: hindered.log.read_text().count("not started (BlockingIOError") >= 3)
+    assert hindered.workers() == old[1:]
+    wall.unlink()
+    soon(lambda: len(hindered.workers()) == 2 and hindered.serving() == 2)
+    assert "Traceback" not in hindered.log.read_text()
+
+
+def test_new_workers_that_die_change_nothing_and_it_is_told(hindered: Shop) -> None:
+    old = hindered.workers()
+    wall = hindered.directory / "no-processes"
+    wall.touch()
+    os.kill(hindered.foreman, signal.SIGHUP)
+    soon(lambda: not hindered.is_ready())
+    said = ask_plain(f"http://127.0.0.1:{hindered.monitoring}/readyz").text
+    assert "The configuration was not reloaded: worker" in said
+    assert hindered.workers() == old
+    wall.unlink()
+    os.kill(hindered.foreman, signal.SIGHUP)
+    hindered.wait_for_other_workers(old)
+    soon(hindered.is_ready)
+
+
+def test_a_foreman_that_did_not_listen_kills_nobody_for_silence(hindered: Shop) -> None:
+    old = hindered.workers()
+    os.kill(hindered.foreman, signal.SIGUSR1)
+    time.sleep(12)
+    assert hindered.serving() == 2
+    assert hindered.workers() == old
+    assert "was silent" not in hindered.log.read_text()
+
+
 FAULTY = """
 import os
 if "REPOMAN_ORDERS" in os.environ:

@@ -77,11 +77,14 @@ class Download:
             try:
                 return await self._fetch()
             except DigestMismatch:
-                if not resumed:
+                # What went through a pipe cannot be taken back.
+                if self.sink.size or not (resumed or self.route.strayed):
                     raise
+                if self.route.strayed:
+                    self.route.stay()
             except PreconditionFailed:
                 self.sink.restart()
-            # The image was replaced meanwhile: once more, from its start.
+            # The image was replaced meanwhile, or a store has others: once more, from its start.
             return await self._fetch()
         finally:
             self.sink.close()
@@ -103,6 +106,11 @@ class Download:
             if self.sink.size == before:
                 self.route.stay()
             raise
+        except BadReply:
+            if not self.route.strayed:
+                raise
+            self.route.stay()
+            return await self._try()
 
     async def _try(self) -> RemoteFile:
         sink, headers = self.sink, dict[str, str]()

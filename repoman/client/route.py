@@ -79,11 +79,13 @@ class Route:
 
     :ivar path: of the raw URL in the repository.
     :ivar elsewhere: ``None``: only the repository is asked.
+    :ivar strayed: some bytes have come from a store.
     """
 
     exchange: Exchange
     path: str
     elsewhere: Elsewhere | None = None
+    strayed: bool = field(default=False, init=False)
     _stays: bool = field(default=False, init=False)
     _known: _Way | None = field(default=None, init=False)
 
@@ -138,6 +140,7 @@ class Route:
             and header(reply, "Content-Range").startswith(wanted)
             and reply.length is not UNKNOWN_LENGTH
         ):
+            self.strayed = True
             return Coming(line, reply, way.about)
         line.abandon(reply)
         return None

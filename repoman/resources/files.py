@@ -53,7 +53,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
             if ask.request.method == b"HEAD" or span is None:
                 ask.request.write(b"")
             elif url := files.link(
-                image, stored, takes_redirect(ask.request), over_tls=ask.request.peer is not None
+                image, stored, takes_redirect(ask.request), over_tls=_is_over_tls(ask)
             ):
                 _redirect(ask.request, url)
             else:
@@ -81,6 +81,11 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         )
         note_stored(request, image)
         return Reply(image_json(image, ask.urls))
+
+
+def _is_over_tls(ask: Ask) -> bool:
+    """Whether a client came over TLS: to us, or to a proxy before the plain endpoint."""
+    return ask.request.peer is not None or ask.urls.http.startswith("https:")
 
 
 def takes_redirect(request: Any) -> bool | None:

@@ -109,17 +109,29 @@ class Crew:
         deaths = 0
         while not self._retired:
             begun = self._reactor.seconds()
-            worker = self._workers[number] = self._hire(number)
-            why = await worker.ended
-            del self._workers[number]
-            self._buried(worker)
+            why, failed = await self._employ(number)
             if self._retired:
                 break
             deaths = 1 if self._reactor.seconds() - begun > STEADY_SECONDS else deaths + 1
-            if not self._has_served and (worker.failed or deaths == DEATHS):
-                self._give_up(_not_started(worker, why))
+            if not self._has_served and (failed or deaths == DEATHS):
+                self._give_up(_not_started(number, failed, why))
                 break
-            await self._pause(number, min(FIRST_PAUSE * 2 ** (deaths - 1), LONGEST_PAUSE), why)
+            pause = min(FIRST_PAUSE * 2 ** min(deaths - 1, 10), LONGEST_PAUSE)
+            await self._pause(number, pause, why)
+
+    async def _employ(self, number: int) -> tuple[str, list[str]]:
+        """Start one and wait for its end; answer why it came, and why it could not start."""
+        try:
+            worker = self._hire(number)
+        except Exception as error:  # no process, memory or descriptor is to be had: for now
+            if not isinstance(error, OSError):
+                self._log.failure("Worker {number} was not started", number=number)
+            return f"not started ({error!r})", []
+        self._workers[number] = worker
+        why = await worker.ended
+        del self._workers[number]
+        self._buried(worker)
+        return why, worker.failed
 
     async def _pause(self, number: int, seconds: float, why: str) -> None:
         self._log.error(
@@ -132,7 +144,7 @@ class Crew:
         del self._pauses[number]
 
 
-def _not_started(worker: Worker, why: str) -> Exception:
-    if worker.failed:
-        return Misconfigured(worker.failed)
-    return RuntimeError(f"worker {worker.number} ended before it served: {why}")
+def _not_started(number: int, failed: list[str], why: str) -> Exception:
+    if failed:
+        return Misconfigured(failed)
+    return RuntimeError(f"worker {number} ended before it served: {why}")

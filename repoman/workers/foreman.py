@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from repoman.background import Background
 from repoman.config import Config, waiting_for_restart
 from repoman.database.pool import Pool
-from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent
+from repoman.errors import DatabaseUnavailable, StoreAbsent
 from repoman.interfaces import new_key
 from repoman.metrics import Monitoring, MonitoringSite
 from repoman.premises import Own, what_is_absent
@@ -44,6 +44,9 @@ REMEMBERED = 50
 
 WATCH_SECONDS = 1.0
 """Seconds between two looks for silent workers."""
+
+MOST_LATE = 2.0
+"""Seconds that a look may come late before it says more of the foreman than of the workers."""
 
 log = Logger()
 
@@ -78,6 +81,7 @@ class Foreman(Service):
         self._dead: deque[str] = deque(maxlen=REMEMBERED)
         self._crew: Crew | None = None
         self._leaving: list[Crew] = []
+        self._watched = reactor.seconds()
         self._stopping = False
         self._starting: Deferred[None] | None = None
         self.started: Deferred[None] = Deferred()
@@ -213,9 +217,13 @@ class Foreman(Service):
                     other.tell(Word(news=news))
 
     async def _watch(self) -> None:
-        for crew in self._crews():
-            for worker in crew.workers:
-                worker.look()
+        now, before = self._reactor.seconds(), self._watched
+        self._watched = now
+        late = now - before > WATCH_SECONDS + MOST_LATE
+        for worker in (one for crew in self._crews() for one in crew.workers):
+            if late:  # so were we in reading their reports
+                worker.excuse()
+            worker.look()
 
     # -- reloading --
 
@@ -235,8 +243,8 @@ class Foreman(Service):
         self._supervisor.reloading()
         try:
             await self._replace(self._reread())
-        except Misconfigured as error:
-            reasons = "; ".join(error.mistakes)
+        except Exception as error:
+            reasons = "; ".join(str(error).splitlines())
             self._collected.trouble = f"The configuration was not reloaded: {reasons}"
             raise
         finally:

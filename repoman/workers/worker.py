@@ -88,6 +88,10 @@ class Worker(ProcessProtocol):
             with suppress(ProcessExitedAlready):
                 transport.signalProcess(number)
 
+    def excuse(self) -> None:
+        """Give it time anew: nobody has listened."""
+        self._patience = max(self._patience, self._reactor.seconds() + SILENCE_SECONDS)
+
     def look(self) -> None:
         """Kill it if it is silent."""
         if self._reactor.seconds() > self._patience:

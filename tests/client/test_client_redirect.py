@@ -248,18 +248,34 @@ async def test_a_store_is_believed_by_the_grid_s_cas_or_the_machine_s(
     assert len(store.asked) == believed
 
 
+@pytest.mark.parametrize("streams", [1, 3])
 @pytest.mark.parametrize(
     "answer", [stored(CONTENT[::-1]), stored(CONTENT + b"more"), stored(CONTENT[:-1])]
 )
 @pytest_twisted.ensureDeferred
-async def test_other_bytes_than_the_repository_promised_get_no_name(
+async def test_other_bytes_than_the_repository_promised_are_replaced_by_its_own(
     sending: ScriptedServer,
     store: ScriptedServer,
     client: RepositoryClient,
     tmp_path: Path,
     answer: Script,
+    streams: int,
 ) -> None:
     store.scripts[f"GET {KEY}"] = answer
+    await client.get_file(REF, tmp_path / "out", streams=streams)
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert os.listdir(tmp_path) == ["out"]
+    assert store.asked != []
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_bytes_than_promised_from_both_get_no_name(
+    server: ScriptedServer, store: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    wrong = repr_digest(CONTENT[::-1])
+    sent = sends_to(store.url + SIGNED, Repr_Digest=wrong)
+    own = stored(ETag=ETAG, Repr_Digest=wrong)
+    server.scripts[f"GET {PATH}"] = [sent, own]
     with pytest.raises(errors.DigestMismatch):
         await client.get_file(REF, tmp_path / "out")
     assert os.listdir(tmp_path) == []

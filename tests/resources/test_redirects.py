@@ -6,6 +6,7 @@ import base64
 import hashlib
 import http.client
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -284,6 +285,22 @@ def test_who_comes_over_tls_is_never_sent_to_a_store_in_the_clear(
         path = f"{repository.plain}/api/images/raw/{admin.name}/"
         assert ask_plain(path + "public").status == 307
         assert ask_plain(path + "private", headers=TAKES).status == 403
+
+
+def test_a_plain_endpoint_behind_tls_sends_nobody_into_the_clear(
+    ceph: Ceph, tmp_path: Path
+) -> None:
+    storage = ceph.storage(ceph.bucket(), redirect="all")
+    repository = Repository(tmp_path, **storage)
+    text = repository.config.read_text()
+    shown = "http_url = https://public.example.org"
+    repository.config.write_text(re.sub(r"(?m)^http_url = .*$", shown, text))
+    with repository.running():
+        admin = repository.admin
+        admin.ask("POST", "/api/images", form={"name": "one", "unauthenticated_access": True})
+        admin.ask("PUT", "/api/images/raw/one", body=CONTENT)
+        answer = ask_plain(f"{repository.plain}/api/images/raw/{admin.name}/one")
+        assert (answer.status, answer.body) == (200, CONTENT)
 
 
 def test_a_directory_has_no_addresses(tmp_path: Path) -> None:
