@@ -23,8 +23,10 @@ IN_A_BUCKET = os.environ.get("REPOMAN_TEST_STORE") == "ceph"
 settings.register_profile("repoman", deadline=None, database=None)
 settings.load_profile("repoman")
 
-# A shell that runs us in its background has Ctrl-C ignored, by us and by all that we start.
+# A shell that runs us in its background has Ctrl-C ignored, by us and by all that we start;
+# nohup does the same with SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Where Debian keeps mkfs.ext4 and its like, which an ordinary user's PATH leaves out.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])

@@ -9,13 +9,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.ceph import Ceph
 from tests.server import ROOT, Answer, Daemon, Person
 from tests.test_operator import operate
 
 CONTENT = bytes(range(256)) * 20_000
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon whose files are all right."""
+    with Daemon(tmp_path).running() as daemon:
+        yield daemon
 
 
 def other(daemon: Daemon, place: Path, name: str = "other.conf") -> Path:
@@ -72,18 +82,18 @@ def test_a_running_repository_moves_and_moves_back(tmp_path: Path) -> None:
     assert "reading it again" not in daemon.log.read_text()
 
 
-def test_a_copy_that_is_killed_goes_on_and_damage_is_told(daemon: Daemon, tmp_path: Path) -> None:
-    alice = daemon.newcomer()
+def test_a_copy_that_is_killed_goes_on_and_damage_is_told(own: Daemon, tmp_path: Path) -> None:
+    alice = own.newcomer()
     for number in range(4):
         put(alice, f"copied{number}", CONTENT)
-    there = other(daemon, tmp_path / "new", f"{alice.name}.conf")
-    command = [sys.executable, "-m", "repoman.operator", "copy-store", "-c", daemon.config]
+    there = other(own, tmp_path / "new", f"{alice.name}.conf")
+    command = [sys.executable, "-m", "repoman.operator", "copy-store", "-c", own.config]
     slow = subprocess.Popen(
         [*command, "--to", there, "--rate", "4MiB"], env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
     )  # fmt: skip
-    end = time.monotonic() + 60
-    while len(committed(tmp_path / "new")) < 1 and time.monotonic() < end:
+    end, new = time.monotonic() + 60, tmp_path / "new"
+    while not (committed(new) and list(new.glob("incoming/*"))) and time.monotonic() < end:
         time.sleep(0.05)
     os.killpg(slow.pid, signal.SIGKILL)
     slow.wait()
@@ -92,40 +102,38 @@ def test_a_copy_that_is_killed_goes_on_and_damage_is_told(daemon: Daemon, tmp_pa
     assert list((tmp_path / "new" / "incoming").iterdir())
     wrong = next(
         file
-        for file in (daemon.directory / "state" / "blobs").glob("data/*/*")
+        for file in (own.directory / "state" / "blobs").glob("data/*/*")
         if file.name not in before and file.read_bytes() == CONTENT
     )
     wrong.write_bytes(CONTENT[::-1])
-    done = operate("copy-store", "-c", daemon.config, "--to", there)
+    done = operate("copy-store", "-c", own.config, "--to", there)
     assert done.returncode == 1
     assert f"{alice.name}/copied" in done.stderr
     assert f"({wrong.name}) is missing or not what was stored: not copied.\n" in done.stderr
     wrong.write_bytes(CONTENT)
-    done = operate("copy-store", "-c", daemon.config, "--to", there)
+    done = operate("copy-store", "-c", own.config, "--to", there)
     assert (done.returncode, done.stderr) == (0, ""), done
-    assert committed(tmp_path / "new") == committed(daemon.directory / "state" / "blobs")
+    assert committed(tmp_path / "new") == committed(own.directory / "state" / "blobs")
 
 
-def test_what_is_no_other_store_of_this_repository_is_refused(
-    daemon: Daemon, tmp_path: Path
-) -> None:
-    done = operate("copy-store", "-c", daemon.config, "--to", daemon.config)
+def test_what_is_no_other_store_of_this_repository_is_refused(own: Daemon, tmp_path: Path) -> None:
+    done = operate("copy-store", "-c", own.config, "--to", own.config)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith("where the files are already\n")
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "REPO_ID").write_text("another\n")
-    done = operate("copy-store", "-c", daemon.config, "--to", other(daemon, tmp_path / "strange"))
+    done = operate("copy-store", "-c", own.config, "--to", other(own, tmp_path / "strange"))
     assert (done.returncode, done.stdout) == (1, "")
     assert "belongs to repository another" in done.stderr
-    done = operate("copy-store", "-c", daemon.config, "--to", daemon.config, "--rate", "quickly")
+    done = operate("copy-store", "-c", own.config, "--to", own.config, "--rate", "quickly")
     assert done.returncode == 2
     assert "'quickly' is not a size" in done.stderr
 
 
-def test_a_store_that_a_daemon_uses_is_no_target(daemon: Daemon, tmp_path: Path) -> None:
-    there = other(daemon, tmp_path / "new", "reversed.conf")
-    assert operate("copy-store", "-c", daemon.config, "--to", there).returncode == 0
-    done = operate("copy-store", "-c", there, "--to", daemon.config)
+def test_a_store_that_a_daemon_uses_is_no_target(own: Daemon, tmp_path: Path) -> None:
+    there = other(own, tmp_path / "new", "reversed.conf")
+    assert operate("copy-store", "-c", own.config, "--to", there).returncode == 0
+    done = operate("copy-store", "-c", there, "--to", own.config)
     assert (done.returncode, done.stdout) == (1, "")
     assert "in use by another daemon" in done.stderr
 
