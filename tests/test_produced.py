@@ -154,10 +154,6 @@ EVENTS = {
         "object store: {what} was answered {status} {code}: see [storage] in the "
         "configuration": "storage/s3/test_s3_told.py::test_what_is_wrong_with_objects_is_told",
     },
-    "storage/s3/store.py": {
-        "blob {key} left to the sweeper: {error}": "storage/s3/test_s3_told.py::"
-        "test_what_cannot_be_removed_is_told_and_left",
-    },
     "storage/s3/writer.py": {
         "blob {key} left to the sweeper: {error}": "storage/s3/test_s3_told.py::"
         "test_what_cannot_be_removed_is_told_and_left",

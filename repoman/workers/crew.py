@@ -124,8 +124,6 @@ class Crew:
         try:
             worker = self._hire(number)
         except Exception as error:  # no process, memory or descriptor is to be had: for now
-            if not isinstance(error, OSError):
-                self._log.failure("Worker {number} was not started", number=number)
             return f"not started ({error!r})", []
         self._workers[number] = worker
         why = await worker.ended

@@ -473,7 +473,6 @@ async def test_closed_parents_stay_closed(open_directory: Path, made: Path) -> N
     assert on_server(dsn, "SELECT 1") == [(1,)]
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     assert mounts_of(server.pid) != mounts_of(os.getpid())
-    assert str(closed) in Path(f"/proc/{server.pid}/mounts").read_text()
     assert str(closed) not in Path("/proc/self/mounts").read_text()
     await server.stop()
 
