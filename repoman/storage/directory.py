@@ -24,7 +24,6 @@ from string import hexdigits
 from typing import Any
 
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
 from repoman.errors import NoRoom, StoreUnavailable
 from repoman.interfaces import Room
@@ -53,7 +52,6 @@ class DirectoryStore:
         database knows of blobs: then an empty root is a missing mount.
     """
 
-    log = Logger()
     algorithms: Sequence[str] = ("sha256",)
     grace = 0.0  # who reads keeps the file
 

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from repoman.errors import NoRoom, RepomanError, StoreUnavailable
 from repoman.storage.flusher import Flusher
+from repoman.storage.paced import Paced, lost
 
 GATHERED = 256 * 1024
 """Bytes gathered for one write: TLS brings them 16 KiB at a time."""
@@ -53,7 +54,7 @@ class Unflushed:
 
 
 @implementer(IConsumer)
-class DirectoryWriter:
+class DirectoryWriter(Paced):
     """See :class:`repoman.interfaces.IBlobWriter`.
 
     Has its bytes flushed at each quarter of its share of :class:`Unflushed`,
@@ -74,35 +75,22 @@ class DirectoryWriter:
         check: Callable[[], None],
         offset: int = 0,
     ) -> None:
+        super().__init__()
         self.key = key
         self._flusher = flusher
         self._file = file
         self._shared = unflushed
-        self._check = check
+        self._check_room = check
         self._gathered: list[bytes] = []
         self._gathering = 0
         self._written = self._durable = offset
         self._flushing: Deferred[None] | None = None
-        self._producer: Any = None
-        self._paused = self._committed = False
-        self._broken: RepomanError | None = None
+        self._committed = False
         unflushed.writers += 1
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause and resume ``producer``, which must push (IPushProducer)."""
-        if not streaming:
-            raise ValueError("a blob is written by push producers only")
-        self._producer = producer
-
-    def unregisterProducer(self) -> None:
-        """No more bytes come from the producer."""
-        self._producer = None
-        self._paused = False
 
     def write(self, data: bytes) -> None:
         """Take some bytes; see :class:`repoman.interfaces.IBlobWriter`."""
-        if self._broken is not None:
-            raise self._broken
+        self._check()
         self._gathered.append(data)
         self._gathering += len(data)
         if self._gathering >= GATHERED or len(self._gathered) >= _PIECES:
@@ -134,8 +122,7 @@ class DirectoryWriter:
             # must not go to the one while the other succeeds.
             while self._flushing is not None:
                 await self._flushing
-            if self._broken is not None:
-                raise self._broken
+            self._check()
             return await self._flusher.ask(operation, *arguments)
         except OSError as error:
             raise self._break(cannot_write(error)) from None
@@ -173,7 +160,7 @@ class DirectoryWriter:
 
     def _flush(self) -> None:
         try:
-            self._check()
+            self._check_room()
         except RepomanError as error:
             self._break(error)
             return
@@ -189,23 +176,7 @@ class DirectoryWriter:
     def _not_flushed(self, failure: Failure) -> None:
         self._flushing = None
         error = failure.value
-        self._break(cannot_write(error) if isinstance(error, OSError) else _lost())
-
-    def _break(self, error: RepomanError) -> RepomanError:
-        if self._broken is None:
-            self._broken = error
-        self._resume()  # so that the flow runs into the error
-        return self._broken
-
-    def _pause(self) -> None:
-        if not self._paused and self._producer is not None:
-            self._paused = True
-            self._producer.pauseProducing()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._producer.resumeProducing()
+        self._break(cannot_write(error) if isinstance(error, OSError) else lost())
 
     def _end(self) -> None:
         if self._file >= 0:
@@ -213,11 +184,7 @@ class DirectoryWriter:
             self._file = -1
             self._shared.writers -= 1
             self._gathered.clear()
-            self._break(_lost())
-
-
-def _lost() -> StoreUnavailable:
-    return StoreUnavailable("The blob store lost the upload; try again.")
+            self._break(lost())
 
 
 def _rest(pieces: list[bytes], count: int) -> list[bytes]:

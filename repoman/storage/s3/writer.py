@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from repoman.errors import NoRoom, RepomanError, StoreUnavailable
+from repoman.storage.paced import Paced, lost
 from repoman.storage.s3.arriving import Arriving
 from repoman.storage.s3.parts import Gathering, part_size
 
@@ -19,7 +20,7 @@ _log = Logger()
 
 
 @implementer(IConsumer)
-class S3Writer:
+class S3Writer(Paced):
     """See :class:`repoman.interfaces.IBlobWriter`.
 
     One part is sent while the next one gathers, and the producer waits when both are full: so two
@@ -38,6 +39,7 @@ class S3Writer:
         size: int | None,
         forget: Callable[[str], Awaitable[None]],
     ) -> None:
+        super().__init__()
         self.key = arriving.blob
         self._arriving = arriving
         self._usual = usual
@@ -48,21 +50,8 @@ class S3Writer:
         self._gathering = self._next(1 + len(arriving.parts), arriving.size)
         self._sending: Deferred[None] | None = None
         self._idle: list[Deferred[None]] = []
-        self._producer: Any = None
-        self._paused = self._ended = self._committed = False
-        self._broken: RepomanError | None = None
+        self._committed = False
         self._fill()
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause and resume ``producer``, which must push (IPushProducer)."""
-        if not streaming:
-            raise ValueError("a blob is written by push producers only")
-        self._producer = producer
-
-    def unregisterProducer(self) -> None:
-        """No more bytes come from the producer."""
-        self._producer = None
-        self._paused = False
 
     def write(self, data: bytes) -> None:
         """Take some bytes; see :class:`repoman.interfaces.IBlobWriter`."""
@@ -175,7 +164,7 @@ class S3Writer:
         if isinstance(failure.value, RepomanError):
             self._break(failure.value)
         else:
-            self._break(_lost())
+            self._break(lost())
             if not failure.check(CancelledError):
                 _log.failure("blob {key} was not sent", failure, key=self.key)
         self._tell()
@@ -185,30 +174,10 @@ class S3Writer:
         for one in idle:
             one.callback(None)
 
-    def _check(self) -> None:
-        if self._broken is not None:
-            raise self._broken
-
     def _break(self, error: RepomanError) -> RepomanError:
         if self._broken is None:
-            self._broken = error
             self._waiting.clear()
-        self._resume()  # so that the flow runs into the error
-        return self._broken
-
-    def _pause(self) -> None:
-        if not self._paused and self._producer is not None:
-            self._paused = True
-            self._producer.pauseProducing()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._producer.resumeProducing()
+        return super()._break(error)
 
     def _end(self) -> None:
-        self._break(_lost())
-
-
-def _lost() -> StoreUnavailable:
-    return StoreUnavailable("The blob store lost the upload; try again.")
+        self._break(lost())
