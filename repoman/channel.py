@@ -28,6 +28,9 @@ from repoman.request import IPeer, ITrust, Request
 HEADER_DEADLINE = 20.0
 """Seconds for the handshake and the first request's headers."""
 
+NEWCOMER_SECONDS = 3.0
+"""The same, when we are about to stop."""
+
 IDLE_DEADLINE = 60.0
 """Seconds from the end of an answer to the end of the next request's headers."""
 
@@ -97,6 +100,7 @@ class Channel(http.HTTPChannel):
         self._moved = 0
         self._unfetched: Request | None = None
         self._secure = False
+        self._is_new = True
         self._host: Any = None
 
     def connectionMade(self) -> None:
@@ -170,6 +174,7 @@ class Channel(http.HTTPChannel):
         """Dispatch the request: at once without a body, else before its first byte."""
         if self._dropping:
             return
+        self._is_new = False
         request: Request = self.requests[-1]
         self.persistent = self.checkPersistence(request, self._version)
         request.begin(self._command, self._path, self._version, self.length)
@@ -333,7 +338,11 @@ class Channel(http.HTTPChannel):
         self.transport.abortConnection()
 
     def drain(self) -> None:
-        """Close now if idle, else at the end of the running request."""
+        """Close now if idle, else at the end of the running request, or of a newcomer's first."""
+        if self._is_new and not self.requests:
+            # Its request is on the way: closed now, it would be reset, and nobody answers it.
+            self.setTimeout(NEWCOMER_SECONDS)
+            return
         self.persistent = False
         if not self.requests:
             self.loseConnection()

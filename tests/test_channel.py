@@ -335,7 +335,8 @@ def test_or_itself_if_no_other_is_idle(connection: Connection) -> None:
 
 def test_draining_closes_idle_connections_and_lets_requests_end(connection: Connection) -> None:
     idle = Wire()
-    connection.connect(idle)
+    connection.connect(idle).dataReceived(GET)
+    answer(connection.request)
     connection.receive(GET)
     drained = Deferred.fromCoroutine(connection.site.drain(100))
     assert idle.disconnecting
@@ -346,6 +347,20 @@ def test_draining_closes_idle_connections_and_lets_requests_end(connection: Conn
     for channel in list(connection.site._channels):
         channel.connectionLost(Failure(OSError()))
     assert drained.called
+
+
+def test_draining_lets_a_newcomer_ask_once_but_not_sit_there(connection: Connection) -> None:
+    silent = Wire()
+    connection.connect(silent)
+    Deferred.fromCoroutine(connection.site.drain(100))
+    connection.clock.advance(1)
+    connection.receive(GET)
+    answer(connection.request)
+    assert b"Connection: close" in connection.wire.value()
+    assert connection.wire.disconnecting
+    assert not silent.disconnecting
+    connection.clock.advance(3)
+    assert silent.disconnecting
 
 
 def test_draining_cuts_what_still_runs_at_the_deadline(connection: Connection) -> None:

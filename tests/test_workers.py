@@ -606,3 +606,5 @@ def test_workers_share_a_socket_of_systemd_and_one_in_the_file_system(
         assert shop.admin.ask("GET", "/api/whoami").status == 200
         assert ask_there() == b"HTTP/1.1 403"
     assert not place.exists()
+    assert "Traceback" not in shop.log.read_text()
+    assert "TypeError" not in shop.log.read_text()

@@ -12,7 +12,7 @@ from functools import partial
 from socket import AF_UNIX
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import LoopingCall
@@ -199,7 +199,7 @@ class Lent:
         take_turns(self._reactor, port, self._line.note_load)
         if family == AF_UNIX:
             # Twisted would remove the socket's file, which is the others', too.
-            port.stopListening = port.stopReading
+            port.stopListening = lambda: succeed(port.stopReading())
         return port
 
     async def store(self, pool: Pool) -> Store:
