@@ -3,6 +3,7 @@
 # make test     everything the tests need, and the tests
 # make test-faults  hundreds of kills, power cuts, slow disks: half an hour
 # make test-ceph    what the daemon promises, again with its bytes in a real Ceph
+# make test-memory  and in memory: what is left of it when nothing lasts
 # make soak     half an hour of everything at once: what leaks? (SOAK=120 for two minutes)
 # make scoreboard   every fault test, and what it showed, as one table
 # make pictures the pages in docs/pictures, made anew; all others in build/pictures
@@ -33,7 +34,10 @@ TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace 
          e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget \
          logrotate haproxy ceph-common ceph-mon ceph-mgr ceph-osd radosgw s3cmd
 
-.PHONY: help demo run test test-faults test-ceph soak scoreboard pictures tools lint wheel share check clean
+# What runs on every store.
+STORED := tests/end_to_end tests/test_transfers.py tests/test_audit.py
+
+.PHONY: help demo run test test-faults test-ceph test-memory soak scoreboard pictures tools lint wheel share check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -51,8 +55,8 @@ test: $(VENV)/.installed-test tools
 test-faults: $(VENV)/.installed-test tools
 	@$(BIN)/python -m pytest tests/faults
 
-test-ceph: $(VENV)/.installed-test tools
-	@REPOMAN_TEST_STORE=ceph $(BIN)/python -m pytest tests/end_to_end tests/test_transfers.py tests/test_audit.py
+test-ceph test-memory: $(VENV)/.installed-test tools
+	@REPOMAN_TEST_STORE=$(@:test-%=%) $(BIN)/python -m pytest $(STORED)
 
 soak: $(VENV)/.installed-test tools
 	@$(BIN)/python -m tests.faults.soak --seconds $(SOAK)

@@ -5,19 +5,27 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.ceph import Ceph
 from tests.ceph import ceph as ceph
 from tests.ledger import Ledger
 from tests.ledger import board as board
-from tests.server import Daemon
+from tests.server import ROOT, Daemon
 from tests.server import daemon as daemon
 
-IN_A_BUCKET = os.environ.get("REPOMAN_TEST_STORE") == "ceph"
-"""``make test-ceph``: every daemon keeps its bytes in a bucket of a real Ceph."""
+STORE = os.environ.get("REPOMAN_TEST_STORE", "directory")
+"""Where every daemon keeps its bytes: ``ceph`` for "make test-ceph", ``memory`` for
+"make test-memory"."""
+
+LOOKS = (("directory_store", "holds for a directory only"),)
+LASTS = (("lasting_store", "needs a store that outlasts a daemon"),)
 
 # How long one example takes says nothing on a machine that is busy with others.
 settings.register_profile("repoman", deadline=None, database=None)
@@ -34,16 +42,26 @@ os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Leave out what looks at a directory's files, where there are none."""
-    if IN_A_BUCKET:
-        for item in items:
-            if item.get_closest_marker("directory_store"):
-                item.add_marker(pytest.mark.skip(reason="looks at the files of a directory"))
+    wanted = {"directory": (), "ceph": LOOKS, "memory": LOOKS + LASTS}[STORE]
+    for item in items:
+        for mark, reason in wanted:
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session", autouse=IN_A_BUCKET)
-def in_a_bucket(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every daemon that a test makes keeps its bytes in a bucket of its own."""
-    ceph = request.getfixturevalue("ceph")
+@pytest.fixture(scope="session", autouse=True)
+def store_of_all_daemons(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let every daemon that a test makes keep its bytes where they all do."""
+    with pytest.MonkeyPatch.context() as patch:
+        if STORE == "ceph":
+            keep_in_buckets(patch, request.getfixturevalue("ceph"))
+        elif STORE == "memory":
+            keep_in_memory(patch)
+        yield
+
+
+def keep_in_buckets(patch: pytest.MonkeyPatch, ceph: Ceph) -> None:
+    """To each daemon a bucket of its own, of a real Ceph."""
 
     def files(ledger: Ledger) -> set[str]:
         [bucket] = re.findall("^bucket = (.*)$", ledger.daemon.config.read_text(), re.MULTILINE)
@@ -51,7 +69,22 @@ def in_a_bucket(request: pytest.FixtureRequest) -> Iterator[None]:
         arriving = ceph.s3cmd("multipart", f"s3://{bucket}")
         return set(re.findall("/data/../([0-9a-f]{32})", stored + arriving))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Daemon, "storage", lambda: ceph.storage(ceph.bucket()))
-        patch.setattr(Ledger, "files", files)
-        yield
+    patch.setattr(Daemon, "storage", lambda: ceph.storage(ceph.bucket()))
+    patch.setattr(Ledger, "files", files)
+
+
+def keep_in_memory(patch: pytest.MonkeyPatch) -> None:
+    """To each daemon its memory."""
+    make = Daemon.__init__
+
+    def make_with_memory(daemon: Daemon, directory: Path, **settings: Any) -> None:
+        make(daemon, directory, **settings)
+        daemon.twistd.insert(0, ROOT / "tests" / "memory_twistd.py")
+        daemon.twistd.insert(0, sys.executable)
+        daemon.environment["KEYS_FILE"] = str(directory / "keys")
+
+    def files(ledger: Ledger) -> set[str]:
+        return set((ledger.daemon.directory / "keys").read_text().split())
+
+    patch.setattr(Daemon, "__init__", make_with_memory)
+    patch.setattr(Ledger, "files", files)

@@ -175,6 +175,7 @@ def test_a_first_login_and_what_the_daemon_does_have_rows(daemon: Daemon, alice:
     assert first["user"] == "(repoman)"
 
 
+@pytest.mark.directory_store
 def test_damage_is_not_the_doing_of_who_finds_it(daemon: Daemon, alice: Person) -> None:
     alice.ask("POST", "/api/images", form={"name": "rots"})
     alice.ask("PUT", "/api/images/raw/rots", body=b"good")

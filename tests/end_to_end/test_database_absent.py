@@ -33,8 +33,9 @@ from tests.server import Daemon, Person
 class Guest(LateDaemon):
     """A daemon that uses somebody else's PostgreSQL, and need not find it there."""
 
-    def __init__(self, directory: Path, dsn: str) -> None:
-        super().__init__(directory, database={"dsn": dsn}, limits={"uploads": 1})
+    def __init__(self, directory: Path, dsn: str, workers: int = 1) -> None:
+        server = {"workers": workers}
+        super().__init__(directory, server=server, database={"dsn": dsn}, limits={"uploads": 1})
         self._dsn = dsn
 
     @property
@@ -62,15 +63,19 @@ def host(tmp_path: Path) -> Iterator[Daemon]:
         yield daemon
 
 
-def test_absent_at_the_start_it_is_waited_for(host: Daemon, tmp_path: Path, board: Board) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_absent_at_the_start_it_is_waited_for(
+    host: Daemon, tmp_path: Path, board: Board, workers: int
+) -> None:
     dsn = fresh_database(host.dsn)
     (place := tmp_path / "guest").mkdir()
     host.stop()
-    guest = Guest(place, dsn)
+    guest = Guest(place, dsn, workers)
     with guest.running():
         assert guest.statuses() == 503
         assert guest.admin.ask("PUT", "/api/images/raw/one", body=b"x").status == 503
-        assert guest.log.read_text().count("Waiting for the database: ") == 1
+        told = guest.log.read_text().count("Waiting for the database: ")
+        assert told == (1 if workers == 1 else 1 + workers), "once by each process"
         host.start()
         heal = wait_for(lambda: guest.statuses() == 403, 10)
         assert heal < 2

@@ -120,6 +120,7 @@ def test_a_client_that_is_cut_anywhere_leaves_nothing_behind(
     board(ledger)
 
 
+@pytest.mark.directory_store
 def test_a_client_that_leaves_during_the_commit_does_not_stop_it(
     own: LateDaemon, alice: Person
 ) -> None:

@@ -40,6 +40,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LateDaemon]:
         yield daemon
 
 
+@pytest.mark.lasting_store
 def test_killed_at_random_under_load_it_loses_nothing_and_leaves_nothing(
     own: LateDaemon, board: Board
 ) -> None:

@@ -91,6 +91,7 @@ def stored_files(daemon: Daemon) -> set[Path]:
     return {p for p in (daemon.directory / "state" / "blobs").rglob("*") if p.is_file()}
 
 
+@pytest.mark.lasting_store
 def test_4_gib_go_in_and_out_identical_in_one_thread_and_flat_memory(
     daemon: Daemon, roger: Person, random_file: Path, tmp_path: Path
 ) -> None:
@@ -297,6 +298,7 @@ def test_a_stop_does_not_wait_for_idle_clients(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 5
 
 
+@pytest.mark.lasting_store
 def test_sigterm_lets_running_transfers_end(tmp_path: Path) -> None:
     content = os.urandom(64 * MIB)
     (tmp_path / "file").write_bytes(content)
@@ -323,6 +325,7 @@ def test_sigterm_lets_running_transfers_end(tmp_path: Path) -> None:
         assert daemon.admin.ask("GET", "/api/images/raw/up").body == content
 
 
+@pytest.mark.directory_store
 def test_a_killed_daemon_is_started_again_over_its_old_state(tmp_path: Path) -> None:
     with Daemon(tmp_path).running() as daemon:
         daemon.admin.ask("POST", "/api/images", form={"name": "kept"})

@@ -303,6 +303,7 @@ def test_a_second_daemon_on_the_same_store_does_not_start(tmp_path: Path) -> Non
         assert daemon.admin.ask("PUT", "/api/images/raw/one", body=b"x").status == 200
 
 
+@pytest.mark.directory_store  # an object store's connections are kept
 def test_stalled_and_vanished_clients_leave_no_descriptor(daemon: Daemon, alice: Person) -> None:
     assert daemon.process is not None
     opened = Path(f"/proc/{daemon.process.pid}/fd")

@@ -242,6 +242,7 @@ def test_room_is_reserved_at_creation(tmp_path: Path) -> None:
         assert admin.ask("PUT", "/api/images/raw/one", body=b"x" * 11).status == 200
 
 
+@pytest.mark.lasting_store
 def test_a_killed_daemon_loses_no_acknowledged_offset(tmp_path: Path) -> None:
     content = os.urandom(40 * MIB)
     with Daemon(tmp_path).running() as daemon:

@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.conftest import MIB
 from tests.end_to_end.test_main_job import STOPPED
 from tests.end_to_end.test_resumable_uploads import begin, begin_part, offset_of, send
@@ -32,6 +34,7 @@ def refuses_new_ones(daemon: LateDaemon) -> bool:
     return False
 
 
+@pytest.mark.lasting_store
 def test_a_part_of_a_resumable_upload_is_taken_to_its_end(tmp_path: Path, board: Board) -> None:
     with LateDaemon(tmp_path).running() as daemon:
         assert daemon.process is not None
@@ -50,6 +53,7 @@ def test_a_part_of_a_resumable_upload_is_taken_to_its_end(tmp_path: Path, board:
         board(ledger)
 
 
+@pytest.mark.lasting_store
 def test_a_second_signal_stops_at_once_and_keeps_what_came(tmp_path: Path, board: Board) -> None:
     with LateDaemon(tmp_path).running() as daemon:
         assert daemon.process is not None

@@ -11,11 +11,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from attrs import frozen
 
@@ -29,6 +30,8 @@ from tests.pages.test_forgery import post, token_of
 from tests.postgres import Listening, on_server
 from tests.server import ROOT, START_SECONDS, Answer, Daemon, Person, ask_plain, free_ports
 from tests.test_operator import operate
+
+pytestmark = pytest.mark.lasting_store
 
 PART = 5 * MIB
 """Of the object store: the least that it takes."""
@@ -108,6 +111,8 @@ class Site:
     front: Door
     doors: tuple[Door, Door]
     dsn: str
+    ceph: Ceph
+    bucket: str
 
     def newcomer(self, **fields: Any) -> Person:
         """A new user, who comes through the front."""
@@ -122,6 +127,28 @@ class Site:
         finally:
             self.members[number].start()
             self.until_taken_in(number)
+
+    @contextmanager
+    def held(self, person: Person) -> Iterator[None]:
+        """Let no transaction get at a person's images until the block ends."""
+        with closing(psycopg2.connect(self.dsn)) as connection:
+            connection.cursor().execute(
+                "SELECT 1 FROM image JOIN account ON account_id = owner_id"
+                " WHERE user_name = %s FOR UPDATE OF image",
+                (person.name,),
+            )
+            yield
+
+    def durable(self, upload: str) -> int:
+        """How many bytes of an upload are known to be stored."""
+        blob = upload.rpartition("/")[2]
+        [[count]] = on_server(self.dsn, f"SELECT durable FROM blob WHERE blob = '{blob}'")
+        return int(count)
+
+    def is_complete(self, upload: str) -> bool:
+        """The store has all of it, as one object."""
+        blob = upload.rpartition("/")[2]
+        return blob in self.ceph.s3cmd("ls", "--recursive", f"s3://{self.bucket}/data/")
 
     def until_taken_in(self, number: int) -> None:
         """Wait until haproxy has noticed that a daemon is there."""
@@ -172,13 +199,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ceph.start()
         store = hosts["store"]
         database = stack.enter_context(Listening.running(store.address, 5432, store.enter))
-        dsn = database.dsn
+        dsn, bucket = database.dsn, ceph.bucket()
         ports = stack.enter_context(haproxy(place, [hosts["one"], hosts["two"]]))
         url = f"https://localhost:{ports[0]}"
         given = {
             "server": {"url": url, "http_url": f"http://localhost:{ports[1]}"},
             "database": {"dsn": dsn},
-            "storage": ceph.storage(ceph.bucket(), part_size="5MiB"),
+            "storage": ceph.storage(bucket, part_size="5MiB"),
             "limits": {"uploads": 100},
         }
         one = Member(place / "one", hosts["one"], **evolved(given, place / "one"))
@@ -194,7 +221,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         for member in (one, two):
             stack.callback(member.stop)
             member.start()
-        made = Site((one, two), doors[0], (doors[1], doors[2]), dsn)
+        made = Site((one, two), doors[0], (doors[1], doors[2]), dsn, ceph, bucket)
         for number in range(2):
             made.until_taken_in(number)
         yield made
@@ -237,26 +264,62 @@ def test_an_upload_whose_daemon_is_killed_goes_on_through_the_other(site: Site, 
     upload = begin(site.doors[0](alice), "one", len(CONTENT))
     connection = begin_part(site.doors[0](alice), upload, 0, len(CONTENT))
     connection.send(CONTENT[:sent])
-    time.sleep(0 if sent == len(CONTENT) else 1.5)
+    recorded = 2 * PART if sent == 2 * PART + MIB else 0
+    assert wait_for(lambda: site.durable(upload) >= recorded, 20) < 20
     with site.without(0):
         connection.close()
-        answer = eventually(lambda: alice.ask("HEAD", upload))
-        if answer.status == 200:
-            offset = int(answer.headers["Upload-Offset"])
-            assert offset % PART == 0
-            assert offset >= (2 * PART if sent == 2 * PART + MIB else 0)
-            rest = {"Upload-Offset": str(offset), "Upload-Complete": "?1"}
-            rest["Content-Type"] = "application/partial-upload"
-            again = partial(alice.ask, "PATCH", upload, body=CONTENT[offset:], headers=rest)
-            answer = eventually(again)
-            assert answer.status == 200, answer
-        else:  # it was complete already
-            assert sent == len(CONTENT)
-        stored = alice.ask("GET", "/api/images/one").json
-        assert stored["checksum"]["value"] == hashlib.sha256(CONTENT).hexdigest()
-        assert alice.ask("GET", "/api/images/raw/one").body == CONTENT
-        account = f"SELECT used, reserved FROM account WHERE user_name = '{alice.name}'"
-        assert on_server(site.dsn, account) == [(len(CONTENT), 0)]
+        assert go_on(site, alice, upload) >= recorded
+
+
+def go_on(site: Site, alice: Person, upload: str) -> int:
+    """End an upload through who is left, unless it has ended; answer where it went on."""
+    answer = eventually(lambda: alice.ask("HEAD", upload))
+    offset = len(CONTENT)
+    if answer.status == 200:
+        offset = int(answer.headers["Upload-Offset"])
+        assert offset % PART == 0 or offset == len(CONTENT)
+        rest = {"Upload-Offset": str(offset), "Upload-Complete": "?1"}
+        rest["Content-Type"] = "application/partial-upload"
+        again = partial(alice.ask, "PATCH", upload, body=CONTENT[offset:], headers=rest)
+        answer = eventually(again)
+        assert answer.status == 200, answer
+    stored = alice.ask("GET", "/api/images/one").json
+    assert stored["checksum"]["value"] == hashlib.sha256(CONTENT).hexdigest()
+    assert alice.ask("GET", "/api/images/raw/one").body == CONTENT
+    account = f"SELECT used, reserved FROM account WHERE user_name = '{alice.name}'"
+    assert on_server(site.dsn, account) == [(len(CONTENT), 0)]
+    return offset
+
+
+def test_or_is_killed_between_the_completion_and_the_transaction(site: Site) -> None:
+    alice = site.newcomer()
+    upload = begin(site.doors[0](alice), "one", len(CONTENT))
+    connection = begin_part(site.doors[0](alice), upload, 0, len(CONTENT))
+    connection.send(CONTENT[:-1])
+    with site.held(alice):
+        assert not site.is_complete(upload)
+        connection.send(CONTENT[-1:])
+        assert wait_for(lambda: site.is_complete(upload), 20) < 20
+        kill(site.members[0])
+    with site.without(0):
+        connection.close()
+        assert alice.ask("GET", "/api/images/raw/one").status == 404
+        go_on(site, alice, upload)
+
+
+def test_or_is_killed_while_the_store_is_silent_over_its_end(site: Site) -> None:
+    alice = site.newcomer()
+    upload = begin(site.doors[0](alice), "one", len(CONTENT))
+    connection = begin_part(site.doors[0](alice), upload, 0, len(CONTENT))
+    connection.send(CONTENT[:-MIB])
+    assert wait_for(lambda: site.durable(upload) >= 2 * PART, 20) < 20
+    with site.ceph.frozen():
+        connection.send(CONTENT[-MIB:])
+        time.sleep(1)
+        kill(site.members[0])
+    with site.without(0):
+        connection.close()
+        assert go_on(site, alice, upload) >= 2 * PART
 
 
 def test_who_comes_back_through_the_other_daemon_gets_on_while_the_first_still_waits(
@@ -306,7 +369,8 @@ def test_a_daemon_that_was_frozen_does_no_harm_when_it_awakes(site: Site) -> Non
     connection.close()
 
 
-def test_a_download_whose_daemon_is_killed_goes_on_with_a_range(site: Site) -> None:
+@pytest.mark.parametrize("had", [0, 5 * MIB, 30 * MIB])
+def test_a_download_whose_daemon_is_killed_goes_on_with_a_range(site: Site, had: int) -> None:
     alice, content = site.newcomer(), os.urandom(48 * MIB)
     alice.ask("POST", "/api/images", form={"name": "one"})
     stored = alice.ask("PUT", "/api/images/raw/one", body=content)
@@ -314,7 +378,7 @@ def test_a_download_whose_daemon_is_killed_goes_on_with_a_range(site: Site) -> N
     connection = site.doors[0](alice).connection()
     connection.request("GET", "/api/images/raw/one")
     response = connection.getresponse()
-    tag, got = response.headers["ETag"], response.read(5 * MIB)
+    tag, got = response.headers["ETag"], response.read(had)
     with site.without(0):
         try:
             while block := response.read(MIB):
