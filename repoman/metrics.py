@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -10,11 +11,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
 """Methods that are counted by name; clients can make up others without end."""
+
+
+_log = Logger()
 
 
 @frozen
@@ -115,6 +122,38 @@ class MonitoringSite(Site):
 
     def log(self, request: Any) -> None:
         """Nothing."""
+
+
+async def open_monitoring(
+    reactor: Any,
+    endpoint: str | None,
+    metrics: IExposed,
+    troubles: Callable[[], list[str]],
+    running: AsyncExitStack,
+) -> None:
+    """Open the endpoint for monitoring, if one is wanted; a service without it is better than none.
+
+    :param troubles: see :class:`Monitoring`.
+    :param running: closes it in time.
+    """
+    if endpoint is None:
+        return
+    try:
+        site = MonitoringSite(Monitoring(metrics, troubles))
+        port = await serverFromString(reactor, endpoint).listen(site)
+    except CannotListenError as error:
+        _log.error(
+            "[metrics] cannot listen on {endpoint}: {why}; going on without",
+            endpoint=endpoint,
+            why=error.socketError,
+        )
+        return
+    running.push_async_callback(stopped, port)
+
+
+async def stopped(port: Any) -> None:
+    """Listen no longer."""
+    await port.stopListening()
 
 
 class Monitoring(Resource):

@@ -12,8 +12,6 @@ from typing import Any
 from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -28,7 +26,7 @@ from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent, Trus
 from repoman.gauges import watch_database, watch_store, watch_traffic, watch_trust
 from repoman.history import History
 from repoman.inspection import tls_settings
-from repoman.metrics import Metrics, Monitoring, MonitoringSite
+from repoman.metrics import Metrics, open_monitoring
 from repoman.pages import Pages
 from repoman.premises import IPremises, Own, what_is_absent
 from repoman.proxied import AnnouncedFactory
@@ -205,25 +203,18 @@ class RepomanService(Service):
         self.history.count(request)
 
     async def _monitor(self) -> None:
-        """Open the endpoint for monitoring; a service without it is better than none."""
-        endpoint = self._config.metrics.endpoint
+        """Show how we are, at the endpoint for that."""
         self._repeat_watch_of_loop()
         watch_traffic(self.metrics, self._sites)
         watch_trust(self.metrics, self._tls, now)
         self.metrics.show("repoman_workers", "Processes that serve", lambda: {"": self.serves})
-        if endpoint is None:
-            return
-        monitoring = MonitoringSite(Monitoring(self.metrics, self.troubles))
-        try:
-            port = await serverFromString(self._reactor, endpoint).listen(monitoring)
-        except CannotListenError as error:
-            log.error(
-                "[metrics] cannot listen on {endpoint}: {why}; going on without",
-                endpoint=endpoint,
-                why=error.socketError,
-            )
-            return
-        self._running.push_async_callback(_stopped, port)
+        await open_monitoring(
+            self._reactor,
+            self._config.metrics.endpoint,
+            self.metrics,
+            self.troubles,
+            self._running,
+        )
 
     def _repeat_watch_of_loop(self) -> None:
         due = self._reactor.seconds() + LAG_SECONDS
@@ -358,10 +349,6 @@ class RepomanService(Service):
             site.connections, site.min_rate = fresh.limits.connections, fresh.limits.min_rate
         if self._assembly is not None:
             apply_limits(self._assembly, self._config)
-
-
-async def _stopped(port: Any) -> None:
-    await port.stopListening()
 
 
 def _origin(scheme: str, host: str, port: Any, usual: int) -> str:

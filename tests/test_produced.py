@@ -78,6 +78,10 @@ EVENTS = {
     "resources/asking.py": {
         "Request {id} failed": "test_events.py::test_faults_of_ours_are_told_with_a_traceback",
     },
+    "metrics.py": {
+        "[metrics] cannot listen on {endpoint}: {why}; going on without": "test_monitoring.py::"
+        "test_a_monitoring_port_in_use_does_not_stop_the_service",
+    },
     "premises.py": {
         "Administrator {name} created": "test_events.py::"
         "test_a_start_tells_of_administrators_and_of_the_audit",
@@ -85,8 +89,6 @@ EVENTS = {
     "service.py": {
         "Told to stop again: running transfers are cut": "end_to_end/test_stops.py::"
         "test_a_second_signal_stops_at_once_and_keeps_what_came",
-        "[metrics] cannot listen on {endpoint}: {why}; going on without": "test_monitoring.py::"
-        "test_a_monitoring_port_in_use_does_not_stop_the_service",
         "Waiting for the {what}: {why}": "end_to_end/test_database_absent.py::"
         "test_absent_at_the_start_it_is_waited_for",
         "Certificates, limits and log files were looked at again": "test_events.py::"
@@ -109,8 +111,6 @@ EVENTS = {
     "workers/foreman.py": {
         "Waiting for the {what}: {why}": "end_to_end/test_database_absent.py::"
         "test_absent_at_the_start_it_is_waited_for",
-        "[metrics] cannot listen on {endpoint}: {why}; going on without": "test_monitoring.py::"
-        "test_a_monitoring_port_in_use_does_not_stop_the_service",
         "{name} has changed: that needs a restart": "test_workers.py::"
         "test_a_configuration_with_mistakes_changes_nothing_and_is_told",
         "Certificates, limits and log files were looked at again": "test_workers.py::"

@@ -17,8 +17,6 @@ from typing import Any
 from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, FirstError, gatherResults
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -28,7 +26,7 @@ from repoman.config import Config, waiting_for_restart
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, StoreAbsent
 from repoman.interfaces import new_key
-from repoman.metrics import Monitoring, MonitoringSite
+from repoman.metrics import open_monitoring, stopped
 from repoman.premises import Own, what_is_absent
 from repoman.service import RETRY_SECONDS
 from repoman.settings import PROXIED
@@ -107,7 +105,13 @@ class Foreman(Service):
             await self._bind(endpoint.removeprefix(PROXIED))
         self._crew = self._hire_crew(self._config)
         self._background.every(WATCH_SECONDS, "watch the workers", self._watch)
-        await self._monitor()
+        await open_monitoring(
+            self._reactor,
+            self._config.metrics.endpoint,
+            self._collected,
+            self._collected.troubles,
+            self._running,
+        )
         if self._supervisor.patience:
             self._background.every(
                 self._supervisor.patience / 3, "watchdog", self._supervisor.alive
@@ -125,7 +129,7 @@ class Foreman(Service):
         # At its end a port shuts its socket down, which would end the workers' as well.
         self._sockets[endpoint], port.socket = port.socket, socket.socket(port.socket.family)
         self._running.callback(self._sockets[endpoint].close)
-        self._running.push_async_callback(_stopped, port)
+        self._running.push_async_callback(stopped, port)
 
     async def _prepare(self) -> None:
         pool = Pool(self._reactor, self._dsn, size=2, is_alone=False)
@@ -147,22 +151,6 @@ class Foreman(Service):
         self._word = word
         for crew in self._crews():
             crew.tell(word)
-
-    async def _monitor(self) -> None:
-        endpoint = self._config.metrics.endpoint
-        if endpoint is None:
-            return
-        site = MonitoringSite(Monitoring(self._collected, self._collected.troubles))
-        try:
-            port = await serverFromString(self._reactor, endpoint).listen(site)
-        except CannotListenError as error:
-            log.error(
-                "[metrics] cannot listen on {endpoint}: {why}; going on without",
-                endpoint=endpoint,
-                why=error.socketError,
-            )
-            return
-        self._running.push_async_callback(_stopped, port)
 
     # -- workers --
 
@@ -259,13 +247,21 @@ class Foreman(Service):
         config = evolve(self._config, limits=fresh.limits, log=fresh.log)
         crew = self._hire_crew(config)
         self._leaving.append(crew)  # until it serves
-        await crew.until_served()
+        try:
+            await crew.until_served()
+        except Exception:
+            self._dismiss(crew)
+            raise
         self._collected.trouble = ""
         old, self._crew, self._config = self._crew, crew, config
         self._leaving.remove(crew)
         if old is not None:
             self._leaving.append(old)
-            old.retire().addBoth(lambda _: self._leaving.remove(old))
+            self._dismiss(old)
+
+    def _dismiss(self, crew: Crew) -> None:
+        """Let a crew end that is among the leaving ones."""
+        crew.retire().addBoth(lambda _: self._leaving.remove(crew))
 
     # -- stopping --
 
@@ -283,7 +279,3 @@ class Foreman(Service):
     def _hurry(self) -> None:
         for crew in self._crews():
             crew.signal(signal.SIGTERM)
-
-
-async def _stopped(port: Any) -> None:
-    await port.stopListening()
