@@ -26,7 +26,8 @@ STDOUT = 1
 def entry(request: Any, moment: datetime, milliseconds: float) -> dict[str, Any]:
     """The facts of an answered request; ``None`` for what there is none of."""
     caller = getattr(request, "caller", None)
-    identity = caller.identity if caller else None
+    # Not the caller's: a request that fits no route has none, and somebody made it all the same.
+    identity = request.peer.identity if request.peer else None
     sent = request.responseHeaders.getRawHeaders("repr-digest") or [request.stored_digest]
     return {
         "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -38,7 +39,7 @@ def entry(request: Any, moment: datetime, milliseconds: float) -> dict[str, Any]
         "method": request.method.decode("latin-1"),
         "path": request.uri.decode("latin-1"),
         "range": request.getHeader("range"),
-        "status": request.code,
+        "status": request.status,
         "bytes": request.sentLength,
         "received": request.body.count,
         "milliseconds": round(milliseconds, 1),

@@ -78,9 +78,10 @@ class Metrics:
         self._worst_lag = 0.0
 
     def count(self, request: Any, seconds: float) -> None:
-        """Note an answered request."""
+        """Note a request that was answered, or was cut."""
         method = request.method.decode("ascii")
-        self._requests.labels(method if method in METHODS else "other", request.code).inc()
+        if request.status is not None:
+            self._requests.labels(method if method in METHODS else "other", request.status).inc()
         self._sent.inc(request.sentLength)
         self._received.inc(request.body.count)
         self._seconds.observe(seconds)

@@ -5,6 +5,7 @@ Pure: rows and file names in, a plan out.  Where two things claim the same, none
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -26,8 +27,8 @@ from repoman.records import NewGroup, NewImage, NewUser
 
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]
-CHECKABLE = {"md5": "md5", "sha256": "sha256", "sha512": "sha512", "adler32": "adler32"}
-"""The kinds of checksum that can be compared, and their names here."""
+CHECKABLE = {"md5": 32, "sha256": 64, "sha512": 128, "adler32": 8}
+"""The kinds of checksum that can be compared, with their length in hex digits."""
 
 
 @frozen
@@ -268,8 +269,7 @@ def _files(
     files: Mapping[str, int],
     claims: Mapping[str, list[str]],
 ) -> Iterable[PlannedFile]:
-    checksum = _by_id(rows["checksum"]).get(row["checksum_id"]) or {}
-    kind, value = str(checksum.get("ctype")).lower().replace("-", ""), checksum.get("cvalue")
+    checksum = _by_id(rows["checksum"]).get(row["checksum_id"])
     only = len(listed) == 1
     for hypervisor in listed:
         file = f"{path.replace('/', '_', 1)}_{hypervisor}"
@@ -286,6 +286,14 @@ def _files(
                 f"image {path}: its file {file} has {files[file]} bytes instead of {row['size']}"
             )
         else:
-            known = only and value and kind in CHECKABLE
-            expected = {CHECKABLE[kind]: str(value).lower()} if known else {}
-            yield PlannedFile(hypervisor, file, expected)
+            yield PlannedFile(hypervisor, file, _expected(checksum) if only else {})
+
+
+def _expected(checksum: Row | None) -> Mapping[str, str]:
+    # The original also "voided" checksums: what is none was not known.
+    if checksum is None:
+        return {}
+    kind = str(checksum["ctype"]).lower().replace("-", "")
+    value = str(checksum["cvalue"]).strip().lower()
+    known = re.fullmatch(r"[0-9a-f]+", value) and len(value) == CHECKABLE.get(kind)
+    return {kind: value} if known else {}

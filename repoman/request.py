@@ -68,6 +68,11 @@ class Request(server.Request):
         self.body.complete = True
         self.peer: IPeer | None = None
 
+    @property
+    def status(self) -> int | None:
+        """Of its answer; ``None``: the connection broke before there was one."""
+        return None if self.was_cut and not self.startedWriting else int(self.code)
+
     def begin(self, command: bytes, target: bytes, version: bytes, length: int | None) -> None:
         """The headers are complete; the body, if any, is not."""
         self.begun = self.channel.site.reactor.seconds()

@@ -33,6 +33,7 @@ from repoman.proxied import AnnouncedFactory
 from repoman.resources import Gate, Root
 from repoman.settings import PROXIED
 from repoman.site import RepositorySite
+from repoman.stopping import heed_stops, hurry_when_told
 from repoman.supervisor import Supervisor
 from repoman.tls import ServerTLS
 from repoman.tls_flow import tls_factory
@@ -120,6 +121,7 @@ class RepomanService(Service):
     def startService(self) -> None:
         """Begin to start; :attr:`started` tells the end of it."""
         super().startService()
+        heed_stops(self._reactor, self._cut)
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addCallbacks(self.started.callback, self.started.errback)
 
@@ -135,20 +137,13 @@ class RepomanService(Service):
         self._gate.give_up()
         for port in self.ports:
             await port.stopListening()
-        self._hurry_when_told_again()
+        hurry_when_told(self._reactor, self._cut)
         await gatherResults(
             [Deferred.fromCoroutine(site.drain(DRAIN_SECONDS)) for site in self._sites]
         )
         await self._gate.settle(self._reactor, SETTLE_SECONDS)
         self._background.stop()
         await self._running.aclose()
-
-    def _hurry_when_told_again(self) -> None:
-        def hurry(*_: object) -> None:
-            self._reactor.callFromThread(self._cut)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, hurry)
 
     def _cut(self) -> None:
         log.warn("Told to stop again: running transfers are cut")

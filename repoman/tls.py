@@ -258,9 +258,10 @@ def _context(
     method: int, credential: Credential | None, directory: CADirectory, flags: int
 ) -> Steps[SSL.Context]:
     if not directory.authorities:
+        broken = f" ({directory.faults[0]})" if directory.faults else ""
         raise TrustUnreadable(
-            "The CA directory holds no certificate authority: install your grid's CA certificates"
-            " there (files HASH.0), or name another directory."
+            f"The CA directory holds no certificate authority{broken}: install your grid's CA"
+            " certificates there (files HASH.0), or name another directory."
         )
     context = SSL.Context(method)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)

@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "cli": CORE | {"client"},
     "background": CORE,
     "supervisor": set(),
+    "stopping": set(),
     "accesslog": CORE,
     "metrics": set(),
     "history": set(),

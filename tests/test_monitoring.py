@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import closing
 from pathlib import Path
 
 from repoman.accesslog import FIELDS
@@ -142,6 +143,28 @@ def test_the_access_log_tells_of_bytes_digests_ranges_and_cuts(tmp_path: Path) -
         assert (got["range"], got["status"], got["bytes"]) == ("bytes=0-9", 206, 10)
         assert got["digest"] == put["digest"]
         assert (cut["complete"], cut["received"], cut["digest"]) == (False, 500, None)
+
+
+def test_an_upload_that_was_cut_has_no_status_and_counts_as_none(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    endpoint = {"endpoint": f"tcp:{port}:interface=127.0.0.1"}
+    with Daemon(tmp_path, log={"format": "json"}, metrics=endpoint).running() as daemon:
+        daemon.admin.ask("POST", "/api/images", form={"name": "one"})
+        with closing(daemon.admin.connection()) as connection:
+            connection.putrequest("PUT", "/api/images/raw/one")
+            connection.putheader("Content-Length", "1000")
+            connection.endheaders(b"x" * 500)
+            time.sleep(0.5)
+        (cut,) = lines_of(daemon, "/api/images/raw/one")
+        assert (cut["status"], cut["complete"]) == (None, False)
+        assert 'method="PUT"' not in ask_plain(f"http://127.0.0.1:{port}/metrics").text
+
+
+def test_the_access_log_names_who_asked_for_what_is_not_there(tmp_path: Path) -> None:
+    with Daemon(tmp_path, log={"format": "json"}).running() as daemon:
+        assert daemon.admin.ask("GET", "/api/nothing").status == 404
+        (line,) = lines_of(daemon, "/api/nothing")
+        assert (line["dn"], line["limited"]) == (daemon.admin.dn, False)
 
 
 def test_no_client_makes_a_line_of_the_service_log(tmp_path: Path) -> None:

@@ -72,11 +72,12 @@ IMAGES = [
     (9, "c", "xen", None, False, False, True, False, None, 7, None),
     (10, "old", "xen", None, True, False, True, False, None, 1, None),
     (11, "late", "xen", None, False, False, True, False, None, 2, None),
+    (12, "void", "xen", None, False, False, True, False, 2, 1, None),
 ]
 FILES = {
     "ann_sl6_xen": GOOD, "ann_two_xen": b"for xen", "ann_two_kvm": b"for kvm",
     "ann_bent_xen": b"bent", "ann_short_xen": b"short", "ann_b_c_xen": b"whose", "stray": b"?",
-    "bob_late_xen": b"of a suspended user",
+    "bob_late_xen": b"of a suspended user", "ann_void_xen": b"void",
 }  # fmt: skip
 FINDINGS = {
     "user gone: is deleted", "user ann: set the quota by hand: 500, of unknown unit",
@@ -101,7 +102,7 @@ def tables(connection: Any, mark: str) -> None:
         insert = "INSERT INTO certificate VALUES (4, '/C=CA/O=Grid/CN=Under', NULL)"
         cursor.execute(insert)
         md5 = hashlib.md5(GOOD, usedforsecurity=False).hexdigest()
-        cursor.execute(f"INSERT INTO checksum VALUES (1, 'md5', '{md5}')")
+        cursor.execute(f"INSERT INTO checksum VALUES (1, 'md5', '{md5}'), (2, 'md5', 'voided')")
         for row in [*USERS, (7, "ann_b", None, None, None, False, False, 4, None)]:
             id_, name, email, full, expires, suspended, deleted, certificate, quota = row
             values = (id_, name, email, full, expires, suspended, deleted, certificate, quota)
@@ -126,6 +127,8 @@ def images(tmp_path: Path) -> Path:
     place.mkdir()
     for name, content in FILES.items():
         (place / name).write_bytes(content)
+    (place / "lost+found").mkdir()
+    (place / "ann_lost_xen").symlink_to("gone")
     return place
 
 
@@ -187,6 +190,7 @@ def check(daemon: Daemon) -> None:
     assert two["shared_with"] == {"groups": [], "users": []}
     assert ann.ask("GET", "/api/images/raw/kvm/two").body == b"for kvm"
     assert ann.ask("GET", "/api/images/raw/xen/two").body == b"for xen"
+    assert ann.ask("GET", "/api/images/raw/void").body == b"void"
     for name in ("bent", "short", "lost", "never", "b_c"):
         assert ann.ask("GET", f"/api/images/raw/{name}").status == 404
     assert admin.ask("GET", "/api/images/bob/late").json["size"] == len(FILES["bob_late_xen"])

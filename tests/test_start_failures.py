@@ -88,6 +88,13 @@ def test_a_ca_directory_without_a_ca(daemon: Daemon) -> None:
     assert "install your grid's CA certificates" in start(daemon)
 
 
+def test_a_ca_directory_whose_only_ca_is_closed_to_us(daemon: Daemon) -> None:
+    [ca] = daemon.ca_directory.glob("*.0")
+    ca.chmod(0)
+    line = start(daemon, "setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    assert f"{ca.name} cannot be read (Permission denied)" in line
+
+
 def test_a_port_in_use(daemon: Daemon) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

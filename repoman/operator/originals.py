@@ -35,7 +35,8 @@ def import_original(arguments: Namespace) -> int:
     settings = config.load(arguments.config)
     directory: Path = arguments.images
     try:
-        files = {entry.name: entry.stat().st_size for entry in os.scandir(directory)}
+        there = [entry for entry in os.scandir(directory) if entry.is_file()]
+        files = {entry.name: entry.stat().st_size for entry in there}
     except OSError as error:
         raise Misconfigured([f"{directory} cannot be read: {error.strerror}"]) from None
     now = datetime.now(timezone.utc)

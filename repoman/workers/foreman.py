@@ -30,6 +30,7 @@ from repoman.metrics import open_monitoring, stopped
 from repoman.premises import Own, what_is_absent
 from repoman.service import RETRY_SECONDS
 from repoman.settings import PROXIED
+from repoman.stopping import heed_stops, hurry_when_told
 from repoman.supervisor import Supervisor
 from repoman.workers.collected import Collected
 from repoman.workers.crew import Crew
@@ -87,6 +88,7 @@ class Foreman(Service):
     def startService(self) -> None:
         """Begin to start; :attr:`started` tells the end of it."""
         super().startService()
+        heed_stops(self._reactor, self._hurry)
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addCallbacks(self.started.callback, self.started.errback)
 
@@ -269,15 +271,11 @@ class Foreman(Service):
             self._starting.cancel()
         for one in self._sockets.values():
             one.close()
-        self._hurry_when_told_again()
+        hurry_when_told(self._reactor, self._hurry)
         await gatherResults([crew.retire() for crew in self._crews()])
         self._background.stop()
         await self._running.aclose()
 
-    def _hurry_when_told_again(self) -> None:
-        def hurry(*_: object) -> None:
-            for crew in self._crews():
-                self._reactor.callFromThread(crew.signal, signal.SIGTERM)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, hurry)
+    def _hurry(self) -> None:
+        for crew in self._crews():
+            crew.signal(signal.SIGTERM)

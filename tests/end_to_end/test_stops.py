@@ -99,3 +99,24 @@ def test_a_second_signal_stops_at_once_and_keeps_what_came(tmp_path: Path, board
         ledger.check()
         board(ledger, Figures(heal=took))
     assert took < 5
+
+
+def test_a_second_signal_that_comes_with_the_first_is_heeded_too(tmp_path: Path) -> None:
+    with LateDaemon(tmp_path).running() as daemon:
+        assert daemon.process is not None
+        daemon.admin.ask("POST", "/api/images", form={"name": "one"})
+        connection = daemon.admin.connection()
+        connection.putrequest("PUT", "/api/images/raw/one")
+        connection.putheader("Content-Length", "1000")
+        connection.endheaders(b"x" * 500)
+        time.sleep(0.5)
+        # Stopped, it finds both at once; two of one kind would be one.
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+            daemon.process.send_signal(number)
+        begun = time.monotonic()
+        daemon.process.wait(30)
+        assert time.monotonic() - begun < 10
+        connection.close()
+        said = daemon.log.read_text()
+        assert "Told to stop again: running transfers are cut" in said
+        assert "Traceback" not in said

@@ -158,19 +158,17 @@ def test_every_line_of_the_walk_does_what_it_says(
     assert (tmp_path / "var/lib/repoman").is_dir()
     shutil.rmtree(tmp_path / "var/lib/repoman")  # it belongs to an account of that root
     with serving(tmp_path, port):
-        (tmp_path / "client.conf").write_text(
-            f"[Repository]\nrepository: localhost\nport: {port}\n"
-        )
         (tmp_path / "disk.img").write_bytes(b"disk" * 1000)
         environment = {
-            **clean(), "HOME": str(tmp_path), "REPOMAN_CLIENT_CONFIG": f"{tmp_path}/client.conf",
+            **clean(), "HOME": str(tmp_path),
             "X509_USER_PROXY": str(host.admin.proxy), "X509_CERT_DIR": str(host.ca_directory),
             "PATH": f"{tmp_path}/opt/repoman/bin:{os.environ['PATH']}",
         }  # fmt: skip
         for line in PERSON:
             if line != "grid-proxy-init":
+                here = line.replace("repo.example.org", f"localhost -P {port}")
                 done = subprocess.run(
-                    ["bash", "-c", line], cwd=tmp_path, env=environment,
+                    ["bash", "-c", here], cwd=tmp_path, env=environment,
                     capture_output=True, text=True, check=False,
                 )  # fmt: skip
                 assert done.returncode == 0, (line, done.stderr, (tmp_path / "log").read_text())
