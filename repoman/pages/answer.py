@@ -12,7 +12,7 @@ from repoman.model import Caller
 from repoman.pages.frame import frame
 from repoman.pages.markup import Content, el, link, rendered
 from repoman.resources.asking import Ask
-from repoman.resources.replies import RETRY_AFTER
+from repoman.resources.replies import special_headers
 from repoman.wire import REASONS, status_of
 
 HEADERS = {
@@ -76,7 +76,7 @@ def refuse(request: Any, error: RepomanError) -> None:
         content.append(el("p", link("/certificate", "How to come with a certificate")))
     elif request.method == b"POST":
         content.append(el("p", link(_form_of(request), "Go back")))
-    headers = {"Retry-After": RETRY_AFTER} if status == 503 else {}
+    headers = special_headers(error)
     body = _html(request, caller, error.title, content)
     send(request, Answer(body, status=status, headers=headers))
 

@@ -62,9 +62,11 @@ def add_routes(routes: Routes, repository: Repository, clock: Clock) -> None:
     async def listed(
         ask: Ask, title: str, scope: Listing, above: Content = None, beside: Content = None
     ) -> Answer:
-        # A form sends what is not filled in as empty, which here means "any".
+        # A form sends what is not filled in as empty, which here means "any".  What no form has
+        # is no filter here: of a public image, nobody learns whom it is shared with.
         args = ask.request.args
-        ask.request.args = {name: values for name, values in args.items() if values[-1]}
+        known = (*FILTERS, "sort", "after")
+        ask.request.args = {n: v for n, v in args.items() if n in known and v[-1]}
         wanted = evolve(refined(ask, scope), limit=PAGE + 1)
         if scope.public:
             found = await repository.images.public(wanted)

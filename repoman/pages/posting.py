@@ -35,7 +35,9 @@ async def read_fields_of_post(
     identified(ask.caller)
     check_origin(ask.request, by_browser=True)
     may_write(ask.caller)
-    fields: dict[str, Any] = {**await read_fields(ask.request)}
+    sent = await read_fields(ask.request)
+    # Browsers make a CRLF of every newline in a text (HTML section 4.10.21.4), changed or not.
+    fields = {n: v.replace("\r\n", "\n") if isinstance(v, str) else v for n, v in sent.items()}
     token = str(fields.pop("token", ""))
     tokens.check(ask.caller, ask.request.path.decode("ascii"), token)
     for name in nullable & fields.keys():

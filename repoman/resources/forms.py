@@ -52,8 +52,8 @@ class Moment:
 NO_WORDS, NO_LINES, NEVER = Words(()), Lines(()), Moment(None)
 """What a field is that the client left out."""
 
-YEARS = range(1970, 9999)
-"""Years that every time zone of a database can hold."""
+YEARS = range(1970, 10000)
+"""Years that a time may lie in, in UTC: 9999 is how some people write "never"."""
 
 
 def read_moment(text: str) -> datetime | None:
@@ -70,9 +70,10 @@ def read_moment(text: str) -> datetime | None:
         moment = datetime(*time.strptime(text)[:6], tzinfo=timezone.utc)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
+    moment = moment.astimezone(timezone.utc)
     if moment.year not in YEARS:
         raise ValueError("a year that nobody means")
-    return moment.astimezone(timezone.utc)
+    return moment
 
 
 def _text(value: Any, _: Any) -> str:

@@ -64,17 +64,18 @@ def refuse(request: Any, error: RepomanError) -> None:
     else:
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
         data = " ".join(error.message.splitlines()).encode("utf-8", "replace") + b"\n"
-    for name, value in _special_headers(error).items():
+    for name, value in special_headers(error).items():
         request.setHeader(name, value)
-    if status == 503:
-        request.setHeader("Retry-After", RETRY_AFTER)
     request.setHeader("Content-Length", str(len(data)))
     reason = REASONS.get(status)
     request.setResponseCode(status, reason.encode() if reason else None)
     request.write(data)
 
 
-def _special_headers(error: RepomanError) -> dict[str, str]:
+def special_headers(error: RepomanError) -> dict[str, str]:
+    """The fields that a refusal is to have, whatever its body."""
+    if status_of(error) == 503:
+        return {"Retry-After": RETRY_AFTER}
     if isinstance(error, UnsatisfiableRange) and error.size is not None:
         return {"Content-Range": f"bytes */{error.size}"}
     if isinstance(error, WrongOffset) and error.offset is not None:

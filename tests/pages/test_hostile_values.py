@@ -56,3 +56,21 @@ def test_a_broken_query_is_refused_in_words(daemon: Daemon, query: str) -> None:
     answer = daemon.nobody.ask("GET", f"/?{query}")
     assert answer.status in (200, 400)
     assert answer.headers["Content-Type"].startswith("text/html")
+
+
+def test_names_of_the_greatest_length_do_not_stick_out(browse: Browse, daemon: Daemon) -> None:
+    longest, hypervisors = "W" * 100, ",".join("HV"[n] * 100 for n in range(2))
+    person = daemon.newcomer("U" * 100)
+    daemon.admin.ask("POST", "/api/groups", form={"name": longest, "users": person.name})
+    person.ask("POST", "/api/images", form={"name": longest, "hypervisor": hypervisors})
+    person.ask("PUT", f"/api/images/raw/{person.name}/{'H' * 100}/{longest}", body=b"x")
+    person.ask("POST", f"/api/images/{longest}/share/group/{longest}")
+    image, user, group = f"/image/{person.name}/{longest}", f"/user/{person.name}", longest
+    for who, paths in (
+        (person, ("/", "/me", image, f"{image}/upload")),
+        (daemon.admin, (f"/all?owner={person.name}", "/users", user, "/groups", f"/group/{group}")),
+    ):
+        page = browse(who, phone=True)
+        for path in paths:
+            page.goto(path)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path

@@ -229,6 +229,20 @@ def test_others_see_of_a_public_image_what_everybody_may(
         assert Path(waiting.value.path()).read_bytes() == b"x" * 1000
 
 
+def test_whom_a_public_image_is_shared_with_cannot_be_asked_for(
+    daemon: Daemon, alice: Person, bob: Person
+) -> None:
+    alice.ask("POST", "/api/images", form={"name": "open", "unauthenticated_access": "true"})
+    alice.ask("POST", f"/api/images/open/share/user/{bob.name}")
+    for person, path in ((daemon.nobody, "/"), (daemon.nobody, "/public"), (bob, "/public")):
+        lists = {
+            "/image/alice/open" in person.ask("GET", f"{path}?owner=alice&shared_with={name}").text
+            for name in (bob.name, "nobody-at-all")
+        }
+        assert lists == {True}
+    alice.ask("DELETE", "/api/images/open")
+
+
 def test_what_may_not_be_seen_is_missing_and_nobody_learns_nothing(
     daemon: Daemon, alice: Person, bob: Person
 ) -> None:
@@ -252,6 +266,11 @@ def test_the_plain_endpoint_has_no_pages(daemon: Daemon) -> None:
 
 
 # -- what a browser is told --
+
+
+def test_a_page_that_takes_no_forms_says_what_it_takes(alice: Person) -> None:
+    answer = alice.ask("POST", "/shared", form={})
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
 
 
 def test_answers_forbid_all_that_pages_do_not_need(daemon: Daemon, alice: Person) -> None:

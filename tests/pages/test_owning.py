@@ -47,7 +47,7 @@ def test_an_image_is_made_and_its_mistakes_are_said(
     page.get_by_role("button", name="Create").click()
     page.wait_for_url("**/fresh/upload")
     image = person.ask("GET", "/api/images/fresh").json
-    assert image["description"].splitlines() == ["", "Two lines", "of words"]
+    assert image["description"] == "\nTwo lines\nof words"
     assert (image["hypervisor"], image["os_arch"], image["os_type"]) == ("kvm,xen", "aarch64", None)
     assert image["expires"] == "Mon Feb  3 04:05:00 2031"
     assert image["unauthenticated_access"] is True

@@ -113,6 +113,7 @@ def test_read_only_holds_until_the_flag_is_cleared(daemon: Daemon, me: Person) -
         ("2031-03-08T20:44:17+01:00", "Sat Mar  8 19:44:17 2031"),
         ("2031-03-08 20:44", "Sat Mar  8 20:44:00 2031"),
         ("Sat Mar  8 20:44:17 2031", "Sat Mar  8 20:44:17 2031"),
+        ("9999-12-31", "Fri Dec 31 00:00:00 9999"),
         ("", None),
     ],
 )

@@ -20,9 +20,12 @@ const LONGEST_PAUSE = 30;
 class Refused extends Error {}
 class Lost extends Error {}
 
-const sleep = (seconds) => new Promise((done) => {
+// Wait; the line's return and an abort end it early.
+const sleep = (seconds, signal) => new Promise((done) => {
   const timer = setTimeout(done, seconds * 1000);
-  addEventListener("online", () => { clearTimeout(timer); done(); }, { once: true });
+  const wake = () => { clearTimeout(timer); done(); };
+  addEventListener("online", wake, { once: true });
+  signal.addEventListener("abort", wake, { once: true });
 });
 
 const sha256 = async (bytes) => {
@@ -88,7 +91,7 @@ class Upload {
 
   // Ask how far it is; false if there is no such upload any more.
   async look() {
-    const answer = await ask(this.url, { method: "HEAD" });
+    const answer = await ask(this.url, { method: "HEAD", signal: this.stop.signal });
     if (answer.status === 404) return false;
     if (!answer.ok) throw new Refused(`The server answered ${answer.status}.`);
     this.offset = Number(answer.headers.get("Upload-Offset"));
@@ -137,7 +140,7 @@ class Upload {
         if (!(error instanceof Lost)) throw error;
         found = false;
         this.show(`${error.message} Trying again in ${pause} s.`);
-        await sleep(pause);
+        await sleep(pause, this.stop.signal);
         if (this.stop.signal.aborted) return false;
         pause = Math.min(LONGEST_PAUSE, pause * 2);
       }
@@ -160,9 +163,11 @@ if (form) {
   const [begin, bar] = [form.querySelector("button"), form.querySelector("progress")];
   const [count, status] = [form.querySelector(".count"), form.querySelector(".said")];
   const say = (text) => { if (status.textContent !== text) status.textContent = text; };
-  let upload = null;
+  let upload = null, running = Promise.resolve();
 
-  const go = async () => {
+  // One after the other: what was paused a moment ago may have to end yet.
+  const go = () => { running = running.then(work); };
+  const work = async () => {
     begin.disabled = file.disabled = place.disabled = true;
     [pause.hidden, bar.hidden, pause.textContent] = [false, false, "Pause"];
     say("Uploading …");
