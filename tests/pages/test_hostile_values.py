@@ -56,3 +56,19 @@ def test_a_broken_query_is_refused_in_words(daemon: Daemon, query: str) -> None:
     answer = daemon.nobody.ask("GET", f"/?{query}")
     assert answer.status in (200, 400)
     assert answer.headers["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "text/plain"),
+        ("application/json", "application/problem+json"),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+    ],
+)
+def test_an_address_of_nothing_is_told_to_whom_asks(daemon: Daemon, accept: str, kind: str) -> None:
+    """A program that misspelt an address of the API does not print a page to its user."""
+    for path in ("/nosuch", "//api/images", "/API/whoami"):
+        answer = daemon.nobody.ask("GET", path, headers={"Accept": accept})
+        assert answer.status == 404
+        assert answer.headers["Content-Type"].split(";")[0] == kind, path
