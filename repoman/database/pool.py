@@ -178,7 +178,8 @@ class Pool:
     ) -> Deferred[list[Any]]:
         """The same as :meth:`query`, for what nearly every request asks: planned only once.
 
-        If nobody else writes, what was just asked is not asked again.
+        If nobody else writes, what was just asked is not asked again.  Answered in
+        milliseconds, so a silence of ``wait`` seconds means that the server hangs.
 
         :param sql: one of few constants.
         :param read: makes the value of a row that is answered, one that nobody changes.
@@ -280,7 +281,7 @@ class Pool:
         known = statement.name in link.prepared
         call = statement.call if known else statement.introduction + statement.call
         try:
-            rows = _rows(await link.execute(call, values, limit=self._limit))
+            rows = _rows(await link.execute(call, values, limit=self._wait))
             link.prepared.add(statement.name)
             return rows
         except Exception as error:

@@ -7,12 +7,12 @@ from typing import Any
 
 from attrs import field, frozen
 
-from repoman.errors import NotIdentified, RepomanError
+from repoman.errors import NoSuchRoute, NotIdentified, RepomanError
 from repoman.model import Caller
 from repoman.pages.frame import frame
 from repoman.pages.markup import Content, el, link, rendered
+from repoman.resources import replies
 from repoman.resources.asking import Ask
-from repoman.resources.replies import special_headers
 from repoman.wire import REASONS, status_of
 
 HEADERS = {
@@ -65,8 +65,9 @@ def send(request: Any, answer: Answer) -> None:
 
 def refuse(request: Any, error: RepomanError) -> None:
     """Write a refusal as a page, but do not finish the request."""
-    if request.startedWriting:
-        request.abandon()
+    is_program = "text/html" not in (request.getHeader("accept") or "")
+    if request.startedWriting or (is_program and isinstance(error, NoSuchRoute)):
+        replies.refuse(request, error)  # no page was meant: an address of the API, misspelt
         return
     request.refusal = error.message
     caller = getattr(request, "caller", None) or Caller(None)
@@ -76,7 +77,7 @@ def refuse(request: Any, error: RepomanError) -> None:
         content.append(el("p", link("/certificate", "How to come with a certificate")))
     elif request.method == b"POST":
         content.append(el("p", link(_form_of(request), "Go back")))
-    headers = special_headers(error)
+    headers = replies.special_headers(error)
     body = _html(request, caller, error.title, content)
     send(request, Answer(body, status=status, headers=headers))
 

@@ -69,6 +69,11 @@ def add_routes(routes: Routes, repository: Repository) -> None:
             raise Invalid(
                 "A part of a file cannot be put; use a resumable upload.", field="Content-Range"
             )
+        if request.getHeader("upload-complete") == "?0":
+            raise Invalid(
+                "An upload that is to go on begins with POST; PUT takes the whole file.",
+                field="Upload-Complete",
+            )
         body, expected = request.body, announced(request)
         conditional = any(request.getHeader(name) is not None for name in CONDITIONS)
         image = await files.store(

@@ -17,10 +17,17 @@ ALGORITHMS: Mapping[str, str] = {
 }  # fmt: skip
 """Digest names in header fields (RFC 9530, RFC 3230 and their users) to ours."""
 
+_VALUES = {"sha256": "sha-256", "sha512": "sha-512"}
+"""Our names as Digest has them (RFC 3230 section 4.1.1)."""
+
+_KEYS = {**_VALUES, "adler32": "adler"}
+"""Our names as Repr-Digest has them (RFC 9530 section 7.2)."""
+
 LENGTHS = {"sha256": 32, "sha512": 64, "md5": 16, "adler32": 4}
 """How long a digest is, in bytes."""
 
-_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII | re.IGNORECASE)
+# RFC 9110 section 14.1.1: numbers may be large; a thousand digits are no attack on int().
+_RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,1000})\s*-\s*(\d{0,1000})\s*", re.ASCII | re.IGNORECASE)
 
 
 def etag(sha256: str) -> str:
@@ -96,13 +103,14 @@ def range_applies(if_range: str | None, tag: str, modified: datetime) -> bool:
 
 def repr_digest(digests: Mapping[str, str]) -> str:
     """A Repr-Digest (RFC 9530 section 3) of what is known; names are ours, values hex."""
-    return ", ".join(f"{_dashed(n)}=:{_base64(v)}:" for n, v in digests.items())
+    return ", ".join(f"{_KEYS.get(n, n)}=:{_base64(v)}:" for n, v in digests.items())
 
 
 def old_digest(wanted: str, digests: Mapping[str, str]) -> str | None:
     """A Digest (RFC 3230) with what a Want-Digest asks for and is known, the best first."""
     chosen = [
-        f"{_dashed(name)}={digests[name] if name == 'adler32' else _base64(digests[name])}"
+        f"{_VALUES.get(name, name)}="
+        f"{digests[name] if name == 'adler32' else _base64(digests[name])}"
         for name in _preferences(wanted)
         if name in digests
     ]
@@ -122,10 +130,6 @@ def _preferences(wanted: str) -> list[str]:
         if known and weight > 0:
             weighted.append((-weight, known))
     return [name for _, name in sorted(weighted, key=lambda pair: pair[0])]
-
-
-def _dashed(name: str) -> str:
-    return {"sha256": "sha-256", "sha512": "sha-512"}.get(name, name)
 
 
 def _base64(digest: str) -> str:
@@ -161,14 +165,21 @@ def _members(field: str, value: str) -> list[tuple[str, str]]:
 
 
 def _decode(field: str, name: str, text: str) -> str:
-    text = text.strip().strip(":")
+    # RFC 8941: a member may have parameters; a missing padding is no mistake (section 4.2.7).
+    text = text.partition(";")[0].strip().strip(":")
+    if name == "adler32" and re.fullmatch("[0-9A-Fa-f]{1,8}", text):
+        text = text.zfill(8)  # RFC 3230's registry: leading zeros may be left out
     try:
-        raw = bytes.fromhex(text) if _is_hex(name, text) else base64.b64decode(text, validate=True)
+        raw = bytes.fromhex(text) if _is_hex(name, text) else _from_base64(text)
     except (ValueError, binascii.Error):
         raw = b""
     if len(raw) != LENGTHS[name]:
         raise Invalid(f"{field}: that is not a {name} digest.", field=field)
     return raw.hex()
+
+
+def _from_base64(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _is_hex(name: str, text: str) -> bool:

@@ -192,6 +192,22 @@ async def test_a_silent_server_costs_a_bounded_wait_and_the_pool_recovers(
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_every_request_asks_of_a_silent_server_fails_soon(proxy: Proxy) -> None:
+    pool = Pool(reactor, proxy.dsn, size=2, wait=0.5)
+    await pool.start()
+    await ready(pool)
+    assert await pool.ask("SELECT 1") == ONE
+    proxy.freeze()
+    begun = reactor.seconds()
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        await pool.ask("SELECT 1")
+    assert reactor.seconds() - begun < 1.2, "not the time that one statement may take"
+    proxy.thaw()
+    assert await outage(pool) < 2
+    await pool.stop()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_server_silent_in_a_statement_loses_the_link_at_the_deadline(
     frail: Pool, proxy: Proxy, dsn: str
 ) -> None:

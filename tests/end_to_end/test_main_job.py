@@ -281,9 +281,9 @@ def test_head_tells_the_true_length_of_an_image(daemon: Daemon, roger: Person) -
     assert 'filename="headed"' in answer.headers["Content-Disposition"]
 
 
-def test_a_put_with_content_range_is_never_a_whole_body(daemon: Daemon, roger: Person) -> None:
+@pytest.mark.parametrize("part", [{"Content-Range": "bytes 0-3/10"}, {"Upload-Complete": "?0"}])
+def test_a_put_of_a_part_is_never_a_whole_body(roger: Person, part: dict[str, str]) -> None:
     roger.ask("POST", "/api/images", form={"name": "part"})
-    part = {"Content-Range": "bytes 0-3/10"}
     assert roger.ask("PUT", "/api/images/raw/part", body=b"0123", headers=part).status == 400
     assert roger.ask("GET", "/api/images/raw/part").status == 404
 

@@ -74,3 +74,19 @@ def test_names_of_the_greatest_length_do_not_stick_out(browse: Browse, daemon: D
         for path in paths:
             page.goto(path)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "text/plain"),
+        ("application/json", "application/problem+json"),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+    ],
+)
+def test_an_address_of_nothing_is_told_to_whom_asks(daemon: Daemon, accept: str, kind: str) -> None:
+    """A program that misspelt an address of the API does not print a page to its user."""
+    for path in ("/nosuch", "//api/images", "/API/whoami"):
+        answer = daemon.nobody.ask("GET", path, headers={"Accept": accept})
+        assert answer.status == 404
+        assert answer.headers["Content-Type"].split(";")[0] == kind, path
