@@ -427,6 +427,21 @@ async def test_make_config_keeps_what_was_there(start: Start, tmp_path: Path) ->
 
 
 @pytest_twisted.ensureDeferred
+async def test_make_config_writes_what_the_command_line_means(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "home" / ".repoman" / "repoman.conf"
+    assert (await ended(start("-H", "https://h:444/", "--proxy", "p", "make-config")))[0] == 0
+    assert "repository: h\nport: 444\n" in path.read_text()
+    assert f"proxy_cert: {tmp_path}/p\n" in path.read_text()
+    assert (await ended(start("-H", "h:444", "-P", "445", "make-config")))[0] == 0
+    assert "repository: h\nport: 445\n" in path.read_text()
+    for words, said in ((("-p", "99999"), "--port: a port is"), (("-H", "no host"), "no server")):
+        code, out, err = await ended(start(*words, "make-config", "--stdout"))
+        assert (code, out) == (2, "")
+        assert said in err
+        assert "Traceback" not in err
+
+
+@pytest_twisted.ensureDeferred
 async def test_help_is_there_whatever_the_configuration_says(start: Start, tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("nonsense")
     for words, code in (("help", 0), ("version", 0), ("completion bash", 0), ("about", 2)):
