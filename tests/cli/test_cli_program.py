@@ -427,6 +427,13 @@ async def test_make_config_keeps_what_was_there(start: Start, tmp_path: Path) ->
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_directory_that_is_not_there_becomes_no_file(start: Start, tmp_path: Path) -> None:
+    code, _, err = await ended(start("get", "vm", "-d", "nowhere/"))
+    assert (code, "nowhere/vm.part: No such file or directory" in err) == (1, True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest_twisted.ensureDeferred
 async def test_make_config_writes_what_the_command_line_means(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "home" / ".repoman" / "repoman.conf"
     assert (await ended(start("-H", "https://h:444/", "--proxy", "p", "make-config")))[0] == 0
