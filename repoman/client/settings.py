@@ -7,6 +7,7 @@ that ``$REPOMAN_CLIENT_CONFIG`` names, ``~/.repoman/repoman.conf``.
 from __future__ import annotations
 
 import configparser
+import os
 import pwd
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,7 +96,17 @@ def sudo_caller(environ: Mapping[str, str]) -> pwd.struct_passwd | None:
 def home_of(environ: Mapping[str, str]) -> Path:
     """The home of the person at the keyboard: under sudo, of who called it."""
     caller = sudo_caller(environ)
-    return Path(caller.pw_dir if caller else environ.get("HOME") or "/")
+    return Path(caller.pw_dir) if caller else _own_home(environ)
+
+
+def _own_home(environ: Mapping[str, str]) -> Path:
+    """Of the account that this process runs as; where cron or systemd set no ``$HOME``, too."""
+    if home := environ.get("HOME"):
+        return Path(home)
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path("/")
 
 
 def user_file(environ: Mapping[str, str]) -> Path:
@@ -109,7 +120,7 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     Of the account that it runs as, also under sudo: root writes nothing into
     a place that somebody else rules.
     """
-    state = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/") / ".local" / "state"
+    state = environ.get("XDG_STATE_HOME") or _own_home(environ) / ".local" / "state"
     return Path(state) / "repoman"
 
 

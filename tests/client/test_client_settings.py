@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from repoman.cli.snapshot.plan import make_plan
-from repoman.client.settings import Settings, file_text, read_settings, user_file
+from repoman.client.settings import Settings, file_text, read_settings, state_directory, user_file
 from repoman.errors import Misconfigured
 
 NOWHERE = Path("/nowhere/repoman.conf")
@@ -109,6 +111,12 @@ def test_excludes_may_stand_on_several_lines(tmp_path: Path) -> None:
     assert settings.system_excludes == "/a /b /c /d,/e"
     write_user_file(tmp_path, file_text(settings))
     assert read_settings(environ, NOWHERE) == settings
+
+
+def test_without_a_home_in_the_environment_the_accounts_counts() -> None:
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    assert user_file({}) == home / ".repoman" / "repoman.conf"
+    assert state_directory({}) == home / ".local" / "state" / "repoman"
 
 
 def test_a_written_file_reads_back(tmp_path: Path) -> None:
