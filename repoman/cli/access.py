@@ -95,17 +95,25 @@ def find_server(
 
     :raises Usage: no server is named, or not in a way that we understand.
     """
-    host, port = read_host(options.host or settings.repository)
-    try:
-        number = read_port(options.port) if options.port else port or settings.port
-    except ValueError as error:
-        raise Usage(f"--port: {error}") from None
+    host, port = stated_server(options, settings)
     if not host:
         raise Usage(
             "No repository is named: say -H HOST, or put it into your configuration with "
             f"repoman -H HOST make-config ({user_file(environ)})."
         )
-    return host, number
+    return host, port
+
+
+def stated_server(options: Options, settings: Settings) -> tuple[str, int]:
+    """Host and port as far as they are stated: the host may be empty.
+
+    :raises Usage: they are not stated in a way that we understand.
+    """
+    host, port = read_host(options.host or settings.repository)
+    try:
+        return host, read_port(options.port) if options.port else port or settings.port
+    except ValueError as error:
+        raise Usage(f"--port: {error}") from None
 
 
 _STRANGE = re.compile(r"[\s@%*!\"'(),;<>\\^`{|}~]")
@@ -117,14 +125,21 @@ def read_host(text: str) -> tuple[str, int | None]:
 
     :raises Usage: it is something else.
     """
-    parts = urlsplit(text if "//" in text else f"//{text}")
+    # An IPv6 address may stand by itself.
+    place = f"[{text}]" if text.count(":") > 1 and not set("[/") & set(text) else text
     try:
+        parts = urlsplit(place if "//" in text else f"//{place}")
         host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port = "", None
+        host.encode("idna")  # could be the name of a host (RFC 3490)
+    except ValueError as error:
+        raise _no_server(text) from error
     strange = (
         parts.scheme not in ("", "https") or parts.path.strip("/") or _STRANGE.search(parts.netloc)
     )
     if text and (strange or not host):
-        raise Usage(f"{text!r} is no server: say HOST, HOST:PORT or https://HOST:PORT.")
+        raise _no_server(text)
     return host, port
+
+
+def _no_server(text: str) -> Usage:
+    return Usage(f"{text!r} is no server: say HOST, HOST:PORT or https://HOST:PORT.")

@@ -31,9 +31,10 @@ async def doctor(reactor: Any, options: Options, settings: Settings, out: Output
         if finding.error and not code:
             code = exit_code(finding.error)
         if out.as_json:
-            print(json.dumps({"check": finding.subject, "good": not finding.error, "text": words}))
+            line = json.dumps({"check": finding.subject, "good": not finding.error, "text": words})
         else:
-            print(f"{'[FAILED]' if finding.error else '[OK]    '} {finding.subject}: {words}")
+            line = f"{'[FAILED]' if finding.error else '[OK]    '} {finding.subject}: {words}"
+        print(line, flush=True)
     return code
 
 

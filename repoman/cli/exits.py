@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TextIO
 
 from repoman import errors
@@ -52,20 +53,19 @@ def report(
     """
     code = exit_code(error)
     if as_json:
-        document = {
-            "failed": doing,
-            "error": type(error).__name__,
-            "reasons": _reasons(error),
-            "context": context,
-            "exit_code": code,
-        }
-        print(json.dumps(document), file=stream)
+        print(told(doing, type(error).__name__, code, _reasons(error), context), file=stream)
         return code
     print(f"[FAILED] {doing}", file=stream)
     for line in (*_reasons(error), context):
         if line:
             print(f"         {printable(line)}", file=stream)
     return code
+
+
+def told(doing: str, error: str, code: int, reasons: Sequence[str] = (), context: str = "") -> str:
+    """A failure as a JSON document on its line."""
+    document = {"failed": doing, "error": error, "reasons": reasons, "context": context}
+    return json.dumps({**document, "exit_code": code})
 
 
 def _reasons(error: BaseException) -> list[str]:

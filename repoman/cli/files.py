@@ -73,8 +73,9 @@ def _target(session: Session, name: str) -> Path | ISink:
         from repoman.cli.pipes import Outlet
 
         return Outlet(session.reactor, sys.stdout.fileno())
-    target = Path(session.options.target or name).expanduser()
-    if target.is_dir():
+    stated = session.options.target or name
+    target = Path(stated).expanduser()
+    if target.is_dir() or stated.endswith("/"):
         target /= name
     if target.exists() and not target.is_file():
         # A device or a pipe: never to be replaced by a file of its name.

@@ -10,9 +10,10 @@ from pathlib import Path
 from attrs import evolve
 
 from repoman import __version__
+from repoman.cli.access import stated_server
 from repoman.cli.command import Arguments, Command, Options
 from repoman.cli.output import Output, aligned
-from repoman.client.settings import Settings, file_text, read_port, sudo_caller, user_file
+from repoman.client.settings import Settings, file_text, sudo_caller, user_file
 
 
 def version(options: Options, settings: Settings, out: Output) -> None:
@@ -28,9 +29,9 @@ def about(options: Options, settings: Settings, out: Output) -> None:
         ("repository_host", settings.repository),
         ("repository_port", settings.port),
         ("user_proxy_cert", settings.proxy_cert),
-        ("snapshot", settings.snapshot),
-        ("mountpoint", settings.mountpoint),
-        ("lockfile", settings.lockfile),
+        ("snapshot", str(settings.place(settings.snapshot))),
+        ("mountpoint", str(settings.place(settings.mountpoint))),
+        ("lockfile", str(settings.place(settings.lockfile))),
         ("system_excludes", settings.system_excludes),
         ("user_excludes", settings.user_excludes),
         ("logging", "on" if settings.logging else "off"),
@@ -44,12 +45,11 @@ def _make_config_arguments(parser: Arguments) -> None:
 
 def make_config(options: Options, settings: Settings, out: Output) -> None:
     """``make-config``: what is configured now, and what the command line adds."""
-    stated = {
-        "repository": options.host,
-        "port": read_port(options.port) if options.port else None,
-        "proxy_cert": options.proxy,
-    }
-    text = file_text(evolve(settings, **{k: v for k, v in stated.items() if v is not None}))
+    host, port = stated_server(options, settings)
+    proxy = settings.proxy_cert
+    if options.proxy:
+        proxy = os.path.abspath(os.path.expanduser(options.proxy))
+    text = file_text(evolve(settings, repository=host, port=port, proxy_cert=proxy))
     if options.stdout:
         print(text, end="")
         return

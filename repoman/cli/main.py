@@ -20,22 +20,32 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and answer its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if words == ["--version"]:
-        print(f"repoman {__version__}")
-        return 0
+    as_json = "--json" in words
     _mend_streams()
     # Until the reactor takes care of it; the exit code is the same.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = 0
     try:
-        code = _run(words)
+        try:
+            code = _run(words, as_json)
+        except KeyboardInterrupt:
+            code = _interrupted(as_json)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        # Who reads our output has seen enough; Python's own flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return _interrupted()
+    except OSError as error:
+        return _unwritten(error, code, as_json)
+
+
+def _unwritten(error: OSError, code: int, as_json: bool) -> int:
+    """Give up printing, and answer the exit code."""
+    # Python's own flush at exit must not complain, too.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Who reads our output may have seen enough; who has failed has said so.
+    if code or isinstance(error, BrokenPipeError):
+        return code or 1
+    from repoman.cli.exits import report
+
+    return report(error, "Writing to standard output.", "", sys.stderr, as_json=as_json)
 
 
 def _mend_streams() -> None:
@@ -48,7 +58,10 @@ def _mend_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(words: Sequence[str], as_json: bool) -> int:
+    if words == ["--version"]:
+        print(f"repoman {__version__}")
+        return 0
     # Imported here: "repoman --version" costs no more than Python itself.
     from repoman.cli.access import find_access
     from repoman.cli.exits import Usage, report
@@ -78,14 +91,14 @@ def _run(words: Sequence[str]) -> int:
                 access.work, command=command, options=options, settings=settings, out=out
             )
         code = _with_reactor(work, command.name, settings)
-        return _interrupted() if code is None else code
+        return _interrupted(as_json) if code is None else code
     except BrokenPipeError:
         raise
     except (RepomanError, OSError) as error:
         problem: Exception = error
     except UnicodeEncodeError as error:
         problem = Usage(f"{error.object[:100]!r} is no text that could be sent.")
-    return report(problem, doing, str(access or ""), sys.stderr, as_json="--json" in words)
+    return report(problem, doing, str(access or ""), sys.stderr, as_json=as_json)
 
 
 def _help(topic: Command | None, options: Any) -> int:
@@ -106,10 +119,11 @@ def _help(topic: Command | None, options: Any) -> int:
     return 0
 
 
-def _interrupted() -> int:
-    from repoman.cli.exits import INTERRUPTED
+def _interrupted(as_json: bool) -> int:
+    from repoman.cli.exits import INTERRUPTED, told
 
-    print("Interrupted.", file=sys.stderr)
+    text = "Interrupted."
+    print(told(text, "Interrupted", INTERRUPTED) if as_json else text, file=sys.stderr)
     return INTERRUPTED
 
 

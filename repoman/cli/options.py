@@ -8,6 +8,7 @@ for every command are understood behind it, too, in their long form.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,6 +45,8 @@ def parse(commands: Iterable[Command], words: Sequence[str]) -> tuple[Command | 
     rest = options.rest
     if options.subcommand is None or options.help or options.help_all or options.version:
         return None, options
+    if words[: len(words) - len(rest)][-1] == "--":
+        rest = ["--", *rest]  # argparse takes the first one for its own
     command = find_command(commands, _meant(options.subcommand, rest))
     if _wants_help(command, rest):
         options.help = True
@@ -128,8 +131,8 @@ def split_pairs(words: Sequence[str], parser: Arguments) -> tuple[list[str], dic
 
 def _meant(name: str, rest: Sequence[str]) -> str:
     """``si`` with a user or a group shared in 2011; in 2012 it saved."""
-    shares = {"-u", "--user", "-g", "--group"}
-    if name == "si" and shares & {word.partition("=")[0] for word in rest}:
+    whom = r"-[ug]|--(user|group)(=|$)"
+    if name == "si" and any(re.match(whom, word) for word in rest):
         return "share-image"
     return name
 

@@ -23,7 +23,7 @@ class Output:
     def show(self, data: Any, text: str) -> None:
         """A result: ``data`` as JSON, else ``text``; nothing for empty text."""
         if self.as_json:
-            print(json.dumps(data))
+            print(json.dumps(data), flush=True)
         elif text:
             _print(text)
 

@@ -168,6 +168,7 @@ class Exchange:
         self.server = urlsplit(base_url).netloc
         self.tls = tls
         self.transfer_delays = tuple(transfer_delays)
+        self._host = self.server if self.server.isascii() else self.server.encode("idna").decode()
         self._retry_delays = tuple(retry_delays)
         self.stall_seconds = stall_seconds
         self._pool = HTTPConnectionPool(reactor)
@@ -200,10 +201,11 @@ class Exchange:
         :param options: ``params`` and ``json`` as treq has them.
         :raises RepomanError: there was no reply.
         """
-        stated = {"Accept": ACCEPT, "User-Agent": USER_AGENT, **headers}
+        stated = {"Host": self._host, "Accept": ACCEPT, "User-Agent": USER_AGENT, **headers}
         asked = self._treq.request(
             method,
-            self.base_url + path,
+            # Not base_url: treq raises for an IPv6 address, and where to connect is ours to say.
+            "https://server" + path,
             headers=Headers({k: [v] for k, v in stated.items()}),
             allow_redirects=False,
             unbuffered=True,

@@ -7,6 +7,7 @@ that ``$REPOMAN_CLIENT_CONFIG`` names, ``~/.repoman/repoman.conf``.
 from __future__ import annotations
 
 import configparser
+import os
 import pwd
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +25,6 @@ CONFIG_VARIABLE = "REPOMAN_CLIENT_CONFIG"
 
 DEFAULT_PORT = 8443
 """The port of a server whose port nobody named."""
-
-_SNAPSHOTS = "/var/tmp/repoman"  # noqa: S108 -- a path that "save" makes with mode 0700
 
 KEYS: Mapping[str, tuple[str, str]] = {
     "repository": ("Repository", "repository"),
@@ -60,6 +59,7 @@ class Settings:
 
     :ivar repository: the server's host name; empty if no file names one.
     :ivar proxy_cert: the proxy's file; empty: look in the usual places.
+    :ivar snapshot: the image file of ``save``; see :meth:`place`.
     :ivar sources: the files that were read, in the order of reading.
     """
 
@@ -69,13 +69,17 @@ class Settings:
     logging: bool = False
     log_directory: str = "~/.repoman/logs"
     log_level: str = "INFO"
-    snapshot_directory: str = _SNAPSHOTS
-    lockfile: str = f"{_SNAPSHOTS}/save.lock"
-    snapshot: str = f"{_SNAPSHOTS}/snapshot.img"
-    mountpoint: str = f"{_SNAPSHOTS}/mnt"
+    snapshot_directory: str = "/var/tmp/repoman"  # noqa: S108 -- "save" makes it with mode 0700
+    lockfile: str = "save.lock"
+    snapshot: str = "snapshot.img"
+    mountpoint: str = "mnt"
     system_excludes: str = "/dev/* /media/* /mnt/* /proc/* /run/* /sys/* /tmp/*"
     user_excludes: str = ""
     sources: tuple[Path, ...] = ()
+
+    def place(self, name: str) -> Path:
+        """Where ``lockfile``, ``snapshot`` or ``mountpoint`` is: by itself in ``snapshot_dir``."""
+        return Path(self.snapshot_directory, name)
 
 
 def sudo_caller(environ: Mapping[str, str]) -> pwd.struct_passwd | None:
@@ -92,7 +96,17 @@ def sudo_caller(environ: Mapping[str, str]) -> pwd.struct_passwd | None:
 def home_of(environ: Mapping[str, str]) -> Path:
     """The home of the person at the keyboard: under sudo, of who called it."""
     caller = sudo_caller(environ)
-    return Path(caller.pw_dir if caller else environ.get("HOME") or "/")
+    return Path(caller.pw_dir) if caller else _own_home(environ)
+
+
+def _own_home(environ: Mapping[str, str]) -> Path:
+    """Of the account that this process runs as; where cron or systemd set no ``$HOME``, too."""
+    if home := environ.get("HOME"):
+        return Path(home)
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path("/")
 
 
 def user_file(environ: Mapping[str, str]) -> Path:
@@ -106,7 +120,7 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     Of the account that it runs as, also under sudo: root writes nothing into
     a place that somebody else rules.
     """
-    state = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/") / ".local" / "state"
+    state = environ.get("XDG_STATE_HOME") or _own_home(environ) / ".local" / "state"
     return Path(state) / "repoman"
 
 
@@ -162,7 +176,9 @@ def _stated(parser: configparser.ConfigParser) -> dict[str, str]:
     for setting, (section_name, key) in KEYS.items():
         if parser.has_option(section_name, key):
             stated[setting] = parser.get(section_name, key)
-    return {name: text.strip() for name, text in stated.items() if text.strip()}
+    # A value may go on in further lines; we write it in one.
+    lines = {name: " ".join(map(str.strip, text.splitlines())) for name, text in stated.items()}
+    return {name: text.strip() for name, text in lines.items() if text.strip()}
 
 
 def _value(name: str, text: str) -> object:

@@ -184,6 +184,7 @@ def test_a_failure_as_json() -> None:
         ("h.example.org:443", ("h.example.org", 443)),
         ("https://h:443/", ("h", 443)),
         ("[::1]:8443", ("::1", 8443)),
+        ("::1", ("::1", None)),
     ],
 )
 def test_a_server_is_named(text: str, place: tuple[str, int | None]) -> None:
@@ -202,6 +203,11 @@ def test_a_server_is_named(text: str, place: tuple[str, int | None]) -> None:
         "h:99999",
         "ftp://h",
         "https://",
+        "h..example.org",
+        "xn--ü",
+        "h" * 64,
+        "[::1",
+        "a:b:c",
     ],
 )
 def test_what_is_no_server(text: str) -> None:

@@ -117,13 +117,19 @@ def test_closed_standard_streams_are_no_trouble(closed: str, words: str, code: i
 
 
 def test_results_that_cannot_be_written_are_a_failure() -> None:
-    for words in (["version"], ["version", "--json"], ["--help-all"]):
-        with open("/dev/full", "w") as full:
-            command = [sys.executable, "-m", "repoman.cli", *words]
-            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
-        assert done.returncode == 1
-        assert "No space left on device" in done.stderr
-        assert "Traceback" not in done.stderr
+    # Whether Python keeps a buffer decides when it fails.
+    usual = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    for words in (["--version"], ["version"], ["version", "--json"], ["--help-all"]):
+        for more in ({}, {"PYTHONUNBUFFERED": "1"}):
+            with open("/dev/full", "w") as full:
+                command = [sys.executable, "-m", "repoman.cli", *words]
+                done = subprocess.run(
+                    command, cwd=ROOT, env={**usual, **more}, stdout=full, stderr=subprocess.PIPE,
+                    text=True,
+                )  # fmt: skip
+            assert done.returncode == 1
+            assert done.stderr.count("No space left on device") == 1
+            assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("stage", ["handshake", "reply", "head", "body"])
@@ -162,6 +168,19 @@ async def test_a_signal_before_the_reactor_runs_is_130_too(start: Start, tmp_pat
     await deferLater(reactor, 1.0)
     program.transport.signalProcess("TERM")
     assert await ended(program) == (130, "", "Interrupted.\n")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_interruption_as_json(server: ScriptedServer, start: Start) -> None:
+    server.scripts["GET /api/whoami"] = lambda _: SILENCE
+    program = start("whoami", "--json")
+    while not server.asked:
+        assert not program.ended.called, program.err
+        await deferLater(reactor, 0.05)
+    program.transport.signalProcess("INT")
+    code, out, err = await ended(program)
+    assert (code, out) == (130, "")
+    assert (json.loads(err)["failed"], json.loads(err)["exit_code"]) == ("Interrupted.", 130)
 
 
 @pytest_twisted.ensureDeferred
@@ -413,6 +432,13 @@ async def test_a_reader_that_leaves_early_is_no_trouble(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_directory_that_is_not_there_becomes_no_file(start: Start, tmp_path: Path) -> None:
+    code, _, err = await ended(start("get", "vm", "-d", "nowhere/"))
+    assert (code, "nowhere/vm.part: No such file or directory" in err) == (1, True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest_twisted.ensureDeferred
 async def test_make_config_keeps_what_was_there(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "home" / ".repoman" / "repoman.conf"
     words = ("-H", "vmrepo.example.org", "-p", "443", "make-config")
@@ -424,6 +450,21 @@ async def test_make_config_keeps_what_was_there(start: Start, tmp_path: Path) ->
     assert (await ended(start("-H", "other", "make-config")))[0] == 0
     assert path.with_name("repoman.conf.bak").read_text() == first
     assert "repository: other\nport: 443\n" in path.read_text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_make_config_writes_what_the_command_line_means(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "home" / ".repoman" / "repoman.conf"
+    assert (await ended(start("-H", "https://h:444/", "--proxy", "p", "make-config")))[0] == 0
+    assert "repository: h\nport: 444\n" in path.read_text()
+    assert f"proxy_cert: {tmp_path}/p\n" in path.read_text()
+    assert (await ended(start("-H", "h:444", "-P", "445", "make-config")))[0] == 0
+    assert "repository: h\nport: 445\n" in path.read_text()
+    for words, said in ((("-p", "99999"), "--port: a port is"), (("-H", "no host"), "no server")):
+        code, out, err = await ended(start(*words, "make-config", "--stdout"))
+        assert (code, out) == (2, "")
+        assert said in err
+        assert "Traceback" not in err
 
 
 @pytest_twisted.ensureDeferred

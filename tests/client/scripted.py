@@ -122,12 +122,14 @@ class ScriptedServer:
         """Where to reach it."""
         return f"https://localhost:{self.port}"
 
-    async def start(self, reactor: Any, certificate: Path, key: Path) -> None:
+    async def start(
+        self, reactor: Any, certificate: Path, key: Path, interface: str = "127.0.0.1"
+    ) -> None:
         """Listen."""
         pem = certificate.read_text() + key.read_text()
         options = PrivateCertificate.loadPEM(pem).options()
         options.getContext().set_verify(SSL.VERIFY_PEER, lambda *_: True)
-        endpoint = SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1")
+        endpoint = SSL4ServerEndpoint(reactor, 0, options, interface=interface)
         factory = Factory.forProtocol(_Connection)
         factory.server = self  # type: ignore[attr-defined]
         self._listening = await endpoint.listen(factory)

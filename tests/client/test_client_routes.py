@@ -291,6 +291,22 @@ async def test_there_is_no_such_host(grid: Grid, proxy: CredentialFiles) -> None
         await client.whoami()
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="no IPv6 here")
+@pytest_twisted.ensureDeferred
+async def test_a_server_may_be_named_by_its_ipv6_address(
+    grid: Grid, proxy: CredentialFiles, tmp_path: Path
+) -> None:
+    server = ScriptedServer({"GET /api/whoami": lambda _: json_reply(ME)})
+    paths = tmp_path / "cert.pem", tmp_path / "key.pem"
+    host(grid.ca, "::1").write_pair(*paths)
+    await server.start(reactor, *paths, interface="::1")
+    client = make_client(grid, proxy, f"https://[::1]:{server.port}")
+    assert await client.whoami() == ME
+    assert server.asked[0].headers["host"] == f"[::1]:{server.port}"
+    await client.close()
+    await server.stop()
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [(("elsewhere.example.org",), "not for localhost"), ((), "not for localhost")],

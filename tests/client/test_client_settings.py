@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from repoman.client.settings import Settings, file_text, read_settings, user_file
+from repoman.cli.snapshot.plan import make_plan
+from repoman.client.settings import Settings, file_text, read_settings, state_directory, user_file
 from repoman.errors import Misconfigured
 
 NOWHERE = Path("/nowhere/repoman.conf")
@@ -89,6 +92,31 @@ def test_under_sudo_the_callers_file_counts() -> None:
     assert user_file({"SUDO_USER": "daemon", "HOME": "/h"}) == Path(
         "/usr/sbin/.repoman/repoman.conf"
     )
+
+
+def test_the_snapshot_and_what_goes_with_it_lie_in_snapshot_dir(tmp_path: Path) -> None:
+    environ = write_user_file(tmp_path, "[ThisImage]\nsnapshot_dir: /large\nlockfile: /run/l\n")
+    settings = read_settings(environ, NOWHERE)
+    plan = make_plan(tmp_path, settings, [], None)
+    assert (plan.image, plan.mountpoint) == (Path("/large/snapshot.img"), Path("/large/mnt"))
+    assert (plan.directory, plan.lockfile) == (Path("/large"), Path("/run/l"))
+    write_user_file(tmp_path, file_text(settings).replace("/large", "/larger"))
+    plan = make_plan(tmp_path, read_settings(environ, NOWHERE), [], None)
+    assert plan.image == Path("/larger/snapshot.img")
+
+
+def test_excludes_may_stand_on_several_lines(tmp_path: Path) -> None:
+    environ = write_user_file(tmp_path, "[ThisImage]\nsystem_excludes: /a /b\n   /c\n  /d,/e\n")
+    settings = read_settings(environ, NOWHERE)
+    assert settings.system_excludes == "/a /b /c /d,/e"
+    write_user_file(tmp_path, file_text(settings))
+    assert read_settings(environ, NOWHERE) == settings
+
+
+def test_without_a_home_in_the_environment_the_accounts_counts() -> None:
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    assert user_file({}) == home / ".repoman" / "repoman.conf"
+    assert state_directory({}) == home / ".local" / "state" / "repoman"
 
 
 def test_a_written_file_reads_back(tmp_path: Path) -> None:

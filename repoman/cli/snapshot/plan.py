@@ -109,9 +109,9 @@ def make_plan(root: Path, settings: Settings, mounts: Sequence[Mount], resize: i
     size = resize * MEBIBYTE if resize else _size_of(root, on.device if on else "")
     return Plan(
         root=root,
-        image=Path(settings.snapshot),
-        mountpoint=Path(settings.mountpoint),
-        lockfile=Path(settings.lockfile),
+        image=settings.place(settings.snapshot),
+        mountpoint=settings.place(settings.mountpoint),
+        lockfile=settings.place(settings.lockfile),
         directory=Path(settings.snapshot_directory),
         size=size // MEBIBYTE * MEBIBYTE,
         kind=kind,
@@ -137,8 +137,8 @@ def _excludes(root: Path, settings: Settings, mounts: Iterable[Mount]) -> tuple[
     """What is not part of the system: as configured, what is no disk, and the snapshot itself."""
     words = re.split(r"[\s,]+", f"{settings.system_excludes} {settings.user_excludes}")
     foreign = [m.point for m in mounts if m.kind not in LOCAL and root in m.point.parents]
-    own = [settings.snapshot, settings.lockfile, settings.mountpoint, settings.snapshot_directory]
-    inside = [Path(path) for path in own if root in Path(path).resolve().parents]
+    own = [settings.snapshot, settings.lockfile, settings.mountpoint, ""]
+    inside = [path for path in map(settings.place, own) if root in path.resolve().parents]
     return (
         *filter(None, words),
         *(f"/{_literal(point.relative_to(root))}/*" for point in foreign),
