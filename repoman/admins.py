@@ -18,7 +18,7 @@ def read_admins(path: Path | None) -> list[AdminLine]:
     if path is None:
         return []
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise Misconfigured([f"[accounts] admins: {path} cannot be read: {reason}"]) from None

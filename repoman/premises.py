@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol
 
@@ -19,6 +20,12 @@ from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, Misconfigured, StoreAbsent
 
 log = Logger()
+
+REMEDIES = {
+    errno.EACCES: "give the account CAP_NET_BIND_SERVICE, or name a port above 1023",
+    errno.EADDRNOTAVAIL: "name an address of this host",
+}
+"""What helps when the kernel lets nobody listen; else somebody else does."""
 
 
 class IPremises(Protocol):
@@ -96,11 +103,10 @@ class Own:
                 ]
             ) from None
         except CannotListenError as error:
+            why = error.socketError
+            remedy = REMEDIES.get(why.errno, "stop what listens there, or name another endpoint")
             raise Misconfigured(
-                [
-                    f"[server] cannot listen on {endpoint}: {error.socketError.strerror}: stop"
-                    " what listens there, or name another endpoint"
-                ]
+                [f"[server] cannot listen on {endpoint}: {why.strerror}: {remedy}"]
             ) from None
 
     async def store(self, pool: Pool) -> Store:

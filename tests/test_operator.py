@@ -194,3 +194,23 @@ def test_every_command_is_documented() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     section = text.partition("## The operator's command")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `([\w-]+)", section, re.MULTILINE) == list(COMMANDS)
+
+
+def test_what_the_environment_says_of_another_postgresql_leads_nobody_away_from_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = {
+        "PGSERVICE": "elsewhere",
+        "PGHOSTADDR": "192.0.2.1",
+        "PGREQUIREAUTH": "scram-sha-256",
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGCHANNELBINDING": "require",
+        "PGOPTIONS": "-c nonsense=1",
+    }
+    for name, value in foreign.items():
+        monkeypatch.setenv(name, value)
+    with Daemon(tmp_path).running() as daemon:
+        assert daemon.admin.ask("GET", "/api/whoami").status == 200
+        while_it_runs = operate("verify-audit", "-c", daemon.config)
+    for done in (while_it_runs, operate("verify-audit", "-c", daemon.config)):
+        assert done.returncode == 0, done.stderr

@@ -113,6 +113,12 @@ def used(daemon: Daemon) -> Daemon:
     return daemon
 
 
+def test_an_address_of_another_host(daemon: Daemon) -> None:
+    text = daemon.config.read_text()
+    daemon.config.write_text(text.replace("interface=127.0.0.1", "interface=192.0.2.1"))
+    assert start(daemon).endswith("Cannot assign requested address: name an address of this host")
+
+
 def test_the_store_of_another_repository(used: Daemon) -> None:
     blobs = used.directory / "state" / "blobs"
     (blobs / "REPO_ID").write_text("0" * 32 + "\n")

@@ -37,7 +37,12 @@ class Access:
 
     def __str__(self) -> str:
         whom = f"credential {self.credential}" if self.credential else "no credential"
-        return f"Server {self.host}:{self.port}, {whom}."
+        return f"Server {self.place}, {whom}."
+
+    @property
+    def place(self) -> str:
+        """The server as URLs have it: an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     async def work(
         self, reactor: Any, command: Command, options: Options, settings: Settings, out: Output
@@ -49,8 +54,7 @@ class Access:
         # Imported here: Twisted costs more than all the rest of a command that does not need it.
         from repoman.client.repository import RepositoryClient
 
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        url = f"https://{host}:{self.port}"
+        url = f"https://{self.place}"
         client = RepositoryClient.with_files(reactor, url, self.credential, self.ca_directory)
         try:
             assert command.work is not None  # noqa: S101 -- a command is local or has work

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from psycopg2 import Error
 from psycopg2.extensions import parse_dsn
 
@@ -56,6 +58,16 @@ def connection_parameters(
         "client_encoding": "UTF8",
         "options": f"{ours} {given.get('options', '')}".strip(),
     }
+
+
+def ignore_environment() -> None:
+    """Let libpq know only what it is told (PostgreSQL's manual, "Environment Variables").
+
+    For a server of our own: what the environment says is meant for another, and would lead away
+    from ours.
+    """
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
 
 
 def _check_url(dsn: str, given: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from repoman.database.account import UNPRIVILEGED, admit, choose_account, make_d
 from repoman.database.child import Child, ChildFailed, spawn
 from repoman.database.cluster import NAME, SOCKET, Cluster, end_predecessor, version_of
 from repoman.database.confinement import confine
-from repoman.database.dsn import connection_parameters
+from repoman.database.dsn import connection_parameters, ignore_environment
 from repoman.database.link import Link
 from repoman.database.lock import hold
 from repoman.database.programs import find_programs
@@ -84,6 +84,7 @@ class EmbeddedPostgres:
         :raises Misconfigured: it cannot run here, with the remedy.
         :raises DatabaseUnavailable: it does not start, with its own reason.
         """
+        ignore_environment()
         self._starting = Deferred()
         try:
             with _explained():

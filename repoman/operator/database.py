@@ -17,6 +17,7 @@ from twisted.internet.task import react
 from repoman.audit import OPERATOR, ORIGIN, Origin
 from repoman.config import Config
 from repoman.database.cluster import NAME
+from repoman.database.dsn import ignore_environment
 from repoman.database.embedded import EmbeddedPostgres
 from repoman.database.lock import hold
 from repoman.database.migrate import migrate
@@ -95,6 +96,7 @@ async def _reach(reactor: Any, config: Config, stack: AsyncExitStack) -> str:
         dsn = await embedded.start()
         stack.push_async_callback(embedded.stop)
         return dsn
+    ignore_environment()
     # By a short name: a socket's path must not be long.
     directory = os.open(state / "database" / "data", os.O_PATH | os.O_CLOEXEC)
     stack.callback(os.close, directory)
