@@ -7,6 +7,8 @@ leaves something to go on from.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -37,6 +39,7 @@ class Ranges:
     sink: ISink
     progress: Progress
     _next: int = field(init=False)
+    _coming: dict[int, list[bytes]] = field(factory=dict, init=False)
     _ready: dict[int, bytes] = field(factory=dict, init=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
     _writing: bool = field(default=False, init=False)
@@ -54,11 +57,11 @@ class Ranges:
         try:
             await gatherResults(working, consumeErrors=True)
         except Exception as error:
+            _end(working)
+            await self._keep_beginning()
             raise getattr(error, "subFailure").value from None  # noqa: B009 -- a FirstError, untyped
         finally:
-            for one in working:
-                one.addErrback(lambda failure: None)
-                one.cancel()
+            _end(working)
 
     async def _work(self, streams: int) -> None:
         while self._next < self.size:
@@ -79,7 +82,7 @@ class Ranges:
         if header(reply, "Content-Range") != f"bytes {start}-{end - 1}/{self.size}":
             coming.line.abandon(reply)
             raise BadReply("The server sends another part of the file than we asked for.")
-        chunks: list[bytes] = []
+        chunks = self._coming[start] = []
 
         def take(data: bytes) -> None:
             chunks.append(data)
@@ -89,7 +92,15 @@ class Ranges:
         data = b"".join(chunks)
         if len(data) != end - start:
             raise BadReply("The server sent less than it announced.")
+        del self._coming[start]
         return data
+
+    async def _keep_beginning(self) -> None:
+        """Write what came of the next range: a line that breaks within each makes way, too."""
+        start = self.sink.size
+        if chunks := self._coming.get(start):
+            self._ready[start] = b"".join(chunks)
+            await self._write()
 
     async def _write(self) -> None:
         """Write what is next; one connection does it for all."""
@@ -115,3 +126,9 @@ class Ranges:
         finally:
             if written in self._waiting:
                 self._waiting.remove(written)
+
+
+def _end(working: Iterable[Deferred[None]]) -> None:
+    for one in working:
+        one.addErrback(lambda failure: None)
+        one.cancel()

@@ -91,6 +91,19 @@ async def test_a_broken_line_is_borne(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_line_that_breaks_within_each_range_makes_way(
+    server_with_file: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    def broken(asked: Asked) -> bytes:
+        whole = part(asked)
+        return whole[: len(whole) - 70_000] + CLOSE if len(whole) > 100_000 else whole
+
+    server_with_file.scripts[f"GET {PATH}"] = broken
+    await client.get_file(REF, tmp_path / "out", streams=3)
+    assert (tmp_path / "out").read_bytes() == CONTENT
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_image_that_is_replaced_meanwhile_is_fetched_anew(
     server_with_file: ScriptedServer, client: RepositoryClient, tmp_path: Path
 ) -> None:
