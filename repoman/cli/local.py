@@ -84,9 +84,15 @@ def _rights_of_caller() -> Iterator[None]:
 def _write(path: Path, text: str) -> None:
     """Write a file; the one that is there goes to ``.bak``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
     if path.exists():
         path.replace(path.with_name(path.name + ".bak"))
-    path.write_text(text, encoding="utf-8")
+    fresh.replace(path)
 
 
 COMMANDS = (

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import resource
 import select
 import signal
 import socket
@@ -23,6 +24,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from repoman.cli import local
 from tests.cli.conftest import ROOT, Start
 from tests.client.scripted import (
     CLOSE,
@@ -450,6 +452,20 @@ async def test_make_config_keeps_what_was_there(start: Start, tmp_path: Path) ->
     assert (await ended(start("-H", "other", "make-config")))[0] == 0
     assert path.with_name("repoman.conf.bak").read_text() == first
     assert "repository: other\nport: 443\n" in path.read_text()
+
+
+def test_make_config_leaves_what_was_there_when_the_disk_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "repoman.conf"
+    path.write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            local._write(path, "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == ["repoman.conf"]
+    assert path.read_text() == "old"
 
 
 @pytest_twisted.ensureDeferred
