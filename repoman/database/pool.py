@@ -277,11 +277,14 @@ class Pool:
         return found
 
     async def _ask_once(self, statement: Prepared, values: list[Any]) -> list[tuple[Any, ...]]:
+        begun = self._reactor.seconds()
         link = await self._links.take()
+        # Who has waited for a connection already is told hardly later than others.
+        limit = max(self._wait - (self._reactor.seconds() - begun), self._wait / 3)
         known = statement.name in link.prepared
         call = statement.call if known else statement.introduction + statement.call
         try:
-            rows = _rows(await link.execute(call, values, limit=self._wait))
+            rows = _rows(await link.execute(call, values, limit=limit))
             link.prepared.add(statement.name)
             return rows
         except Exception as error:
