@@ -19,7 +19,7 @@ from repoman.model import Digests, Image
 
 LOCK = """
 SELECT i.image_id, i.owner_id, i.read_only FROM image i JOIN blob b USING (image_id)
- WHERE b.blob = %s AND b.state = 'receiving' FOR UPDATE OF i
+ WHERE b.blob = %s AND b.state = 'receiving' FOR NO KEY UPDATE OF i
 """
 
 FINISH = """

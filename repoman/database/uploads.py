@@ -68,7 +68,10 @@ async def _admit(
     transaction: Transaction, uploader: User, terms: UploadTerms, but: str = ""
 ) -> None:
     """Count the user's uploads ``but`` this one, under the lock on their account's row."""
-    await transaction.run("SELECT 1 FROM account WHERE account_id = %s FOR UPDATE", (uploader.id,))
+    # Not FOR UPDATE: uploads that end share the row by their foreign keys, and want it next.
+    await transaction.run(
+        "SELECT 1 FROM account WHERE account_id = %s FOR NO KEY UPDATE", (uploader.id,)
+    )
     row = await transaction.run_one(
         """
         SELECT count(*) FILTER (WHERE lease > now()), count(*) FILTER (WHERE resumable)

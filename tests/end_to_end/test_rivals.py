@@ -51,6 +51,12 @@ def another(person: Person) -> Person:
     return person.daemon._remember(Person(person.daemon, person.name, person.dn, person.proxy))
 
 
+def deadlocks(daemon: LateDaemon) -> int:
+    """How many PostgreSQL has had to resolve, each after a second of waiting."""
+    said = (daemon.directory / "state" / "log" / "postgresql.log").read_text()
+    return said.count("deadlock detected")
+
+
 def test_of_40_reservations_into_room_for_10_exactly_10_are_admitted(
     own: LateDaemon, board: Board
 ) -> None:
@@ -78,13 +84,14 @@ def test_of_40_uploads_in_one_piece_too(own: LateDaemon, board: Board) -> None:
     for number in range(40):
         person.ask("POST", "/api/images", form={"name": f"i{number}"})
     rivals = [another(person) for _ in range(40)]
-    content = os.urandom(MIB)
+    content, before = os.urandom(MIB), deadlocks(own)
     calls = [
         partial(rival.ask, "PUT", f"/api/images/raw/i{number}", body=content)
         for number, rival in enumerate(rivals)
     ]
     answers = at_once(calls)
     assert sorted(answer.status for answer in answers) == [200] * 10 + [413] * 30
+    assert deadlocks(own) == before
     ledger.check()
     board(ledger)
 
@@ -92,12 +99,13 @@ def test_of_40_uploads_in_one_piece_too(own: LateDaemon, board: Board) -> None:
 def test_of_two_puts_of_one_image_one_is_served_whole(
     own: LateDaemon, alice: Person, board: Board
 ) -> None:
-    ledger, target = Ledger(own), "/api/images/raw/one"
+    ledger, target, before = Ledger(own), "/api/images/raw/one", deadlocks(own)
     for _ in range(5):
         contents = [os.urandom(3 * MIB), os.urandom(2 * MIB)]
         calls = [partial(another(alice).ask, "PUT", target, body=c) for c in contents]
         assert [answer.status for answer in at_once(calls)] == [200, 200]
         assert alice.ask("GET", "/api/images/raw/one").body in contents
+    assert deadlocks(own) == before
     ledger.check()
     board(ledger)
 
