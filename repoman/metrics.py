@@ -148,12 +148,7 @@ async def open_monitoring(
             why=error.socketError,
         )
         return
-    running.push_async_callback(stopped, port)
-
-
-async def stopped(port: Any) -> None:
-    """Listen no longer."""
-    await port.stopListening()
+    running.push_async_callback(port.stopListening)
 
 
 class Monitoring(Resource):

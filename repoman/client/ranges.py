@@ -7,10 +7,8 @@ leaves something to go on from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from attrs import define, field
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from repoman.client.partfile import ISink
 from repoman.client.progress import Progress
@@ -56,12 +54,15 @@ class Ranges:
         working = [Deferred.fromCoroutine(self._work(streams)) for _ in range(streams)]
         try:
             await gatherResults(working, consumeErrors=True)
-        except Exception as error:
-            _end(working)
-            await self._keep_beginning()
-            raise getattr(error, "subFailure").value from None  # noqa: B009 -- a FirstError, untyped
+            return
+        except FirstError as error:
+            broken = error.subFailure
         finally:
-            _end(working)
+            for one in working:
+                one.addErrback(lambda failure: None)
+                one.cancel()
+        await self._keep_beginning()
+        broken.raiseException()
 
     async def _work(self, streams: int) -> None:
         while self._next < self.size:
@@ -126,9 +127,3 @@ class Ranges:
         finally:
             if written in self._waiting:
                 self._waiting.remove(written)
-
-
-def _end(working: Iterable[Deferred[None]]) -> None:
-    for one in working:
-        one.addErrback(lambda failure: None)
-        one.cancel()

@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from repoman.errors import BlobDamaged, NoRoom, StoreUnavailable
 from repoman.interfaces import IConsuming, Room
+from repoman.storage.paced import lost
 from repoman.streams import Flow, digests
 
 
@@ -160,7 +161,7 @@ class MemoryWriter:
 
     def _check(self) -> None:
         if self._kept or self._store.arriving.get(self.key) is not self:
-            raise StoreUnavailable("The blob store lost the upload; try again.")
+            raise lost()
 
 
 class MemoryReader:

@@ -26,7 +26,7 @@ from repoman.config import Config, waiting_for_restart
 from repoman.database.pool import Pool
 from repoman.errors import DatabaseUnavailable, StoreAbsent
 from repoman.interfaces import new_key
-from repoman.metrics import open_monitoring, stopped
+from repoman.metrics import open_monitoring
 from repoman.premises import Own, what_is_absent
 from repoman.service import RETRY_SECONDS
 from repoman.settings import PROXIED
@@ -129,7 +129,7 @@ class Foreman(Service):
         # At its end a port shuts its socket down, which would end the workers' as well.
         self._sockets[endpoint], port.socket = port.socket, socket.socket(port.socket.family)
         self._running.callback(self._sockets[endpoint].close)
-        self._running.push_async_callback(stopped, port)
+        self._running.push_async_callback(port.stopListening)
 
     async def _prepare(self) -> None:
         pool = Pool(self._reactor, self._dsn, size=2, is_alone=False)

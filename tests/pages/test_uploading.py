@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,16 @@ def test_a_killed_daemon_costs_no_more_than_a_slice(
         assert_stored(person, file)
 
 
+@contextmanager
+def nothing_sent_twice(page: Any) -> Iterator[None]:
+    """No slice that the page sends while the block runs is one that it has sent before."""
+    offsets: list[str] = []
+    page.on("request", lambda r: offsets.append(r.headers.get("upload-offset", "")))
+    yield
+    sent = [offset for offset in offsets if offset]
+    assert len(sent) == len(set(sent)), sent
+
+
 def test_a_pause_while_the_line_is_lost_is_one(browse: Browse, person: Person, file: Path) -> None:
     page = browse(person, f"/image/{person.name}/disk/upload", expected="net::ERR_FAILED")
     stop_after(page, 2)
@@ -205,13 +217,10 @@ def test_a_pause_while_the_line_is_lost_is_one(browse: Browse, person: Person, f
     page.get_by_role("button", name="Pause").click()
     page.get_by_text("Paused.").wait_for(timeout=2_000)
     page.unroute("**/api/uploads/*")
-    offsets: list[str] = []
-    page.on("request", lambda r: offsets.append(r.headers.get("upload-offset", "")))
-    page.get_by_role("button", name="Continue").click()
-    page.wait_for_url(f"**/image/{person.name}/disk")
-    assert_stored(person, file)
-    sent = [offset for offset in offsets if offset]
-    assert len(sent) == len(set(sent)), sent
+    with nothing_sent_twice(page):
+        page.get_by_role("button", name="Continue").click()
+        page.wait_for_url(f"**/image/{person.name}/disk")
+        assert_stored(person, file)
 
 
 def test_going_on_at_once_does_not_send_twice(browse: Browse, person: Person, file: Path) -> None:
@@ -220,11 +229,8 @@ def test_going_on_at_once_does_not_send_twice(browse: Browse, person: Person, fi
     choose(page, file)
     page.get_by_text("Trying again in 2 s.").wait_for()
     page.unroute("**/api/uploads/*")
-    offsets: list[str] = []
-    page.on("request", lambda r: offsets.append(r.headers.get("upload-offset", "")))
-    page.get_by_role("button", name="Pause").click()
-    page.get_by_role("button", name="Continue").click()
-    page.wait_for_url(f"**/image/{person.name}/disk")
-    assert_stored(person, file)
-    sent = [offset for offset in offsets if offset]
-    assert len(sent) == len(set(sent)), sent
+    with nothing_sent_twice(page):
+        page.get_by_role("button", name="Pause").click()
+        page.get_by_role("button", name="Continue").click()
+        page.wait_for_url(f"**/image/{person.name}/disk")
+        assert_stored(person, file)

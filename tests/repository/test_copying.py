@@ -13,7 +13,7 @@ from twisted.internet import reactor as global_reactor
 from repoman.assembly import digesting
 from repoman.database.copies import CopyRecords
 from repoman.errors import NoRoom
-from repoman.interfaces import Committed, IBlobStore, ScrubDue
+from repoman.interfaces import Committed, IBlobStore, IBlobWriter, ScrubDue
 from repoman.model import Digests, Image
 from repoman.repository.copying import Copied, Copier, Unresumed
 from repoman.repository.scrubber import Verifier
@@ -225,14 +225,19 @@ async def test_a_copy_that_was_lost_is_made_again(
     assert await contents(target) == {blob: sha256(CONTENT)}
 
 
+async def begun(records: Records, store: IBlobStore, size: int) -> tuple[str, IBlobWriter]:
+    """An upload that has begun."""
+    alice = await records.user("alice")
+    blob = await records.begin(await records.image("alice", "image"), alice, size)
+    return blob, await store.create(blob, size)
+
+
 @pytest_twisted.ensureDeferred
 async def test_unfinished_uploads_stay_where_they_are_and_are_counted(
     records: Records, source: IBlobStore, target: IBlobStore
 ) -> None:
-    alice = await records.user("alice")
-    blob = await records.begin(await records.image("alice", "image"), alice, 100)
+    blob, writer = await begun(records, source, 100)
     await records.run("UPDATE blob SET resumable = true")
-    writer = await source.create(blob, 100)
     writer.write(b"half")
     await writer.keep()
     assert await copied(records, source, target) == Copied(0, 0, 0, (), 0, 1)
@@ -243,9 +248,7 @@ async def test_unfinished_uploads_stay_where_they_are_and_are_counted(
 async def test_what_a_daemon_on_the_target_has_just_committed_stays(
     records: Records, source: IBlobStore, target: IBlobStore
 ) -> None:
-    alice = await records.user("alice")
-    blob = await records.begin(await records.image("alice", "image"), alice, 5)
-    writer = await target.create(blob, 5)
+    blob, writer = await begun(records, target, 5)
 
     class Late(CopyRecords):
         async def originals(self) -> Sequence[ScrubDue]:
