@@ -16,6 +16,7 @@ from repoman.database.blobs import BlobRecords
 from repoman.database.daemons import Daemons
 from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
+from repoman.database.offers import OfferRecords
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
 from repoman.interfaces import Clock, IConsuming
@@ -25,6 +26,7 @@ from repoman.repository.audit import Audit
 from repoman.repository.files import Files, UploadLimits
 from repoman.repository.groups import Groups
 from repoman.repository.images import Images
+from repoman.repository.offers import Offers
 from repoman.repository.scrubber import Scrubber
 from repoman.repository.sweeper import Sweeper
 from repoman.repository.transfers import Transfers
@@ -133,6 +135,7 @@ def assemble(
         Uploads(images, blobs, store, digesting, bounds, discarded),
         Audit(AuditRecords(pool), 0.0),
         Transfers(running, daemons.elsewhere),
+        Offers(images, OfferRecords(pool)),
     )
     sweeper = Sweeper(records, blobs, store, 0.0, repository.renew_leases)
     assembly = Assembly(repository, sweeper, Scrubber(blobs, store), store, bounds, daemons)

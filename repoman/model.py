@@ -54,6 +54,16 @@ USERS = "users"
 """The protected group that every new user joins."""
 
 
+OFFER_SECONDS = 30 * 86400
+"""How long an image stays offered, in seconds: long enough for who is on leave, and then gone."""
+
+MOST_OFFERS = 500
+"""How many images one user can have offered at a time."""
+
+MOST_OFFERS_TO_ONE = 100
+"""How many of them to one other user: enough for who leaves, and no list is one giver's alone."""
+
+
 def check_name(kind: str, value: object, *, dots: bool = False, named: str | None = None) -> str:
     """Return ``value`` if it is a name for a ``kind`` of thing.
 
@@ -300,3 +310,24 @@ class Image:
     def has_expired(self, now: datetime) -> bool:
         """The image's time is over at ``now``."""
         return self.expires is not None and self.expires <= now
+
+
+@frozen
+class Offer:
+    """An image that its owner offers to another user, who may accept it.
+
+    :ivar image: as it is now.
+    :ivar recipient: to whom, by name.
+    :ivar made: when.
+    :ivar ends: when it is gone by itself.
+    """
+
+    image: Image
+    recipient: str
+    made: datetime
+    ends: datetime
+
+    @property
+    def size(self) -> int:
+        """What all the image's files take, and what would count on the recipient, in bytes."""
+        return sum(stored.size for stored in self.image.files.values())

@@ -203,6 +203,23 @@ RULES: Mapping[str, Rule] = {
             _holds("image_delete"),
             _through_group("image_delete_group"),
         ),
+        _row(
+            "image.give",
+            "Needs the permission image_modify; an owner without it offers the image to the new "
+            "owner, who accepts it.",
+            _holds("image_modify"),
+        ),
+        _row(
+            "image.offer",
+            "Only the owner may offer an image to another user, or withdraw the offer.",
+            _owner,
+        ),
+        _row(
+            "offer.accept",
+            "To accept an image that is offered needs the permission image_create.",
+            _holds("image_create"),
+        ),
+        _row("offer.decline", "Any user may decline what is offered to them.", _anyone),
         _row("image.share", "Only the owner may share an image or end its sharing.", _owner),
         _row(
             "image.share_with_group",
@@ -224,6 +241,9 @@ PROTECTIONS: Mapping[str, str] = {
     "credential.limited": "A limited proxy may read but not change anything; "
     "make a full one with grid-proxy-init.",
     "image.read_only": "The image is read-only; set its read_only to false first.",
+    "offer.read_only": "The image has been made read-only since it was offered; its owner has to "
+    "end that before you can accept it.",
+    "offer.not_yours": "Only the user to whom an image is offered can accept it.",
     "group.protected": "The groups admins and users cannot be renamed or deleted.",
     "admins.permissions": "The group admins permits everything; nothing can be taken from it.",
     "admins.last": "This is the last administrator, and there must be one; make another one first.",
@@ -310,6 +330,11 @@ def _would(action: str, user: User, image: Image) -> bool:
 def missing_image(owner: str, name: str) -> Missing:
     """The one answer for images that do not exist and for those not to be seen."""
     return Missing(f"There is no image {owner}/{name}, or you may not see it.")
+
+
+def missing_offer(owner: str, name: str) -> Missing:
+    """The one refusal for offers that do not stand and for those between others."""
+    return Missing(f"There is no offer of {owner}/{name} to you or by you, or none any more.")
 
 
 def forbid_changes_to_read_only(image: Image) -> None:

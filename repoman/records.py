@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from attrs import field, frozen
 
 from repoman.audit import AuditQuery, Change, End, Entry
-from repoman.model import Group, Identity, Image, Profile, User
+from repoman.model import Group, Identity, Image, Offer, Profile, User
 
 
 @frozen
@@ -84,7 +84,10 @@ class IImageRecords(Protocol):
     async def change(self, image: Image, changes: Mapping[str, Any], quota: int) -> Image:
         """Set fields: those of NewImage, ``owner`` and ``hypervisors`` among them.
 
-        :raises Missing: it is gone meanwhile.
+        With ``recipient`` the image is offered to this user, as :meth:`IOfferRecords.make` does.
+        With another ``owner`` it is shared with nobody any more, and not public.
+
+        :raises Missing: it is gone, or given away, meanwhile.
         """
 
     async def delete(self, image: Image) -> None:
@@ -121,6 +124,48 @@ class IImageRecords(Protocol):
         """Let go of the files of images that expired ``kept`` seconds ago; answer how many images.
 
         Read-only images keep theirs, and so do those that got one since.
+        """
+
+
+class IOfferRecords(Protocol):
+    """Images that their owners offer to other users, one user at a time.
+
+    An offer is gone when it has been accepted, withdrawn or declined, when its time is over, and
+    with the image, its owner or the recipient; while the owner is suspended there is none.
+    """
+
+    async def find(self, viewer: User, owner: str, name: str) -> Offer | None:
+        """The offer of an image, for the owner, the recipient and administrators."""
+
+    async def listing(self, viewer: User) -> list[Offer]:
+        """What ``viewer`` offers and is offered, the newest first."""
+
+    async def make(self, image: Image, recipient: str) -> None:
+        """Offer an image; one that was offered before is offered to this user now.
+
+        :raises Invalid: there is no such recipient.
+        :raises Missing: the image is gone, or given away, meanwhile.
+        :raises Conflict: the owner offers as many images as one may.
+        """
+
+    async def accept(
+        self, offer: Offer, recipient: User, quota: int, name: str, version: int | None
+    ) -> Image:
+        """Let the image be the recipient's, called ``name``.
+
+        :param quota: of the recipient, in bytes, unless they have one of their own.
+        :param version: of the image, as the recipient knows it.
+        :raises Missing: the offer does not stand any more.
+        :raises Protected: the image has become read-only.
+        :raises Conflict: the image has another version.
+        :raises AlreadyExists: the recipient has an image of that name.
+        :raises QuotaExceeded: the recipient has no room for it.
+        """
+
+    async def end(self, offer: Offer, action: str) -> None:
+        """Let an offer stand no more.  Harmless twice.
+
+        :param action: how it ended, for the audit.
         """
 
 

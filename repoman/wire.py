@@ -17,7 +17,7 @@ from attrs import frozen
 
 from repoman import errors
 from repoman.audit import Entry
-from repoman.model import Group, Identity, Image, ImageFile, Profile
+from repoman.model import Group, Identity, Image, ImageFile, Offer, Profile
 from repoman.transfers import Transfer
 
 PROBLEM_TYPE = "urn:repoman:error:"
@@ -131,6 +131,10 @@ class Urls:
         """An image's record."""
         return f"{self.https}/api/images/{quote(owner)}/{quote(name)}"
 
+    def offer(self, owner: str, name: str) -> str:
+        """The offer of an image."""
+        return f"{self.https}/api/offers/{quote(owner)}/{quote(name)}"
+
     def upload(self, upload_id: str) -> str:
         """An unfinished upload."""
         return f"{self.https}/api/uploads/{quote(upload_id)}"
@@ -202,6 +206,31 @@ def _file_json(stored: ImageFile, url: str) -> dict[str, Any]:
         "uploaded": ctime(stored.uploaded),
         "version": stored.version,
         "url": url,
+    }
+
+
+def offer_json(offer: Offer, urls: Urls) -> dict[str, Any]:
+    """An offer, with what somebody must know of the image to accept it: not whom it is shared with.
+
+    ``bytes`` is what all files take, and what would count on the recipient's quota.
+    """
+    image = offer.image
+    return {
+        "url": urls.offer(image.owner, image.name),
+        "owner_user_name": image.owner,
+        "recipient_user_name": offer.recipient,
+        "made": ctime(offer.made),
+        "ends": ctime(offer.ends),
+        "name": image.name,
+        "description": image.description,
+        "os_variant": image.os_variant,
+        "os_type": image.os_type,
+        "os_arch": image.os_arch,
+        "hypervisor": ",".join(image.hypervisors),
+        "expires": ctime(image.expires),
+        "version": image.version,
+        "bytes": offer.size,
+        "sha256": {name: stored.digests.sha256 for name, stored in image.files.items()},
     }
 
 

@@ -13,6 +13,7 @@ from repoman.database.accounts import AccountRecords
 from repoman.database.blobs import BlobRecords
 from repoman.database.groups import GroupRecords
 from repoman.database.images import ImageRecords
+from repoman.database.offers import OfferRecords
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
 from repoman.holders import UploadTerms
@@ -50,6 +51,11 @@ class Records:
     groups: GroupRecords
     images: ImageRecords
     blobs: BlobRecords
+
+    @property
+    def offers(self) -> OfferRecords:
+        """Offers, in the same database."""
+        return OfferRecords(self.pool)
 
     async def run(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
         """A statement of the test's own."""

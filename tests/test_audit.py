@@ -86,6 +86,10 @@ WALK = [
          "upload.begin", "impeyr/i", headers=NEW),
     Step("PATCH /api/uploads/{upload_id}", "UPLOAD", "image.store", "impeyr/i", body=b"abc",
          headers=PART),
+    Step("POST /api/offers", "/api/offers", "image.offer", "impeyr/i",
+         {"name": "i", "recipient": "walker"}),
+    Step("DELETE /api/offers/{user}/{image}", "/api/offers/impeyr/i", "image.withdraw", "impeyr/i"),
+    Step("POST /api/offers/{user}/{image}", "/api/offers/guest/k", "image.accept", "guest/k"),
     Step("DELETE /api/images/{image}", "/api/images/i", "image.delete", "impeyr/i"),
     Step("DELETE /api/images/{user}/{image}", "/api/images/impeyr/j", "image.delete", "impeyr/j"),
     Step("DELETE /api/groups/{group}/users/{user}", "/api/groups/walkers/users/impeyr",
@@ -112,9 +116,18 @@ def row_of(daemon: Daemon, answer: Answer) -> dict[str, Any]:
     raise AssertionError(f"no row for {answer}")
 
 
+def offer_to_the_walker(daemon: Daemon) -> None:
+    """Something for who walks to accept."""
+    guest = daemon.newcomer("guest")
+    assert guest.ask("POST", "/api/images", form={"name": "k"}).status == 201
+    answer = guest.ask("POST", "/api/images/k", form={"owner": daemon.admin.name})
+    assert answer.json["owner_user_name"] == "guest"
+
+
 def test_every_changing_route_leaves_a_row_of_who_and_where(daemon: Daemon) -> None:
     assert {step.route for step in WALK} == CHANGING
     daemon.admin.ask("POST", "/api/images", form={"name": "j"})
+    offer_to_the_walker(daemon)
     place = ""
     for step in WALK:
         method, path = step.route.split()[0], step.path.replace("UPLOAD", place)

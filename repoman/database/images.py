@@ -12,15 +12,16 @@ from attrs import asdict
 
 from repoman.audit import Change
 from repoman.database.constraints import translated
+from repoman.database.giving import fence_uploads, give, offer_to
 from repoman.database.listings import NAMES, image_query
 from repoman.database.pool import Pool, Transaction
-from repoman.errors import Invalid, Missing, QuotaExceeded
+from repoman.errors import Invalid, Missing
 from repoman.model import Digests, Image, ImageFile
 from repoman.policy import protected
 from repoman.records import Listing, NewImage
 
-SELECT = """
-SELECT i.image_id, i.uuid, i.name, i.owner_id, o.user_name, i.modified, i.uploaded, i.expires,
+SELECTED = """
+       i.image_id, i.uuid, i.name, i.owner_id, o.user_name, i.modified, i.uploaded, i.expires,
        i.description, i.os_variant, i.os_type, i.os_arch, i.read_only,
        i.unauthenticated_access, i.version,
        ARRAY(SELECT hypervisor FROM image_hypervisor h
@@ -35,8 +36,10 @@ SELECT i.image_id, i.uuid, i.name, i.owner_id, o.user_name, i.modified, i.upload
               WHERE s.image_id = i.image_id ORDER BY 1),
        ARRAY(SELECT g.name FROM membership m JOIN user_group g USING (group_id)
               WHERE m.account_id = i.owner_id ORDER BY 1)
-  FROM image i JOIN account o ON o.account_id = i.owner_id
 """
+"""What an image is made of, for a query of ``image i`` and its owner, ``account o``."""
+
+SELECT = f"SELECT {SELECTED} FROM image i JOIN account o ON o.account_id = i.owner_id"  # noqa: S608 a constant
 
 BY_NAME = SELECT + " WHERE o.user_name = %s AND i.name = %s"
 
@@ -143,73 +146,41 @@ async def drop_files(transaction: Transaction, image_id: int, kept: Sequence[str
     await fence_uploads(transaction, image_id, kept)
 
 
-async def fence_uploads(transaction: Transaction, image_id: int, kept: Sequence[str] = ()) -> None:
-    """Give up the uploads to an image but those for the hypervisors ``kept``; pay back."""
-    await transaction.run(
-        """
-        WITH fenced AS (
-            SELECT blob, payer_id, reserved FROM blob
-             WHERE image_id = %(image)s AND state = 'receiving'
-               AND NOT hypervisor = ANY(%(kept)s) FOR UPDATE),
-        ended AS (
-            UPDATE blob SET state = 'deleting', reserved = 0
-             WHERE blob IN (SELECT blob FROM fenced)),
-        owed AS (SELECT payer_id, sum(reserved) AS total FROM fenced GROUP BY payer_id)
-        UPDATE account SET reserved = account.reserved - owed.total
-          FROM owed WHERE account_id = owed.payer_id
-        """,
-        {"image": image_id, "kept": list(kept)},
-    )
+async def lock(transaction: Transaction, image: Image) -> None:
+    """Keep others from changing an image; it may be read-only, or another's, since it was loaded.
 
-
-async def _lock(transaction: Transaction, image: Image) -> None:
-    """Keep others from changing an image; it may have become read-only since it was loaded."""
+    :raises Missing: it is another's.
+    """
     row = await transaction.run_one(
-        "SELECT read_only FROM image WHERE image_id = %s FOR UPDATE", (image.id,)
+        "SELECT read_only, owner_id FROM image WHERE image_id = %s FOR UPDATE", (image.id,)
     )
+    if row is not None and row[1] != image.owner_id:
+        raise _given_away(image)
     if row is not None and row[0] and not image.read_only:
         raise protected("image.read_only")
 
 
-async def _give_away(transaction: Transaction, image_id: int, owner: str, quota: int) -> None:
-    size_sql = """
-        SELECT coalesce(sum(b.size), 0) FROM image_file f JOIN blob b USING (blob)
-         WHERE f.image_id = %s
-        """
-    row = await transaction.run_one(size_sql, (image_id,))
-    size = int(row[0]) if row else 0
-    known = await transaction.run_one(
-        "SELECT account_id FROM account WHERE user_name = %s", (owner,)
+def _given_away(image: Image) -> Missing:
+    return Missing(f"The image {image.path} was deleted or given away meanwhile.")
+
+
+async def _change(transaction: Transaction, image: Image, changes: Mapping[str, Any]) -> None:
+    """Set what belongs to the image itself, but not its name if it goes to another owner."""
+    columns = {name: value for name, value in changes.items() if name in COLUMNS}
+    if changes.get("owner", image.owner) != image.owner:
+        columns.pop("name", None)
+    assignments = "".join(f", {name} = %({name})s" for name in columns)
+    row = await transaction.run_one(
+        f"UPDATE image SET modified = now(){assignments}"  # noqa: S608 names from COLUMNS
+        " WHERE image_id = %(image_id)s RETURNING image_id",
+        {**columns, "image_id": image.id},
     )
-    if known is None:
-        raise Invalid(f"There is no user {owner}.", field="owner")
-    taken = await transaction.run_one(
-        """
-        UPDATE account SET used = used + %(size)s
-         WHERE account_id = %(owner)s
-           AND (%(size)s = 0 OR used + reserved + %(size)s <= coalesce(quota, %(quota)s))
-        RETURNING account_id
-        """,
-        {"owner": known[0], "size": size, "quota": quota},
-    )
-    if taken is None:
-        raise QuotaExceeded(f"The quota of user {owner} has no room for the image's {size} bytes.")
-    await transaction.run(
-        """
-        UPDATE account SET used = used - %s
-         WHERE account_id = (SELECT owner_id FROM image WHERE image_id = %s)
-        """,
-        (size, image_id),
-    )
-    # Who uploads may no longer, and the new owner did not promise the room.
-    await fence_uploads(transaction, image_id)
-    await transaction.run(
-        "UPDATE image SET owner_id = %s WHERE image_id = %s", (known[0], image_id)
-    )
-    await transaction.run(
-        "UPDATE blob SET payer_id = %s WHERE image_id = %s AND state = 'present'",
-        (known[0], image_id),
-    )
+    if row is None:
+        raise Missing("The image was deleted meanwhile.")
+    if "hypervisors" in changes:
+        await drop_files(transaction, image.id, changes["hypervisors"])
+        await _set_hypervisors(transaction, image.id, changes["hypervisors"])
+    transaction.record(Change("image.modify", image.path, changes))
 
 
 class ImageRecords:
@@ -262,40 +233,32 @@ class ImageRecords:
             return await self._pool.interact(work)
 
     async def change(self, image: Image, changes: Mapping[str, Any], quota: int) -> Image:
-        """Set fields: columns, ``owner`` and ``hypervisors``.
+        """Set fields: columns, ``owner``, ``hypervisors``; and ``recipient``, who gets an offer.
 
         :param quota: of the new owner, in bytes, unless they have their own.
-        :raises Missing: it is gone meanwhile.
+        :raises Missing: it is gone, or given away, meanwhile.
         """
-        columns = {name: value for name, value in changes.items() if name in COLUMNS}
+        changes = dict(changes)
+        recipient, owner = changes.pop("recipient", None), changes.get("owner", image.owner)
 
         async def work(transaction: Transaction) -> Image:
-            await _lock(transaction, image)
-            assignments = "".join(f", {name} = %({name})s" for name in columns)
-            row = await transaction.run_one(
-                f"UPDATE image SET modified = now(){assignments}"  # noqa: S608 names from COLUMNS
-                " WHERE image_id = %(image_id)s RETURNING image_id",
-                {**columns, "image_id": image.id},
-            )
-            if row is None:
-                raise Missing("The image was deleted meanwhile.")
-            if "hypervisors" in changes:
-                await drop_files(transaction, image.id, changes["hypervisors"])
-                await _set_hypervisors(transaction, image.id, changes["hypervisors"])
-            if changes.get("owner", image.owner) != image.owner:
-                await _give_away(transaction, image.id, changes["owner"], quota)
-            transaction.record(Change("image.modify", image.path, changes))
+            await lock(transaction, image)
+            if changes or recipient is None:  # an offer alone leaves the record as it is
+                await _change(transaction, image, changes)
+            if owner != image.owner:
+                await give(transaction, image, owner, quota, changes.get("name"))
+            elif recipient or "owner" in changes:
+                await offer_to(transaction, image, recipient or owner)
             return await load(transaction, image.id)
 
-        name = f"{changes.get('owner', image.owner)}/{changes.get('name', image.name)}"
-        with translated(name=name):
+        with translated(name=f"{owner}/{changes.get('name', image.name)}"):
             return await self._pool.interact(work)
 
     async def delete(self, image: Image) -> None:
         """Remove an image; its blobs are marked for the sweeper."""
 
         async def work(transaction: Transaction) -> None:
-            await _lock(transaction, image)
+            await lock(transaction, image)
             await drop_files(transaction, image.id)
             statement = "DELETE FROM image WHERE image_id = %s"
             if await transaction.execute(statement, (image.id,)):
@@ -342,6 +305,9 @@ class ImageRecords:
         )
 
         async def work(transaction: Transaction) -> None:
+            owned = "SELECT 1 FROM image WHERE image_id = %s AND owner_id = %s FOR KEY SHARE"
+            if await transaction.run_one(owned, (image.id, image.owner_id)) is None:
+                raise _given_away(image)
             row = await transaction.run_one(find, (name,))
             if row is None:
                 kind = "user" if user else "group"

@@ -12,6 +12,7 @@ from repoman.repository.audit import Audit
 from repoman.repository.files import Files
 from repoman.repository.groups import Groups
 from repoman.repository.images import Images
+from repoman.repository.offers import Offers
 from repoman.repository.transfers import Transfers
 from repoman.repository.uploads import Uploads
 from repoman.repository.users import Users
@@ -29,6 +30,7 @@ class Repository:
     uploads: Uploads
     audit: Audit
     transfers: Transfers
+    offers: Offers
 
     async def renew_leases(self) -> None:
         """Tell the records that the uploads that run here live."""

@@ -133,7 +133,10 @@ class Images:
         return await self._records.create(evolve(new, hypervisors=listed, owner=owner))
 
     async def change(self, caller: Caller, ref: ImageRef, changes: Mapping[str, Any]) -> Image:
-        """Set fields of the record; rename and give away touch no bytes."""
+        """Set fields of the record; rename and give away touch no bytes.
+
+        A new ``owner`` is only an offer where the caller may not give the image at once.
+        """
         image = await self.find(caller, ref, "image.modify")
         if changes.get("read_only", True) is not False:
             forbid_changes_to_read_only(image)
@@ -141,6 +144,12 @@ class Images:
             check_image_name(changes["name"])
         if "hypervisors" in changes:
             changes = {**changes, "hypervisors": check_hypervisors(changes["hypervisors"])}
+        if "owner" in changes:
+            check_name("user", changes["owner"], named="owner")
+        if "owner" in changes and not may("image.give", caller, image):
+            authorize("image.offer", caller, image)
+            changes = {**changes, "recipient": changes["owner"]}
+            del changes["owner"]
         return await self._records.change(image, changes, self.quota)
 
     async def delete(self, caller: Caller, ref: ImageRef) -> None:

@@ -19,6 +19,7 @@ from repoman.resources import (
     files,
     groups,
     images,
+    offers,
     transfers,
     uploads,
     users,
@@ -81,7 +82,10 @@ class Root(Resource):
         app.url_map.merge_slashes = False
         app.url_map.converters["owner"] = Owner
         routes = Routes(app, repository.accounts, urls, repository.audit)
-        for noun in (description, whoami, users, groups, images, files, uploads, audit, transfers):
+        nouns = (
+            description, whoami, users, groups, images, offers, files, uploads, audit, transfers,
+        )  # fmt: skip
+        for noun in nouns:
             noun.add_routes(routes, repository)
         self.app = app
         self._routes = routes

@@ -155,6 +155,7 @@ def test_an_image_given_away_during_an_upload_is_not_written_any_more(
     alice.ask("POST", "/api/images", form={"name": "gift"})
     connection, rest = start_put(alice, "gift", 1_000_000)
     alice.ask("POST", "/api/images/gift", form={"owner": erin.name})
+    assert erin.ask("POST", f"/api/offers/{alice.name}/gift").status == 200
     connection.send(rest)  # type: ignore[attr-defined]
     assert connection.getresponse().status == 409  # type: ignore[attr-defined]
     assert owed(daemon, erin.name) == (0, 0)
@@ -201,6 +202,7 @@ def test_giving_an_image_away_pays_its_unfinished_uploads_back(
     place = upload(alice, "leak", Upload_Length="5000000")
     assert owed(daemon, alice.name) == (0, 5_000_000)
     alice.ask("POST", "/api/images/leak", form={"owner": dave.name})
+    assert dave.ask("POST", f"/api/offers/{alice.name}/leak").status == 200
     assert owed(daemon, alice.name) == (0, 0)
     assert alice.ask("GET", place).status == 404
     assert daemon.admin.ask("DELETE", f"/api/users/{dave.name}").status == 200

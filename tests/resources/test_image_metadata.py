@@ -142,22 +142,34 @@ def test_an_expired_image_keeps_its_record_but_not_its_bytes(daemon: Daemon, me:
     assert me.ask("GET", raw).body == b"bytes"
 
 
-def test_rename_and_gift_leave_the_bytes_and_conflict_as_409(daemon: Daemon, me: Person) -> None:
-    other = daemon.newcomer()
+def test_rename_leaves_the_bytes_and_conflicts_as_409(me: Person) -> None:
     create(me, "here")
     put(me, "here", b"mine")
     create(me, "there")
     assert change(me, "here", name="there").status == 409
     assert change(me, "here", name="moved").json["name"] == "moved"
     assert me.ask("GET", "/api/images/raw/moved").body == b"mine"
-    unknown = change(me, "moved", owner="nobody-here")
+
+
+def test_a_gift_of_an_administrators_leaves_the_bytes_and_conflicts_as_409(
+    daemon: Daemon, me: Person
+) -> None:
+    other = daemon.newcomer()
+    create(me, "gift")
+    put(me, "gift", b"mine")
+
+    def give(owner: str) -> Answer:
+        path = f"/api/images/{me.name}/gift"
+        return daemon.admin.ask("POST", path, form={"owner": owner})
+
+    unknown = give("nobody-here")
     assert (unknown.status, "nobody-here" in unknown.text) == (400, True)
-    other.ask("POST", "/api/images", form={"name": "moved"})
-    assert change(me, "moved", owner=other.name).status == 409
-    other.ask("DELETE", "/api/images/moved")
-    assert change(me, "moved", owner=other.name).json["owner_user_name"] == other.name
-    assert other.ask("GET", "/api/images/raw/moved").body == b"mine"
-    assert me.ask("GET", f"/api/images/{other.name}/moved").status == 404
+    other.ask("POST", "/api/images", form={"name": "gift"})
+    assert give(other.name).status == 409
+    other.ask("DELETE", "/api/images/gift")
+    assert give(other.name).json["owner_user_name"] == other.name
+    assert other.ask("GET", "/api/images/raw/gift").body == b"mine"
+    assert me.ask("GET", f"/api/images/{other.name}/gift").status == 404
 
 
 def test_unknown_metadata_is_named_as_it_always_was(me: Person) -> None:

@@ -54,6 +54,11 @@ def image_row(asked: str, may: str, ok: int = 200, **options: Any) -> Row:
     return Row(asked=asked, may=may, ok=ok, hidden=True, **options)
 
 
+def offer_row(asked: str, may: str) -> Row:
+    others = [who for who in KNOWN.split() if who not in may.split()]
+    return row(asked, may, otherwise=dict.fromkeys(others, 404))
+
+
 IMAGE, RAW = "/api/images/{owner}/{image}", "/api/images/raw/{owner}/{image}"
 MODIFIERS = "owner image_modify image_modify_group admin"
 DELETERS = "owner image_delete image_delete_group admin"
@@ -114,13 +119,33 @@ ROWS = [
     image_row(f"GET {IMAGE}", SEEING),
     image_row(f"POST {IMAGE}", MODIFIERS, form={"description": "new"}),
     image_row(f"POST {IMAGE}", MODIFIERS, form={"name": "{new}"}),
-    image_row(f"POST {IMAGE}", MODIFIERS, form={"owner": "{target}"}),
+    image_row(
+        f"POST {IMAGE}",
+        "owner image_modify admin",
+        form={"owner": "{target}"},
+        otherwise={"image_modify_group": 403},
+    ),
     image_row(f"DELETE {IMAGE}", DELETERS),
     image_row(f"POST {IMAGE}/share/user/{{target}}", "owner admin"),
     image_row(f"DELETE {IMAGE}/share/user/{{target}}", "owner admin"),
     image_row(f"POST {IMAGE}/share/group/{{circle}}", "owner admin"),
     image_row(f"POST {IMAGE}/share/group/{{group}}", "admin"),
     image_row(f"DELETE {IMAGE}/share/group/{{circle}}", "owner admin"),
+    # offers: the image is offered to the friend
+    row("GET /api/offers", KNOWN),
+    image_row(
+        "POST /api/offers",
+        "owner admin",
+        201,
+        form={"name": "{image}", "owner": "{owner}", "recipient": "{target}"},
+    ),
+    offer_row("GET /api/offers/{owner}/{image}", "owner friend admin"),
+    offer_row("DELETE /api/offers/{owner}/{image}", "owner friend admin"),
+    row(
+        "POST /api/offers/{owner}/{image}",
+        "friend",
+        otherwise=dict.fromkeys(("fellow", "image_create"), 404),
+    ),
     # the caller's own: nobody but the owner has one of that name
     row("GET /api/images/{image}", "owner", otherwise=dict.fromkeys(KNOWN.split()[1:], 404)),
     row("DELETE /api/images/{image}", "owner", otherwise=dict.fromkeys(KNOWN.split()[1:], 404)),
@@ -194,6 +219,8 @@ class World:
 
     def fresh(self) -> None:
         """Make all things anew that an action may have changed."""
+        if self.names:  # one user can have so many offers
+            self.owner.ask("DELETE", f"/api/offers/{self.owner.name}/{self.names['image']}")
         self.names = {
             "target": self.user(),
             "group": self.group(permissions="user_create"),
@@ -203,6 +230,8 @@ class World:
             "admin": self.admin.name,
             "circle": self.circle,
         }
+        offered = {"name": self.names["image"], "recipient": self.people["friend"].name}
+        self.do("POST", "/api/offers", {**offered, "owner": self.owner.name})
 
     def attempt(self, who: str, row: Row) -> Answer:
         person = self.people[who]
