@@ -25,6 +25,7 @@ from repoman.pages import (
     identity,
     image,
     images,
+    offers,
     upload,
     users,
 )
@@ -52,10 +53,11 @@ class Pages:
         self._routes = Routes(app, repository.accounts, urls, repository.audit, voice)
         tokens = Tokens(secret, clock)
         identity.add_routes(self._routes, repository, tokens)
-        images.add_routes(self._routes, repository, clock)
+        images.add_routes(self._routes, repository, tokens, clock)
         image.add_routes(self._routes, repository, tokens, clock)
         changes.add_routes(self._routes, repository, tokens)
         creating.add_routes(self._routes, repository, tokens)
+        offers.add_routes(self._routes, repository, tokens)
         upload.add_routes(self._routes, repository, tokens)
         users.add_routes(self._routes, repository, tokens)
         groups.add_routes(self._routes, repository, tokens)

@@ -12,7 +12,8 @@ from repoman.pages.answer import Answer, page, see_other
 from repoman.pages.changes import TEXTS
 from repoman.pages.images import image_path
 from repoman.pages.markup import area, el, field, form, notice
-from repoman.pages.owner import NAME_PATTERN, audience
+from repoman.pages.offers import NAME_PATTERN
+from repoman.pages.owner import audience
 from repoman.pages.posting import read_fields_of_post
 from repoman.pages.tokens import Tokens
 from repoman.policy import authorize

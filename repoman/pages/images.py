@@ -14,6 +14,8 @@ from repoman.model import KNOWN_HYPERVISORS, Image
 from repoman.pages.answer import Answer, page
 from repoman.pages.identity import refusal
 from repoman.pages.markup import Content, badge, choice, el, field, link, moment, size
+from repoman.pages.offers import offered
+from repoman.pages.tokens import Tokens
 from repoman.policy import identified, may
 from repoman.records import Listing
 from repoman.repository import Repository
@@ -30,7 +32,7 @@ SORTS = (("name", "Name"), ("-modified", "Newest"), ("modified", "Oldest"), ("-s
          ("size", "Smallest"), ("-name", "Name, from Z"))  # fmt: skip
 
 
-def add_routes(routes: Routes, repository: Repository, clock: Clock) -> None:
+def add_routes(routes: Routes, repository: Repository, tokens: Tokens, clock: Clock) -> None:
     """``/``, ``/shared``, ``/public`` and ``/all``."""
 
     @routes.add("GET", "/")
@@ -43,7 +45,8 @@ def add_routes(routes: Routes, repository: Repository, clock: Clock) -> None:
         new = None
         if may("image.create", ask.caller):
             new = link("/new", "New image", class_="button")
-        return await listed(ask, "My images", Listing(owner=user.user_name), beside=new)
+        offers = offered(ask.caller, tokens, await repository.offers.listing(ask.caller))
+        return await listed(ask, "My images", Listing(owner=user.user_name), offers, beside=new)
 
     @routes.add("GET", "/shared")
     async def shared(ask: Ask) -> Answer:

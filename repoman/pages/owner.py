@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from twisted.web.template import Tag
 
-from repoman.model import Caller, Image
+from repoman.model import Caller, Image, Offer
 from repoman.pages.images import image_path
-from repoman.pages.markup import Content, area, choice, el, field, form, names_list
+from repoman.pages.markup import Content, area, choice, el, field, form, moment, names_list
+from repoman.pages.offers import NAME_PATTERN, ending
 from repoman.pages.tokens import Tokens
 from repoman.policy import may
 from repoman.repository.users import Known
 
-NAME_PATTERN = "[A-Za-z0-9_.\\-]+"
-"""What an image may be called, as browsers check it."""
+AT_ONCE = "it counts on their quota then, is shared with nobody and not public"
+OFFERED = "they have 30 days to accept it; then it is theirs, shared with nobody and not public"
+"""What follows from a new owner, and when."""
 
 
-def owner_forms(caller: Caller, tokens: Tokens, image: Image, known: Known) -> list[Content]:
+def owner_forms(
+    caller: Caller, tokens: Tokens, image: Image, known: Known, offer: Offer | None
+) -> list[Content]:
     """Those that the caller may use.
 
     :param known: names to complete fields with.
+    :param offer: of the image, if it is offered to somebody.
     """
     path = image_path(image)
     tokens_of = {a: tokens.issue(caller, f"{path}/{a}") for a in ("change", "share", "delete")}
@@ -26,7 +31,8 @@ def owner_forms(caller: Caller, tokens: Tokens, image: Image, known: Known) -> l
     if may("image.share", caller, image):
         content.append(_sharing(image, path, tokens_of["share"], known))
     if may("image.modify", caller, image):
-        content.append(_changing(image, f"{path}/change", tokens_of["change"]))
+        giving = _giving(caller, tokens, image, offer)
+        content.append(_changing(image, f"{path}/change", tokens_of["change"], giving))
     if may("image.delete", caller, image) and not image.read_only:
         content.append(_deleting(image, f"{path}/delete", tokens_of["delete"]))
     if content:
@@ -62,15 +68,15 @@ def _share(action: str, token: str, kind: str, name: str) -> Tag:
     )  # fmt: skip
 
 
-def _changing(image: Image, action: str, token: str) -> Tag:
+def _changing(image: Image, action: str, token: str, giving: Content) -> Tag:
     if image.read_only:
-        content = [_protecting(image, action, token)]
+        content = [giving, _protecting(image, action, token)]
     else:
         content = [
             _opened("Description and system", _describing(image, action, token)),
             _opened("Expiry", _expiring(image, action, token)),
             _opened("Name", _renaming(image, action, token)),
-            _opened("Owner", _giving(action, token)),
+            _opened("Owner", giving) if giving else None,
             _opened("Protection", _protecting(image, action, token)),
         ]
     return el("section", el("h2", "Change"), content, class_="change")
@@ -116,10 +122,23 @@ def _renaming(image: Image, action: str, token: str) -> Tag:
     return form(action, token, name, button="Rename")
 
 
-def _giving(action: str, token: str) -> Tag:
-    owner = field("owner", "New owner", list="users", required=True, autocomplete="off",
-                  hint="the image counts on their quota then, and is no longer yours")  # fmt: skip
-    return form(action, token, owner, button="Give away")
+def _giving(caller: Caller, tokens: Tokens, image: Image, offer: Offer | None) -> Content:
+    """How far giving away is, and the form for it."""
+    content: list[Content] = []
+    if offer is not None:
+        whom = el("strong", offer.recipient)
+        content += [
+            el("p", "Offered to ", whom, " until ", moment(offer.ends), "."),
+            ending(caller, tokens, offer, "Withdraw the offer"),
+        ]
+    at_once = may("image.give", caller, image)
+    if not image.read_only and (at_once or may("image.offer", caller, image)):
+        hint = AT_ONCE if at_once else OFFERED
+        owner = field("owner", "New owner", list="users", required=True, autocomplete="off",
+                      hint=hint)  # fmt: skip
+        action, button = f"{image_path(image)}/change", "Give away" if at_once else "Offer"
+        content.append(form(action, tokens.issue(caller, action), owner, button=button))
+    return content
 
 
 def _protecting(image: Image, action: str, token: str) -> Content:

@@ -26,7 +26,7 @@ OWNER = {
     "image": "/image/yamada/alma9-root", "empty": "/image/yamada/scratch", "me": "/me",
     "protected": "/image/yamada/reference", "new": "/new",
     "upload": "/image/yamada/alma9-root/upload", "missing": "/image/yamada/never",
-    "public": "/public", "shared": "/shared",
+    "public": "/public", "shared": "/shared", "offered": "/image/yamada/debian12-slim",
 }  # fmt: skip
 ADMIN = {
 
@@ -74,6 +74,9 @@ def people(daemon: Daemon) -> dict[str, Person]:
     owner.ask("POST", "/api/images/reference", form={"read_only": "true"})
     friend.ask("POST", "/api/images", form={"name": "plasma-sim", "description": "Shared"})
     friend.ask("POST", "/api/images/plasma-sim/share/user/yamada")
+    friend.ask("POST", "/api/images", form={"name": "plasma-old", "description": "Offered"})
+    friend.ask("POST", "/api/images/plasma-old", form={"owner": "yamada"})
+    owner.ask("POST", "/api/images/debian12-slim", form={"owner": "lindqvist"})
     headers = {"Upload-Complete": "?0", "Upload-Length": "9000000"}
     answer = owner.ask("POST", "/api/images/raw/yamada/kvm/alma9-root", headers=headers)
     assert answer.status == 201

@@ -119,16 +119,6 @@ def test_it_is_renamed_and_expires(browse: Browse, owner: Person) -> None:
     assert owner.ask("GET", f"/api/images/raw/{owner.name}/disk-2").status == 200
 
 
-def test_it_is_given_away(browse: Browse, daemon: Daemon, owner: Person) -> None:
-    friend = daemon.newcomer()
-    page = browse(owner, f"/image/{owner.name}/disk", javascript=False)
-    form = opened(page, "Owner")
-    form.get_by_label("New owner").fill(friend.name)
-    form.get_by_role("button", name="Give away").click()
-    assert "You have no images yet." in page.locator("main").inner_text()
-    assert friend.ask("GET", "/api/images/disk").json["owner_user_name"] == friend.name
-
-
 def test_it_is_protected_until_that_is_ended(browse: Browse, owner: Person) -> None:
     page = browse(owner, f"/image/{owner.name}/disk", javascript=False)
     opened(page, "Protection").get_by_role("button").click()

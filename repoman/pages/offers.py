@@ -1,0 +1,104 @@
+"""Images that are offered to who looks, and the forms with which an offer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+from twisted.web.template import Tag
+
+from repoman.model import Caller, ImageRef, Offer
+from repoman.pages.answer import Answer, see_other
+from repoman.pages.markup import Content, el, facts, field, form, moment, size
+from repoman.pages.posting import read_post
+from repoman.pages.tokens import Tokens
+from repoman.policy import identified, may
+from repoman.repository import Repository
+from repoman.resources.asking import Ask, Routes
+from repoman.resources.forms import given
+from repoman.resources.offers import AcceptForm
+
+SHOWN = 20
+"""How many offers are on one page."""
+
+NAME_PATTERN = "[A-Za-z0-9_.\\-]+"
+"""What an image may be called, as browsers check it."""
+
+
+@frozen(kw_only=True)
+class EndForm:
+    """Nothing needs to be said to decline or to withdraw."""
+
+
+def add_routes(routes: Routes, repository: Repository, tokens: Tokens) -> None:
+    """What is posted below ``/offer/OWNER/NAME``."""
+    offers = repository.offers
+
+    @routes.add("POST", "/offer/<owner>/<name>/accept")
+    async def accept(ask: Ask, owner: str, name: str) -> Answer:
+        sent = await read_post(ask, tokens, AcceptForm)
+        image = await offers.accept(ask.caller, ImageRef(owner, name), **given(sent))
+        return see_other(f"/image/{image.owner}/{image.name}")
+
+    @routes.add("POST", "/offer/<owner>/<name>/end")
+    async def end(ask: Ask, owner: str, name: str) -> Answer:
+        await read_post(ask, tokens, EndForm)
+        await offers.end(ask.caller, ImageRef(owner, name))
+        is_owner = identified(ask.caller).user_name == owner
+        return see_other(f"/image/{owner}/{name}" if is_owner else "/")
+
+
+def offered(caller: Caller, tokens: Tokens, offers: Sequence[Offer]) -> Tag | None:
+    """What is offered to the caller, of all their offers, the newest first."""
+    user = identified(caller)
+    own = [offer for offer in offers if offer.recipient == user.user_name]
+    if not own:
+        return None
+    more = el("p", f"And {len(own) - SHOWN} more, when these are answered.", class_="quiet")
+    return el(
+        "section", el("h2", "Offered to you"),
+        el("p", "Until you accept it, an image is its owner's. Then it is yours: shared with "
+           "nobody, not public, and counted on your quota."),
+        el("ul", [_offer(caller, tokens, offer) for offer in own[:SHOWN]], class_="files"),
+        more if len(own) > SHOWN else None,
+    )  # fmt: skip
+
+
+def _offer(caller: Caller, tokens: Tokens, offer: Offer) -> Tag:
+    image, path = offer.image, f"/offer/{offer.image.owner}/{offer.image.name}"
+    digests = [(name, el("code", f.digests.sha256)) for name, f in image.files.items()]
+    system = " ".join(filter(None, (image.os_type, image.os_variant, image.os_arch)))
+    return el(
+        "li",
+        el("div", el("strong", f"{image.owner}/{image.name}"),
+           el("span", ", ".join(image.hypervisors)), el("span", system) if system else None,
+           el("span", size(offer.size) if image.files else "no file yet"), class_="file"),
+        el("p", image.description) if image.description else None,
+        el("p", "Offered until ", moment(offer.ends, day=True),
+           [", expires ", moment(image.expires, day=True)] if image.expires else None, ".",
+           class_="quiet"),
+        el("details", el("summary", "SHA-256"), facts(digests)) if digests else None,
+        _accepting(caller, tokens, offer, f"{path}/accept"),
+        ending(caller, tokens, offer, "Decline"),
+    )  # fmt: skip
+
+
+def _accepting(caller: Caller, tokens: Tokens, offer: Offer, action: str) -> Content:
+    if not may("offer.accept", caller):
+        return None
+    image = offer.image
+    name = field(
+        "name", "Its name, when it is yours", image.name, required=True, pattern=NAME_PATTERN,
+        maxlength=100, id=f"name-{image.id}",
+    )  # fmt: skip
+    seen = el("input", type="hidden", name="version", value=image.version)
+    return form(action, tokens.issue(caller, action), name, seen, button="Accept")
+
+
+def ending(caller: Caller, tokens: Tokens, offer: Offer, button: str) -> Tag:
+    """The form that declines or withdraws an offer.
+
+    :param button: which of these it is called.
+    """
+    action = f"/offer/{offer.image.owner}/{offer.image.name}/end"
+    return form(action, tokens.issue(caller, action), button=button, kind="quiet")
