@@ -134,6 +134,9 @@ async def modify_image(session: Session) -> None:
     changes = renamed(fields, new_name="name", new_owner="owner")
     image = await session.client.modify_image(image_ref(session.options), changes)
     session.out.done("Modifying image.", image=image)
+    owner = changes.get("owner")
+    if owner is not None and image.get("owner_user_name", owner) != owner:
+        session.out.note(f"It is offered to {owner}, and yours until {owner} accepts it.")
 
 
 def _rename_arguments(parser: Arguments) -> None:
@@ -148,7 +151,7 @@ async def rename(session: Session) -> None:
     # As mv would have it: "rename me/old me/new" means the same owner.
     owner, _, name = new_name.rpartition("/")
     if owner and ImageRef(owner, ref.name) != ref:
-        raise Usage("To give an image to somebody else, use modify-image --new_owner USER.")
+        raise Usage("To give an image to somebody else, use: repoman offer IMAGE USER.")
     image = await session.client.modify_image(ref, {"name": name})
     session.out.done("Renaming image.", image=image)
 

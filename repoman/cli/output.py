@@ -34,6 +34,10 @@ class Output:
         """
         self.show({"done": text, **facts}, f"[OK]     {text}")
 
+    def note(self, text: str) -> None:
+        """What one should know besides the result; on stderr."""
+        print(json.dumps({"message": text}) if self.as_json else printable(text), file=sys.stderr)
+
     def say(self, text: str) -> None:
         """Something that happens now; not part of a JSON result."""
         if self.as_json:
@@ -113,6 +117,25 @@ def images_table(images: Iterable[Record]) -> str:
                 i["description"] or "",
             )
             for i in images
+        ],
+    )
+
+
+def offers_table(offers: Iterable[Record]) -> str:
+    """Offers, each with what one wants to know before one accepts it."""
+    head = ("Image", "Offered To", "Version", "Size", "Until", "Description")
+    return table(
+        head,
+        [
+            (
+                f"{o['owner_user_name']}/{o['name']}",
+                o["recipient_user_name"],
+                str(o["version"]),
+                size(o["bytes"]),
+                o["ends"] or "",
+                o["description"] or "",
+            )
+            for o in offers
         ],
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repoman.cli import doctor, files, groups, images, local, sharing, users
+from repoman.cli import doctor, files, groups, images, local, offers, sharing, users
 from repoman.cli.snapshot import save
 from repoman.cli.telling import with_help
 
@@ -11,6 +11,7 @@ COMMANDS = with_help(
     *save.COMMANDS,
     *images.COMMANDS,
     *sharing.COMMANDS,
+    *offers.COMMANDS,
     *users.COMMANDS,
     *groups.COMMANDS,
     *doctor.COMMANDS,

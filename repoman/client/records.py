@@ -26,9 +26,10 @@ _NAMES = (list,)
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "user_name", "owner_user_name", "file_url"), _TEXT),
+    "recipient_user_name": _TEXT,
     **dict.fromkeys(("full_name", "email", "client_dn"), _MAYBE_TEXT),
-    **dict.fromkeys(("hypervisor", "modified", "description", "value"), _MAYBE_TEXT),
-    **dict.fromkeys(("size", "used", "quota"), _MAYBE_NUMBER),
+    **dict.fromkeys(("hypervisor", "modified", "description", "value", "ends"), _MAYBE_TEXT),
+    **dict.fromkeys(("size", "used", "quota", "bytes"), _MAYBE_NUMBER),
     **dict.fromkeys(("images", "groups", "users", "permissions"), _NAMES),
     **dict.fromkeys(("checksum", "files"), (Record,)),
     "credential": (Record, type(None)),

@@ -212,6 +212,28 @@ class RepositoryClient:
         """Take that back."""
         await self._call("DELETE", f"{_image(ref)}/share/group/{_segment(group)}")
 
+    # Offers
+
+    async def offers(self) -> list[Any]:
+        """What the caller offers and is offered."""
+        return many(await self._call("GET", "/api/offers"), Record)
+
+    async def make_offer(self, fields: Fields) -> Record:
+        """Offer an image; ``name`` and ``recipient`` are required, ``owner`` is the caller."""
+        return await self._named_record("POST", "/api/offers", json=fields)
+
+    async def offer(self, ref: ImageRef) -> Record:
+        """One offer, by the caller or to them; the owner is to be named."""
+        return await self._named_record("GET", _offer(ref))
+
+    async def accept_offer(self, ref: ImageRef, fields: Fields) -> Record:
+        """Become an image's owner, and return it; ``name`` is another one, ``version`` was seen."""
+        return await self._named_record("POST", _offer(ref), json=fields)
+
+    async def end_offer(self, ref: ImageRef) -> None:
+        """Decline what is offered to the caller, or withdraw what they offer."""
+        await self._call("DELETE", _offer(ref))
+
     # Files
 
     async def get_file(
@@ -318,3 +340,7 @@ def _group(name: str) -> str:
 def _image(ref: ImageRef) -> str:
     owner = f"{_segment(ref.owner)}/" if ref.owner else ""
     return f"/api/images/{owner}{_segment(ref.name)}"
+
+
+def _offer(ref: ImageRef) -> str:
+    return f"/api/offers/{_segment(ref.owner or '')}/{_segment(ref.name)}"

@@ -28,6 +28,10 @@ from tests.credentials import Grid
 URL = "https://h/api/images/impeyr/"
 USER = {"user_name": "impeyr", "images": [URL + "a.img", URL + "b.img"], "groups": []}
 IMAGE = {"name": "vm"}
+OFFER = {
+    "name": "vm", "owner_user_name": "impeyr", "recipient_user_name": "kyle", "version": 2,
+    "bytes": 2048, "ends": "Sun Dec 27 20:44:17 2026", "description": "base\nsystem",
+}  # fmt: skip
 
 
 @pytest_twisted.async_yield_fixture
@@ -54,6 +58,11 @@ ANSWERS: dict[str, Any] = {
     "POST /api/images/roger/vm": IMAGE,
     "DELETE /api/images/vm": {},
     "DELETE /api/images/roger/vm": {},
+    "GET /api/offers": [OFFER],
+    "POST /api/offers": OFFER,
+    "POST /api/offers/roger/vm": IMAGE,
+    "DELETE /api/offers/roger/vm": {},
+    "DELETE /api/offers/impeyr/vm": {},
     "GET /api/images/vm": {"name": "vm", "a": None},
     "POST /api/images/vm/share/group/g": {},
     "POST /api/images/vm/share/group/h": {},
@@ -95,6 +104,20 @@ PRINTED: list[tuple[list[str], str, list[str]]] = [
      ["POST /api/images/vm/share/group/g", "POST /api/images/vm/share/group/h"]),
     (["ui", "vm", "-u", "r"], "[OK]     Unshared image: 'vm' with user: 'r'",
      ["DELETE /api/images/vm/share/user/r"]),
+    (["offer", "vm", "kyle"], "[OK]     Offered image: 'vm' to user: 'kyle'",
+     ["POST /api/offers"]),
+    (["offers"],
+     "Image      Offered To  Version  Size     Until                     Description\n"
+     "impeyr/vm  kyle        2        2.0 KiB  Sun Dec 27 20:44:17 2026  base?system",
+     ["GET /api/offers"]),
+    (["accept", "roger/vm"], "[OK]     Accepted image: 'roger/vm' as 'vm'",
+     ["POST /api/offers/roger/vm"]),
+    (["accept", "-o", "roger", "vm", "-n", "new", "--seen", "2"],
+     "[OK]     Accepted image: 'roger/vm' as 'new'", ["POST /api/offers/roger/vm"]),
+    (["decline", "roger/vm"], "[OK]     Declined image: 'roger/vm'",
+     ["DELETE /api/offers/roger/vm"]),
+    (["withdraw", "vm"], "[OK]     Withdrew the offer of image: 'vm'",
+     ["GET /api/whoami", "DELETE /api/offers/impeyr/vm"]),
     (["cu", "r", "/C=CA/CN=r"], "[OK]     Created new user r.", ["POST /api/users"]),
     (["mu", "r", "-e", "x@y"], "[OK]     Modifying user.", ["POST /api/users/r"]),
     (["ru", "r", "-f"], "[OK]     Removed user r.", ["DELETE /api/users/r"]),
@@ -141,13 +164,16 @@ async def test_what_a_command_asks_and_prints(
 async def test_fields_go_by_the_names_of_the_interface(
     server: ScriptedServer, client: RepositoryClient
 ) -> None:
-    for route in ("images", "images/vm", "users", "users/r"):
+    for route in ("images", "images/vm", "users", "users/r", "offers", "offers/r/vm"):
         server.scripts[f"POST /api/{route}"] = lambda _: json_reply({**USER, **IMAGE})
     for words in (
         ["ci", "vm", "-o", "r", "-a", "true", "--color", "red"],
         ["mi", "vm", "-n", "new", "-N", "kyle"],
         ["create-user", "--name", "r", "--client_dn", "/CN=r", "-f", "R I"],
         ["modify-user", "r", "--name", "s"],
+        ["offer", "r/vm", "kyle"],
+        ["accept", "r/vm", "--name", "new", "--seen", "2"],
+        ["accept", "r/vm"],
     ):
         await run(client, *words)
     assert [json.loads(asked.body) for asked in server.asked] == [
@@ -155,14 +181,39 @@ async def test_fields_go_by_the_names_of_the_interface(
         {"name": "new", "owner": "kyle"},
         {"user_name": "r", "cert_dn": "/CN=r", "full_name": "R I"},
         {"user_name": "s"},
+        {"name": "vm", "recipient": "kyle", "owner": "r"},
+        {"name": "new", "version": "2"},
+        {},
     ]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_new_owner_who_has_to_accept_is_told_beside_the_result(
+    server: ScriptedServer,
+    client: RepositoryClient,
+    capsys: pytest.CaptureFixture[str],
+    as_json: bool,
+) -> None:
+    image = {**IMAGE, "owner_user_name": "impeyr"}
+    server.scripts["POST /api/images/vm"] = lambda _: json_reply(image)
+    await run(client, "mi", "vm", "-N", "kyle", *(["--json"] if as_json else []))
+    out, err = capsys.readouterr()
+    told = "It is offered to kyle, and yours until kyle accepts it."
+    if as_json:
+        assert json.loads(out) == {"done": "Modifying image.", "image": image}
+        assert json.loads(err) == {"message": told}
+    else:
+        assert (out, err) == ("[OK]     Modifying image.\n", told + "\n")
+    await run(client, "mi", "vm", "-N", "impeyr")
+    assert capsys.readouterr() == ("[OK]     Modifying image.\n", "")
 
 
 @pytest.mark.parametrize(
     "line",
     ["create-image", "create-image a --name b", "modify-image vm", "modify-user r", "create-user r",
      "create-group", "modify-group g", "add-permissions g", "rename vm kyle/vm",
-     "delete roger/vm -o kyle"],
+     "delete roger/vm -o kyle", "accept vm", "decline vm", "withdraw roger/vm -o kyle"],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
 async def test_half_a_command_asks_nothing(

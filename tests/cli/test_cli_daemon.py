@@ -190,6 +190,28 @@ def test_a_public_image_needs_no_credential(daemon: Daemon, disk: Path) -> None:
     daemon.does("ri", "vm", "-f")
 
 
+def test_an_image_goes_to_who_accepts_it(daemon: Daemon, disk: Path) -> None:
+    daemon.grid.user("Anna Lind").proxy().write(daemon.place / "anna")
+    kyle = {"X509_USER_PROXY": str(daemon.place / "anna")}
+    daemon.does("cu", "kyle", "/C=CA/O=Grid/CN=Anna Lind")
+    assert daemon.run("ci", "vm", **kyle).returncode == 0
+    given = daemon.run("mi", "vm", "-N", "impeyr", **kyle)
+    assert (given.returncode, given.stdout) == (0, "[OK]     Modifying image.\n")
+    assert given.stderr == "It is offered to impeyr, and yours until impeyr accepts it.\n"
+    assert "kyle/vm  impeyr" in daemon.does("offers")
+    daemon.does("decline", "kyle/vm")
+    assert daemon.run("withdraw", "vm", **kyle).returncode == 3
+    assert daemon.run("offer", "vm", "impeyr", **kyle).returncode == 0
+    assert daemon.run("withdraw", "vm", **kyle).returncode == 0
+    assert daemon.run("offer", "vm", "impeyr", **kyle).returncode == 0
+    assert daemon.run("accept", "kyle/vm", "--seen", "7").returncode == 6
+    assert "as 'gift'" in daemon.does("accept", "kyle/vm", "-n", "gift")
+    assert daemon.does("list").splitlines() == ["impeyr/gift"]
+    assert daemon.run("list", **kyle).stdout == ""
+    daemon.does("ri", "gift", "-f")
+    daemon.does("ru", "kyle", "-f")
+
+
 def test_an_interrupted_upload_leaves_the_old_file(daemon: Daemon, disk: Path) -> None:
     daemon.does("ci", "vm")
     daemon.does("up", "vm", "--file", str(disk))

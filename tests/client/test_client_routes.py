@@ -64,6 +64,10 @@ MINE, THEIRS = ImageRef(None, "base.img"), ImageRef("roger", "base.img")
         ("unshare_with_user", (MINE, "r"), "DELETE /api/images/base.img/share/user/r"),
         ("share_with_group", (THEIRS, "g"), "POST /api/images/roger/base.img/share/group/g"),
         ("unshare_with_group", (MINE, "g"), "DELETE /api/images/base.img/share/group/g"),
+        ("make_offer", ({"name": "i", "recipient": "r"},), "POST /api/offers"),
+        ("offer", (THEIRS,), "GET /api/offers/roger/base.img"),
+        ("accept_offer", (THEIRS, {"name": "i"}), "POST /api/offers/roger/base.img"),
+        ("end_offer", (THEIRS,), "DELETE /api/offers/roger/base.img"),
         ("image", (ImageRef("a/b", "c?d"),), "GET /api/images/a%2Fb/c%3Fd"),
     ],
 )
