@@ -31,6 +31,10 @@ from repoman.wire import Urls, status_of
 log = Logger()
 
 
+QUERY_LIMIT = 2000
+"""The longest parameter of a query, in characters; a DN may have so many."""
+
+
 @frozen
 class Ask:
     """A request, and who makes it."""
@@ -42,9 +46,11 @@ class Ask:
     def query(self, name: str) -> str | None:
         """A parameter of the query; the last one, if it is given twice.
 
-        :raises Invalid: it is not text.
+        :raises Invalid: it is not text, or is longer than anything that it could mean.
         """
         values = self.request.args.get(name)
+        if values and len(values[-1]) > QUERY_LIMIT:
+            raise Invalid(f"{name}: at most {QUERY_LIMIT} characters are read here.", field=name)
         return check_text(name, values[-1]) if values else None
 
 
@@ -138,7 +144,7 @@ class Routes:
         if caller and caller.user and request.method not in READING and status_of(error) < 500:
             action = error.rule or request.method.decode("ascii").lower()
             subject = unquote(request.path.decode("ascii", "replace")).removeprefix("/api/")
-            self._run(self._audit.refused(action, subject, error))
+            self._run(self._audit.refused(caller.user, action, subject, error))
 
     async def _caller(self, request: Any) -> Caller:
         ORIGIN.set(_origin(request, Caller(None)))  # a first login changes something itself

@@ -15,6 +15,7 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, Iterabl
 
 from repoman.errors import Invalid, UnsupportedMedia
 from repoman.interfaces import IBody
+from repoman.model import NAME_LIMIT
 from repoman.resources.asking import check_text
 
 LIMIT = 2**20
@@ -159,6 +160,8 @@ async def read_fields(request: Any) -> Mapping[str, Any]:
     body: IBody = request.body
     values = decode(await body.read(LIMIT), request.getHeader("content-type") or "")
     for name, value in values.items():
+        if len(name) > NAME_LIMIT:
+            raise Invalid(f"A field's name has at most {NAME_LIMIT} characters.")
         for text in (name, value) if isinstance(value, str) else (name,):
             check_text(name, text)
     return values
