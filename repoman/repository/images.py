@@ -53,13 +53,14 @@ def check_hypervisors(words: tuple[str, ...]) -> tuple[str, ...]:
 
     :raises Invalid: a word that cannot be a hypervisor's name.
     """
-    for word in words:
+    listed = tuple(dict.fromkeys(words))
+    if not 0 < len(listed) <= MOST_HYPERVISORS:
+        raise Invalid(f"An image is for 1 to {MOST_HYPERVISORS} hypervisors.", field="hypervisor")
+    for word in listed:
         check_name("hypervisor", word)
         if word in RESERVED_WORDS:
             raise Invalid(f"{word} is a reserved word, not a hypervisor.", field="hypervisor")
-    if not 0 < len(words) <= MOST_HYPERVISORS:
-        raise Invalid(f"An image is for 1 to {MOST_HYPERVISORS} hypervisors.", field="hypervisor")
-    return tuple(dict.fromkeys(words))
+    return listed
 
 
 class Images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -59,9 +60,11 @@ def check_text(name: str, value: str) -> str:
 
     :raises Invalid: it has NULs or is no Unicode.
     """
-    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
-        raise Invalid(f"{name} has characters that are not text.", field=name)
-    return value
+    if "\0" not in value:
+        with suppress(UnicodeEncodeError):  # half a surrogate pair
+            value.encode()
+            return value
+    raise Invalid(f"{name} has characters that are not text.", field=name)
 
 
 READING = (b"GET", b"HEAD")

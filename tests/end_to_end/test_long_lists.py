@@ -117,6 +117,32 @@ def test_other_answers_hold_nobody_up_either(own: LateDaemon, me: Person, target
     assert len(answer.body) < MIB
 
 
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+FORMS = {
+    "escapes": (FORM, b"description=" + b"%41" * 80_000),
+    "fields": (FORM, b"&".join(b"a%d=%%41" % n for n in range(999))),
+    "words": (FORM, b"hypervisor=" + b"a," * 120_000),
+    "list": (JSON, b'{"hypervisor": [' + b'"a", ' * 50_000 + b'"a"]}'),
+    "keys": (JSON, b"{" + b", ".join(b'"%x": 1' % n for n in range(20_000)) + b"}"),
+    "nested": (JSON, b'{"a": ' + b"[" + b"[], " * 60_000 + b"1]}"),
+    "deep": (JSON, b'{"a": ' + b"[" * 250_000),
+    "escaped": (JSON, b'{"description": "' + b"\\u0041" * 40_000 + b'"}'),
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_form_of_any_kind_holds_nobody_up(own: LateDaemon, me: Person, kind: str) -> None:
+    media, body = FORMS[kind]
+    with Ledger(own).fault() as figures:
+        answer = me.ask("POST", "/api/images/image000001", body=body,
+                        headers={"Content-Type": media})  # fmt: skip
+    assert answer.status == 400
+    assert len(answer.body) < 500
+    assert figures.stall < PROMISED_LAG
+    assert me.ask("POST", "/api/images/image000001", body=body * 10,
+                  headers={"Content-Type": media}).status in (400, 413)  # fmt: skip
+
+
 def test_head_of_a_long_list_has_no_body(own: LateDaemon, me: Person) -> None:
     for target in ("/api/images?view=full", "/api/groups", "/api/users"):
         answer = me.ask("HEAD", target)
