@@ -6,7 +6,7 @@ from pathlib import Path
 
 from repoman.errors import Invalid, Misconfigured
 from repoman.gsi.dn import parse_dn
-from repoman.model import check_name
+from repoman.model import check_name, check_texts
 from repoman.repository.accounts import AdminLine
 
 
@@ -39,4 +39,5 @@ def _read_line(line: str) -> AdminLine:
     user_name, email, dn = (part.strip() for part in [*line.split(",", 2), "", ""][:3])
     if not dn:
         raise Invalid("A line is user_name,email,DN.")
+    check_texts({"email": email})
     return AdminLine(check_name("user", user_name), email or None, parse_dn(dn))

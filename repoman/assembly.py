@@ -20,6 +20,7 @@ from repoman.database.offers import OfferRecords
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
 from repoman.interfaces import Clock, IConsuming
+from repoman.records import ImageLimits
 from repoman.repository import Repository
 from repoman.repository.accounts import Accounts
 from repoman.repository.audit import Audit
@@ -122,10 +123,12 @@ def assemble(
     :param running: answers which transfers run.
     :param holder: the name of this process, if somebody must know it.
     """
-    limits, blobs, records = config.limits, BlobRecords(pool, holder), ImageRecords(pool)
+    limits, blobs = config.limits, BlobRecords(pool, holder)
+    counts = ImageLimits(limits.images, limits.hypervisors, limits.shares)
+    records = ImageRecords(pool, counts)
     daemons = Daemons(pool, blobs.holder, gethostname())
     users, bounds = UserRecords(pool), UploadLimits(0, 0, 0, 0.0)
-    images = Images(records, limits.quota, discarded)
+    images = Images(records, limits.quota, discarded, counts)
     repository = Repository(
         make_accounts(config, pool),
         Users(users),
@@ -133,9 +136,9 @@ def assemble(
         images,
         Files(images, blobs, store, digesting, bounds, clock, discarded, config.storage.redirect),
         Uploads(images, blobs, store, digesting, bounds, discarded),
-        Audit(AuditRecords(pool), 0.0),
+        Audit(AuditRecords(pool), 0.0, limits.refusals, pool.clock.seconds),
         Transfers(running, daemons.elsewhere),
-        Offers(images, OfferRecords(pool)),
+        Offers(images, OfferRecords(pool, counts)),
     )
     sweeper = Sweeper(records, blobs, store, 0.0, repository.renew_leases)
     assembly = Assembly(repository, sweeper, Scrubber(blobs, store), store, bounds, daemons)
@@ -148,7 +151,10 @@ def apply_limits(assembly: Assembly, config: Config) -> None:
     limits, bounds = config.limits, assembly.bounds
     bounds.max_upload, bounds.quota = limits.max_upload, limits.quota
     bounds.uploads, bounds.keep = limits.uploads, float(limits.partial_uploads)
-    assembly.repository.images.quota = limits.quota
+    images = assembly.repository.images
+    images.quota, counts = limits.quota, images.limits
+    counts.images, counts.hypervisors = limits.images, limits.hypervisors
+    counts.shares, assembly.repository.audit.refusals = limits.shares, limits.refusals
     assembly.sweeper.expired_kept = float(limits.expired_kept)
     if isinstance(assembly.store, DirectoryStore):
         assembly.store.reserve = limits.disk_reserve.of

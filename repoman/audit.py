@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 DONE, REFUSED = "done", "refused"
 """What came of it."""
@@ -64,6 +64,43 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return storable(value) if isinstance(value, str) else value
+
+
+DETAIL_LIMIT = 4096
+"""The most that the detail of a new row takes, in bytes of JSON; older rows stay as they are."""
+
+SUBJECT_LIMIT = 500
+"""The longest subject of a new row, in characters: whoever is refused may have made it up."""
+
+CUTS = ((1000, 100), (200, 20), (40, 5))
+"""How long texts, in characters, and lists may be; the first that is short enough counts."""
+
+
+def _cut(value: Any, text: int, items: int) -> Any:
+    """``value`` with long texts and lists cut off; a mark says how much there was."""
+    if isinstance(value, str):
+        more = len(value) - text
+        return value if more <= 0 else f"{value[:text]}… and {more} more characters"
+    if isinstance(value, list):
+        kept = [_cut(one, text, items) for one in value[:items]]
+        more = len(value) - items
+        return kept if more <= 0 else [*kept, f"… and {more} more"]
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+        found = {_cut(key, text, items): _cut(one, text, items) for key, one in pairs[:items]}
+        return found if len(pairs) <= items else {**found, "…": f"and {len(pairs) - items} more"}
+    return value
+
+
+def bounded(change: Change) -> Change:
+    """A change as it is written: subject and detail cut to what a row may take."""
+    subject = _cut(storable(change.subject), SUBJECT_LIMIT, 0)
+    detail: Mapping[str, Any] = change.detail
+    for text, items in CUTS:
+        if len(json.dumps(detail)) <= DETAIL_LIMIT:
+            break
+        detail = _cut(change.detail, text, items)
+    return evolve(change, subject=subject, detail=detail)
 
 
 @frozen

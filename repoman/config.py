@@ -135,6 +135,10 @@ class Limits:
     :ivar quota: per user who has none of their own.
     :ivar uploads: at once per user.
     :ivar partial_uploads: how long an unfinished upload is kept.
+    :ivar images: per owner.
+    :ivar hypervisors: words of one owner's images that were not known from the start.
+    :ivar shares: per image, with users and groups.
+    :ivar refusals: of one user, in an hour, that the audit notes.
     :ivar expired_kept: how long the bytes of an expired image are kept.
     :ivar disk_reserve: what of the store's room is never given to uploads.
     :ivar min_rate: bytes per second below which a transfer is given up; 0: never.
@@ -145,6 +149,10 @@ class Limits:
     quota: int = setting("1TiB", settings.size)
     uploads: int = setting("4", settings.count)
     partial_uploads: int = setting("7d", settings.duration)
+    images: int = setting("10000", settings.count)
+    hypervisors: int = setting("100", settings.count)
+    shares: int = setting("1000", settings.count)
+    refusals: int = setting("100", settings.count)
     expired_kept: int = setting("30d", settings.duration)
     disk_reserve: Share | Amount = setting("5%", settings.share_or_size)
     min_rate: int = setting("8KiB", settings.size)

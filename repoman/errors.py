@@ -12,6 +12,7 @@
      +-- MethodNotAllowed            the URL exists, the method does not (405)
      +-- Conflict                    the thing is in a state that forbids it (409)
      |    +-- AlreadyExists          the name, DN or address is taken
+     |    +-- LimitReached           a user, or an image, has as many as may be
      |    +-- WrongOffset            a resumed upload that starts elsewhere than its end
      +-- Invalid                     the request itself is wrong (400)
      |    +-- DigestMismatch         the bytes are not those that were announced
@@ -121,6 +122,12 @@ class AlreadyExists(Conflict):
     """The name, DN or address is taken."""
 
     title = "Already exists"
+
+
+class LimitReached(Conflict):
+    """There are as many already as one user, or one image, may have."""
+
+    title = "Limit reached"
 
 
 class WrongOffset(Conflict):

@@ -19,6 +19,10 @@ REFUSALS = 50
 """How many refusals are kept."""
 
 
+REASON_LIMIT = 500
+"""The longest reason that is kept, in characters: it may repeat what was sent."""
+
+
 @define
 class Span:
     """Some minutes.
@@ -148,5 +152,5 @@ def _refusal(request: Any, now: datetime) -> Refusal:
         str(getattr(request.client, "host", "")),
         f"{request.method.decode('latin-1')} {request.path.decode('latin-1')}"[:200],
         request.code,
-        str(getattr(request, "refusal", "")),
+        str(getattr(request, "refusal", ""))[:REASON_LIMIT],
     )

@@ -62,14 +62,18 @@ class IHolders(Protocol):
         :raises TooManyUploads: the uploader runs as many as they may.
         """
 
-    async def progress(self, durable: Mapping[str, int]) -> Mapping[str, bool]:
+    async def progress(self, durable: Mapping[str, int], keep: float) -> Mapping[str, bool]:
         """How many bytes of running uploads are durable by now, and that they are ours.
 
         Answers those that still are, and whether another process wants them.
+
+        :param keep: for how many seconds those are kept that have more bytes than before.
         """
 
     async def pause(self, blob: str, durable: int, terms: UploadTerms) -> None:
         """An upload has stopped for now; bytes that nobody announced count from here on.
+
+        Only new bytes let it be kept for longer.
 
         :param terms: how long it is kept, and the payer's quota.
         :raises QuotaExceeded: there is no room for the durable bytes; nothing is changed.

@@ -154,11 +154,11 @@ class IBlobStore(Protocol):
         """
 
     async def create(self, key: str, size: int | None) -> IBlobWriter:
-        """Begin a blob.
+        """Begin a blob.  It takes room as its bytes come, so an announcement costs others nothing.
 
         :param key: from :func:`new_key`, never used before.
-        :param size: in bytes, reserved at once; ``None`` if unknown.
-        :raises NoRoom: now rather than after hours of upload.
+        :param size: in bytes; ``None`` if unknown.
+        :raises NoRoom: there is not so much room even now; no need to find out after hours.
         :raises StoreUnavailable: the store does not work.
         """
 
@@ -166,7 +166,8 @@ class IBlobStore(Protocol):
         """Go on with a blob that is not committed, or whose commit nobody knows of.
 
         :param offset: how many of its bytes are durable; what lies behind is dropped.
-        :param size: of the whole, in bytes, reserved at once; ``None`` if unknown.
+        :param size: of the whole, in bytes; ``None`` if unknown.
+        :raises NoRoom: there is no room for the rest.
         :raises BlobDamaged: it, or some of those bytes, are not there.
         :raises StoreUnavailable: the store does not work.
         """

@@ -20,6 +20,7 @@ from repoman.model import (
     KNOWN_HYPERVISORS,
     PERMISSIONS,
     RESERVED_WORDS,
+    TEXT_LIMITS,
     check_image_name,
     check_name,
 )
@@ -104,6 +105,18 @@ def _fault(check: Callable[[], object]) -> str:
     return ""
 
 
+def _shortened(made: Plan, what: str, row: Row) -> Row:
+    """The row with texts as long as they may be; what is cut off is told."""
+    found = dict(row)
+    for name, limit in TEXT_LIMITS.items():
+        if isinstance(text := row.get(name), str) and len(data := text.encode()) > limit:
+            made.findings.append(
+                f"{what}: its {name} has {len(data)} bytes; only {limit} are taken over"
+            )
+            found[name] = data[:limit].decode("utf-8", "ignore")
+    return found
+
+
 def moment(value: Any) -> datetime | None:
     """A time of the original's: a string of SQLite's, or a time without a zone, in UTC."""
     if not value:
@@ -144,6 +157,7 @@ def _users(made: Plan, rows: Tables, now: datetime) -> dict[Any, str]:
         over = moment(row["expires"])
         if over is not None and over <= now:
             made.findings.append(f"user {name}: has expired; is suspended here")
+        row = _shortened(made, f"user {name}", row)
         issuer = certificates[row["certificate_id"]]["issuer_dn"]
         made.users.append(
             NewUser(
@@ -245,6 +259,7 @@ def _image(
     shared_users = _pairs(rows["imageshare_user_association"], "imageshare_id", "user_id")[key]
     shared_groups = _pairs(rows["imageshare_group_association"], "imageshare_id", "group_id")[key]
     owner, listed = names[row["owner_id"]], _hypervisors(row)
+    row = _shortened(made, f"image {owner}/{row['name']}", row)
     new = NewImage(
         owner=owner, name=row["name"], hypervisors=tuple(listed),
         description=row["description"], os_variant=row["os_variant"], os_type=row["os_type"],

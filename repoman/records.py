@@ -6,19 +6,22 @@ may block it.  What is known of bytes is in :mod:`repoman.interfaces`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from attrs import field, frozen
+from attrs import asdict, define, field, frozen
 
 from repoman.audit import AuditQuery, Change, End, Entry
-from repoman.model import Group, Identity, Image, Offer, Profile, User
+from repoman.model import Group, Identity, Image, Offer, Profile, User, check_dns, check_texts
 
 
 @frozen
 class NewImage:
-    """What an image is created with; names are already checked."""
+    """What an image is created with; names are already checked.
+
+    :raises Invalid: a text is too long.
+    """
 
     owner: str
     name: str
@@ -30,6 +33,24 @@ class NewImage:
     expires: datetime | None = None
     read_only: bool = False
     unauthenticated_access: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        check_texts(asdict(self, recurse=False))
+
+
+@define
+class ImageLimits:
+    """How much one user can add to the records, until somebody sets it anew.
+
+    :ivar images: of one owner.
+    :ivar hypervisors: words in the images of one owner that were not known from the start:
+        each is a name that no user can have.
+    :ivar shares: of one image, with users and with groups.
+    """
+
+    images: int
+    hypervisors: int
+    shares: int
 
 
 @frozen
@@ -46,7 +67,8 @@ class Listing:
     :ivar exact: field to value: ``os_type``, ``os_arch``, ``os_variant``.
     :ivar hypervisor: only those with this one in their list.
     :ivar sort: ``name``, ``modified`` or ``size``.
-    :ivar after: the place after which to go on, from an earlier page.
+    :ivar after: the place after which to go on: of an image that came before.
+    :ivar until: the place after which to stop.
     """
 
     viewer: User | None = None
@@ -61,7 +83,20 @@ class Listing:
     sort: str = "name"
     descending: bool = False
     limit: int | None = None
-    after: tuple[str | float | None, int] | None = None
+    after: tuple[Any, int] | None = None
+    until: tuple[Any, int] | None = None
+
+
+@frozen
+class Place:
+    """An image in a list, by name only.
+
+    :ivar at: where it stands: by what the list is sorted, and the image's key.
+    """
+
+    owner: str
+    name: str
+    at: tuple[Any, int]
 
 
 class IImageRecords(Protocol):
@@ -79,6 +114,7 @@ class IImageRecords(Protocol):
         :raises AlreadyExists: the owner has one of that name.
         :raises Invalid: there is no such owner.
         :raises Conflict: a hypervisor's name is a user's.
+        :raises LimitReached: the owner has as many images, or words, as may be.
         """
 
     async def change(self, image: Image, changes: Mapping[str, Any], quota: int) -> Image:
@@ -88,6 +124,7 @@ class IImageRecords(Protocol):
         With another ``owner`` it is shared with nobody any more, and not public.
 
         :raises Missing: it is gone, or given away, meanwhile.
+        :raises LimitReached: the owner has as many images, or words, as may be.
         """
 
     async def delete(self, image: Image) -> None:
@@ -97,6 +134,7 @@ class IImageRecords(Protocol):
         """Share with a user or a group.  Harmless twice.
 
         :raises Invalid: no such user or group.
+        :raises LimitReached: the image is shared with as many as may be.
         """
 
     async def unshare(self, image: Image, *, user: str = "", group: str = "") -> None:
@@ -114,11 +152,8 @@ class IImageRecords(Protocol):
     async def listing(self, wanted: Listing) -> list[Image]:
         """The images wanted, in order; one query."""
 
-    def batches(self, wanted: Listing, size: int) -> AsyncGenerator[list[Image]]:
-        """The same, so many at a time; also one query.  To be closed."""
-
-    async def names(self, wanted: Listing) -> list[tuple[str, str]]:
-        """Their ``(owner, name)`` pairs only."""
+    async def places(self, wanted: Listing) -> list[Place]:
+        """The same by name only: cheaper."""
 
     async def expire_images(self, kept: float) -> int:
         """Let go of the files of images that expired ``kept`` seconds ago; answer how many images.
@@ -204,6 +239,7 @@ class NewUser:
     :ivar issuer_dn: of the CA of the first one; ``None``: that of the first login.
     :ivar groups: beside ``users``.
     :ivar quota: in bytes; ``None`` means the configured one.
+    :raises Invalid: a text is too long, or there are too many DNs.
     """
 
     user_name: str
@@ -214,6 +250,10 @@ class NewUser:
     groups: tuple[str, ...] = ()
     suspended: bool = False
     quota: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_texts(asdict(self, recurse=False))
+        check_dns(self.client_dns)
 
 
 class IUserRecords(Protocol):
@@ -227,8 +267,11 @@ class IUserRecords(Protocol):
     async def find(self, user_name: str) -> User | None:
         """A user by name."""
 
-    async def names(self) -> list[str]:
-        """All users' names, in order."""
+    async def names(self, after: str, limit: int, *, group: str | None = None) -> list[str]:
+        """Users' names in order, so many of those that come after one.
+
+        :param group: only members of this group.
+        """
 
     async def known(self, limit: int) -> tuple[list[str], list[str]]:
         """The names of users and of groups, in order, up to ``limit`` of each; one query."""
@@ -240,12 +283,19 @@ class IUserRecords(Protocol):
         """Those whose files take most, with how many bytes; one query."""
 
     async def profiles(
-        self, viewer: User, *, user_name: str | None = None, group: str | None = None
+        self,
+        viewer: User,
+        *,
+        user_name: str | None = None,
+        group: str | None = None,
+        after: str = "",
+        limit: int | None = None,
     ) -> list[Profile]:
-        """Users with those of their images that ``viewer`` may see; one query.
+        """Users by name, with those of their images that ``viewer`` may see; one query.
 
         :param user_name: only this one.
         :param group: only members of this group.
+        :param after: only those whose names come after this one.
         """
 
     async def create(self, new: NewUser) -> None:
@@ -283,8 +333,11 @@ class IGroupRecords(Protocol):
     async def find(self, name: str) -> Group | None:
         """A group by name."""
 
-    async def listing(self) -> list[Group]:
-        """All groups by name; one query."""
+    async def listing(self, after: str = "", limit: int | None = None) -> list[Group]:
+        """Groups by name, so many of those that come after one; one query."""
+
+    async def names(self, after: str, limit: int) -> list[str]:
+        """The same by name only: cheaper."""
 
     async def create(self, new: NewGroup) -> Group:
         """Make a group.
@@ -327,6 +380,9 @@ class IAuditRecords(Protocol):
 
     async def listing(self, wanted: AuditQuery) -> list[Entry]:
         """The rows wanted, the newest first."""
+
+    async def numbers(self, wanted: AuditQuery) -> list[int]:
+        """The numbers of the rows wanted, the newest first."""
 
     async def ends(self) -> tuple[End, End]:
         """The last row that was pruned, and the newest one."""

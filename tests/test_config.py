@@ -90,6 +90,9 @@ class TestDefaults:
         assert config.limits.disk_reserve == Share(5)
         assert config.limits.min_rate == 8192
         assert config.limits.connections == 1000
+        limits = config.limits
+        assert (limits.images, limits.hypervisors) == (10_000, 100)
+        assert (limits.shares, limits.refusals) == (1000, 100)
         assert config.log.access == Path("/var/lib/repoman/log/access.log")
         assert config.log.format == "text"
         assert config.metrics.endpoint == "tcp:9469:interface=127.0.0.1"

@@ -54,7 +54,8 @@ run()
 HERE = {
     "server.http", "server.url", "server.http_url", "tls.crl", "tls.signing_policy",
     "tls.limited_proxies", "tls.legacy_proxies", "limits.partial_uploads", "log.access",
-    "limits.uploads", "limits.min_rate",
+    "limits.uploads", "limits.min_rate", "limits.images", "limits.hypervisors", "limits.shares",
+    "limits.refusals",
 }  # fmt: skip
 
 
@@ -92,6 +93,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         tmp_path_factory.mktemp("strict"),
         server={"http": ""},
         tls={"crl": "require", "signing_policy": "require", "limited_proxies": "deny"},
+        limits={"images": "2", "hypervisors": "1", "shares": "1", "refusals": "3"},
     )
     with daemon.running():
         yield daemon
@@ -202,3 +204,31 @@ def test_a_user_runs_as_many_uploads_as_configured_and_not_too_slowly(lenient: D
         connection.getresponse()
     connection.close()
     assert "Transfer too slow, cut" in lenient.log.read_text()
+
+
+def test_what_one_user_adds_to_the_records_has_the_configured_limits(strict: Daemon) -> None:
+    alice, admin = strict.newcomer(), strict.admin
+    images, one = "/api/images", "/api/images/one"
+    for method, target, form, status in (
+        ("POST", images, {"name": "one", "hypervisor": "mine,kvm"}, 201),
+        ("POST", one, {"hypervisor": "mine,other"}, 409),
+        ("POST", images, {"name": "two", "hypervisor": "mine"}, 201),
+        ("POST", images, {"name": "three"}, 409),
+        ("POST", f"{one}/share/user/{admin.name}", {}, 200),
+        ("POST", f"{one}/share/group/users", {}, 409),
+        ("DELETE", "/api/images/two", {}, 200),
+        ("POST", images, {"name": "three"}, 201),
+        ("POST", one, {"name": "no name"}, 400),
+        ("POST", one, {"name": "no name either"}, 400),
+    ):
+        answer = alice.ask(method, target, form=form)
+        assert answer.status == status, (target, form, answer)
+    audit = f"/api/audit?outcome=refused&user={alice.name}"
+    end = time.monotonic() + 10
+    while len(rows := admin.ask("GET", audit).json) < 4 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert len(rows) == 4, "and not the fifth"
+    assert "not noted" in rows[0]["detail"]["more"]
+    page = admin.ask("GET", "/activity", headers={"Accept": "text/html"}).text
+    for limit in ("Images of one user</dt><dd>2<", "one image is shared with</dt><dd>1<"):
+        assert limit in page

@@ -8,7 +8,7 @@ from repoman.audit import ORIGIN, Change
 from repoman.database.constraints import translated
 from repoman.database.pool import Pool, Transaction
 from repoman.database.users import COLUMNS, insert, user_from_row
-from repoman.model import ADMINS, Identity, User
+from repoman.model import ADMINS, Identity, User, check_dns
 from repoman.records import Login, NewUser
 
 
@@ -78,6 +78,7 @@ class AccountRecords:
         """Let a DN log in as a user, who is made if need be; answer whether it is news.
 
         :raises AlreadyExists: the DN is another user's, or the name is not free.
+        :raises Invalid: the user has as many DNs as may be.
         """
 
         async def work(transaction: Transaction) -> bool:
@@ -94,6 +95,10 @@ class AccountRecords:
             if account is None:
                 await insert(transaction, NewUser(login.user_name, (login.dn,)))
             else:
+                dns = await transaction.run(
+                    "SELECT subject FROM login WHERE account_id = %s", account
+                )
+                check_dns([*(dn for (dn,) in dns), login.dn])
                 await transaction.run(
                     "INSERT INTO login (account_id, subject, position) SELECT %s, %s,"
                     " coalesce(max(position), 0) + 1 FROM login WHERE account_id = %s",

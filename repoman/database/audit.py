@@ -64,14 +64,20 @@ class AuditRecords:
 
     async def listing(self, wanted: AuditQuery) -> list[Entry]:
         """The rows wanted, the newest first."""
+        return [entry_from_row(row) for row in await self._rows(SELECT, wanted)]
+
+    async def numbers(self, wanted: AuditQuery) -> list[int]:
+        """The numbers of the rows wanted, the newest first."""
+        return [number for (number,) in await self._rows("SELECT number FROM audit", wanted)]
+
+    async def _rows(self, head: str, wanted: AuditQuery) -> list[tuple[Any, ...]]:
         given = {name: getattr(wanted, name) for name in _CONDITIONS}
         given = {name: value for name, value in given.items() if value is not None}
         conditions = " AND ".join(_CONDITIONS[name] for name in given) or "true"
-        rows = await self._pool.query(
-            f"{SELECT} WHERE {conditions} ORDER BY number DESC LIMIT %(limit)s",
+        return await self._pool.query(
+            f"{head} WHERE {conditions} ORDER BY number DESC LIMIT %(limit)s",
             {**given, "limit": wanted.limit},
         )
-        return [entry_from_row(row) for row in rows]
 
     async def ends(self) -> tuple[End, End]:
         """The last row that was pruned, and the newest one."""

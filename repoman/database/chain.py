@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from attrs import evolve
 
-from repoman.audit import Change, Entry, Origin, chained, storable
+from repoman.audit import Change, Entry, Origin, bounded, chained, storable
 
 # Whoever else is about to commit a change waits here, for a round trip or two.
 _NEWEST = "SELECT newest, newest_digest, clock_timestamp() FROM audit_chain FOR UPDATE"
@@ -30,8 +30,7 @@ async def append(transaction: IStatements, origin: Origin, changes: Sequence[Cha
     [(number, digest, time)] = await transaction.run(_NEWEST)
     who = Origin(*map(storable, (origin.user, origin.dn, origin.address, origin.request_id)))
     for change in changes:
-        subject = storable(change.subject)
-        entry = Entry(number + 1, time, who, evolve(change, subject=subject))
+        entry = Entry(number + 1, time, who, bounded(change))
         number, digest = entry.number, chained(digest, entry)
         await transaction.run(_ADD, (number, digest, *_row(evolve(entry, digest=digest))))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repoman.audit import Change
+from repoman.database.limits import check_owner
 from repoman.database.pool import Transaction
 from repoman.errors import Conflict, Invalid, Missing, QuotaExceeded
 from repoman.model import MOST_OFFERS, MOST_OFFERS_TO_ONE, OFFER_SECONDS, Image
+from repoman.records import ImageLimits
 
 STANDS = f"(f.made > now() - {OFFER_SECONDS} * interval '1 s')"
 """A condition on ``offer f``: it has not ended by itself."""
@@ -95,7 +97,12 @@ async def lock_accounts(
 
 
 async def give(
-    transaction: Transaction, image: Image, recipient: str, quota: int, name: str | None = None
+    transaction: Transaction,
+    image: Image,
+    recipient: str,
+    quota: int,
+    limits: ImageLimits | None,
+    name: str | None = None,
 ) -> None:
     """Let an image, whose row is locked, be another user's.
 
@@ -106,6 +113,7 @@ async def give(
     :param name: another one, which the image gets at the same moment.
     :raises Invalid: there is no such recipient.
     :raises QuotaExceeded: the recipient has no room for the image's bytes.
+    :raises LimitReached: the recipient has as many images, or words, as may be.
     """
     recipient_id = await lock_accounts(transaction, image.owner_id, recipient)
     row = await transaction.run_one(SIZE, (image.id,))
@@ -127,6 +135,7 @@ async def give(
     await transaction.run(HAND_OVER, known)
     for statement in ENDS:
         await transaction.run(statement, known)
+    await check_owner(transaction, recipient_id, image.hypervisors, limits)
 
 
 async def offer_to(

@@ -48,10 +48,19 @@ class GroupRecords:
         rows = await self._pool.query(SELECT + " WHERE g.name = %s", (name,))
         return group_from_row(rows[0]) if rows else None
 
-    async def listing(self) -> list[Group]:
-        """All groups by name; one query."""
-        rows = await self._pool.query(SELECT + " ORDER BY g.name")
+    async def listing(self, after: str = "", limit: int | None = None) -> list[Group]:
+        """Groups by name, so many of those that come after one; one query."""
+        rows = await self._pool.query(
+            SELECT + " WHERE g.name > %s ORDER BY g.name LIMIT %s", (after, limit)
+        )
         return [group_from_row(row) for row in rows]
+
+    async def names(self, after: str, limit: int) -> list[str]:
+        """The same by name only: cheaper."""
+        rows = await self._pool.query(
+            "SELECT name FROM user_group WHERE name > %s ORDER BY name LIMIT %s", (after, limit)
+        )
+        return [name for (name,) in rows]
 
     async def create(self, new: NewGroup) -> Group:
         """Make a group.

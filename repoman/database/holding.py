@@ -37,9 +37,11 @@ UPDATE blob SET wanted = true
 
 PROGRESS = """
 UPDATE blob SET durable = greatest(blob.durable, known.durable),
-                held_until = now() + %s * interval '1 s'
-  FROM unnest(%s::text[], %s::bigint[]) AS known (key, durable)
- WHERE blob = key AND state = 'receiving' AND holder = %s
+                keep_until = CASE WHEN known.durable > blob.durable
+                                  THEN now() + %(keep)s * interval '1 s' ELSE keep_until END,
+                held_until = now() + %(held)s * interval '1 s'
+  FROM unnest(%(blobs)s::text[], %(durable)s::bigint[]) AS known (key, durable)
+ WHERE blob = key AND state = 'receiving' AND holder = %(me)s
    AND held_until IS NOT NULL  -- paused, it has heard the last word
 RETURNING blob, wanted
 """

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
@@ -13,12 +12,14 @@ from attrs import asdict
 from repoman.audit import Change
 from repoman.database.constraints import translated
 from repoman.database.giving import fence_uploads, give, offer_to
-from repoman.database.listings import NAMES, image_query
+from repoman.database.limits import check_owner, check_shares
+from repoman.database.listings import PLACES, SORTS, image_query
 from repoman.database.pool import Pool, Transaction
+from repoman.database.words import set_hypervisors
 from repoman.errors import Invalid, Missing
 from repoman.model import Digests, Image, ImageFile
 from repoman.policy import protected
-from repoman.records import Listing, NewImage
+from repoman.records import ImageLimits, Listing, NewImage, Place
 
 SELECTED = """
        i.image_id, i.uuid, i.name, i.owner_id, o.user_name, i.modified, i.uploaded, i.expires,
@@ -99,30 +100,6 @@ async def load(transaction: Transaction, image_id: int) -> Image:
     return image_from_row(row)
 
 
-async def _set_hypervisors(
-    transaction: Transaction, image_id: int, hypervisors: Sequence[str]
-) -> None:
-    # The images' files hang on these rows: drop only what is no longer listed.
-    await transaction.run(
-        """
-        INSERT INTO word SELECT unnest(%s::text[]), 'hypervisor' ON CONFLICT DO NOTHING
-        """,
-        (list(hypervisors),),
-    )
-    await transaction.run(
-        "DELETE FROM image_hypervisor WHERE image_id = %s AND NOT hypervisor = ANY(%s)",
-        (image_id, list(hypervisors)),
-    )
-    await transaction.run(
-        """
-        INSERT INTO image_hypervisor (image_id, position, hypervisor)
-        SELECT %s, place, name FROM unnest(%s::text[]) WITH ORDINALITY AS listed(name, place)
-        ON CONFLICT (image_id, hypervisor) DO UPDATE SET position = excluded.position
-        """,
-        (image_id, list(hypervisors)),
-    )
-
-
 async def drop_files(transaction: Transaction, image_id: int, kept: Sequence[str] = ()) -> None:
     """Let go of an image's files but those of the hypervisors ``kept``.
 
@@ -179,15 +156,19 @@ async def _change(transaction: Transaction, image: Image, changes: Mapping[str, 
         raise Missing("The image was deleted meanwhile.")
     if "hypervisors" in changes:
         await drop_files(transaction, image.id, changes["hypervisors"])
-        await _set_hypervisors(transaction, image.id, changes["hypervisors"])
+        await set_hypervisors(transaction, image.id, changes["hypervisors"])
     transaction.record(Change("image.modify", image.path, changes))
 
 
 class ImageRecords:
-    """The :class:`~repoman.records.IImageRecords` of PostgreSQL."""
+    """The :class:`~repoman.records.IImageRecords` of PostgreSQL.
 
-    def __init__(self, pool: Pool) -> None:
+    :param limits: ``None``: there are none, as for the operator.
+    """
+
+    def __init__(self, pool: Pool, limits: ImageLimits | None = None) -> None:
         self._pool = pool
+        self._limits = limits
 
     async def find(self, owner: str, name: str) -> Image | None:
         """An image by its owner's and its own name."""
@@ -215,7 +196,7 @@ class ImageRecords:
                                    expires, read_only, unauthenticated_access)
                 SELECT account_id, %s, %s, %s, %s, %s, %s, %s, %s
                   FROM account WHERE user_name = %s
-                RETURNING image_id
+                RETURNING image_id, owner_id
                 """,
                 (
                     new.name, new.description, new.os_variant, new.os_type, new.os_arch,
@@ -224,7 +205,8 @@ class ImageRecords:
             )  # fmt: skip
             if row is None:
                 raise Invalid(f"There is no user {new.owner}.", field="user_name")
-            await _set_hypervisors(transaction, row[0], new.hypervisors)
+            await set_hypervisors(transaction, row[0], new.hypervisors)
+            await check_owner(transaction, row[1], new.hypervisors, self._limits)
             subject = f"{new.owner}/{new.name}"
             transaction.record(Change("image.create", subject, asdict(new, recurse=False)))
             return await load(transaction, row[0])
@@ -245,9 +227,12 @@ class ImageRecords:
             await lock(transaction, image)
             if changes or recipient is None:  # an offer alone leaves the record as it is
                 await _change(transaction, image, changes)
+            new = set(changes.get("hypervisors", ())) - set(image.hypervisors)
             if owner != image.owner:
-                await give(transaction, image, owner, quota, changes.get("name"))
-            elif recipient or "owner" in changes:
+                await give(transaction, image, owner, quota, self._limits, changes.get("name"))
+            elif new:
+                await check_owner(transaction, image.owner_id, new, self._limits)
+            if owner == image.owner and (recipient or "owner" in changes):
                 await offer_to(transaction, image, recipient or owner)
             return await load(transaction, image.id)
 
@@ -313,6 +298,8 @@ class ImageRecords:
                 kind = "user" if user else "group"
                 raise Invalid(f"There is no {kind} {name}.", field=kind)
             if await transaction.execute(statement, (image.id, row[0])):
+                if action == "image.share":
+                    await check_shares(transaction, image, self._limits)
                 detail = {"user": user} if user else {"group": group}
                 transaction.record(Change(action, image.path, detail))
 
@@ -332,17 +319,12 @@ class ImageRecords:
         condition, params = image_query(wanted)
         return [image_from_row(r) for r in await self._pool.query(SELECT + condition, params)]
 
-    async def batches(self, wanted: Listing, size: int) -> AsyncGenerator[list[Image]]:
-        """The same, so many at a time; also one query."""
+    async def places(self, wanted: Listing) -> list[Place]:
+        """The same by name only: cheaper."""
         condition, params = image_query(wanted)
-        async with aclosing(self._pool.batches(SELECT + condition, params, size)) as batches:
-            async for rows in batches:
-                yield [image_from_row(row) for row in rows]
-
-    async def names(self, wanted: Listing) -> list[tuple[str, str]]:
-        """Their ``(owner, name)`` pairs only."""
-        condition, params = image_query(wanted)
-        return [(r[0], r[1]) for r in await self._pool.query(NAMES + condition, params)]
+        head = PLACES.format(column=SORTS[wanted.sort])
+        rows = await self._pool.query(head + condition, params)
+        return [Place(owner, name, (value, key)) for owner, name, value, key in rows]
 
     async def expire_images(self, kept: float) -> int:
         """Let go of the files of images that expired ``kept`` seconds ago; answer how many images.

@@ -7,7 +7,10 @@ from typing import Any
 from repoman.model import User
 from repoman.records import Listing
 
-NAMES = "SELECT o.user_name, i.name FROM image i JOIN account o ON o.account_id = i.owner_id "
+PLACES = """
+SELECT o.user_name, i.name, {column}, i.image_id
+  FROM image i JOIN account o ON o.account_id = i.owner_id
+"""
 """The cheap head of a listing; the other one is ``images.SELECT``."""
 
 SORTS = {"name": "i.name", "modified": "i.modified", "size": "i.default_size"}
@@ -79,6 +82,9 @@ def image_query(wanted: Listing) -> tuple[str, dict[str, Any]]:
     if wanted.after is not None:
         conditions.append(f"({column}, i.image_id) {beyond} (%(after)s, %(after_id)s)")
         params["after"], params["after_id"] = wanted.after
+    if wanted.until is not None:
+        conditions.append(f"NOT ({column}, i.image_id) {beyond} (%(until)s, %(until_id)s)")
+        params["until"], params["until_id"] = wanted.until
     tail = f" ORDER BY {column} {direction}, i.image_id {direction}"
     if wanted.limit is not None:
         tail += " LIMIT %(limit)s"

@@ -14,6 +14,7 @@ from repoman.database.pool import Pool, Transaction
 from repoman.errors import Conflict
 from repoman.model import OFFER_SECONDS, Image, Offer, User
 from repoman.policy import missing_offer, protected
+from repoman.records import ImageLimits
 
 MOST_LISTED = 1000
 """How many offers are listed: many users could offer something to one, each their most."""
@@ -55,10 +56,14 @@ def offer_from_row(row: Sequence[Any]) -> Offer:
 
 
 class OfferRecords:
-    """The :class:`~repoman.records.IOfferRecords` of PostgreSQL."""
+    """The :class:`~repoman.records.IOfferRecords` of PostgreSQL.
 
-    def __init__(self, pool: Pool) -> None:
+    :param limits: ``None``: there are none.
+    """
+
+    def __init__(self, pool: Pool, limits: ImageLimits | None = None) -> None:
         self._pool = pool
+        self._limits = limits
 
     async def find(self, viewer: User, owner: str, name: str) -> Offer | None:
         """The offer of an image, for the owner, the recipient and administrators."""
@@ -119,7 +124,7 @@ class OfferRecords:
                     f"The image {image.path} has got other files since you looked: it was version "
                     f"{version}, and is {present} now.  Look at it again before you accept it."
                 )
-            await give(transaction, image, recipient.user_name, quota, name)
+            await give(transaction, image, recipient.user_name, quota, self._limits, name)
             detail = {"owner": recipient.user_name, "name": name}
             transaction.record(Change("image.accept", image.path, detail))
             return await load(transaction, image.id)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from psycopg2 import InterfaceError, OperationalError
+from psycopg2 import OperationalError
 from psycopg2.errors import (
     DeadlockDetected,
     FeatureNotSupported,
@@ -199,23 +199,6 @@ class Pool:
         :raises psycopg2.Error: what the server refused, any writing included.
         """
         return _detached(_available(self._query(sql, params)))
-
-    async def batches(
-        self, sql: str, params: Parameters, size: int
-    ) -> AsyncGenerator[list[tuple[Any, ...]]]:
-        """The same as :meth:`query`, ``size`` rows at a time; others have their turn in between.
-
-        To be closed by who does not read it to its end.
-        """
-        link, cursor = await _available(self._first(sql, params, self._limit))
-        try:
-            while rows := list(cursor.fetchmany(size)):
-                yield rows
-                await deferLater(self._reactor, 0)
-        except InterfaceError:  # the link was closed meanwhile
-            raise LinkLost from None
-        finally:
-            self._links.give_back(link)
 
     async def _interact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         with self._answers.writing():

@@ -60,8 +60,20 @@ UPDATE blob SET lease = now() + %(lease)s * interval '1 s', wanted = false,
 RETURNING payer_id, announced, durable, reserved, coalesce(before.holder = %(me)s, false)
 """  # noqa: S608 a constant
 
+PAUSE = """
+UPDATE blob SET durable = %(durable)s, lease = NULL, held_until = NULL, wanted = false,
+                keep_until = CASE WHEN %(durable)s > durable THEN now() + %(keep)s * interval '1 s'
+                                  WHEN %(durable)s = 0 THEN created + %(empty)s * interval '1 s'
+                                  ELSE keep_until END
+ WHERE blob = %(blob)s AND state = 'receiving' AND holder = %(me)s
+RETURNING payer_id, greatest(durable - reserved, 0)
+"""
+
 KEPT = 100
 """How many unfinished uploads one user may have."""
+
+EMPTY_KEPT = 3600.0
+"""For how many seconds at most one of them is kept that has no durable byte yet."""
 
 
 async def _admit(
@@ -226,15 +238,17 @@ class UploadRecords:
                 raise goes_on_elsewhere()
             await deferLater(clock, LOOK_SECONDS)
 
-    async def progress(self, durable: Mapping[str, int]) -> Mapping[str, bool]:
+    async def progress(self, durable: Mapping[str, int], keep: float) -> Mapping[str, bool]:
         """How many bytes of running uploads are durable by now, and that they are ours.
 
         Answers those that still are, and whether another process wants them.
+
+        :param keep: for how many seconds those are kept that have more bytes than before.
         """
+        known = {"held": HELD, "keep": keep, "me": self.holder}
+        known |= {"blobs": list(durable), "durable": list(durable.values())}
         with self._claims.renewing(durable) as renewed:
-            rows = await self._run(
-                PROGRESS, (HELD, list(durable), list(durable.values()), self.holder)
-            )
+            rows = await self._run(PROGRESS, known)
             renewed.update(blob for blob, _ in rows)
         return dict(rows)
 
@@ -245,21 +259,18 @@ class UploadRecords:
     async def pause(self, blob: str, durable: int, terms: UploadTerms) -> None:
         """An upload has stopped for now; bytes that nobody announced count from here on.
 
+        Only new bytes let it be kept for longer.
+
         :param terms: how long it is kept, and the payer's quota.
         :raises QuotaExceeded: there is no room for the durable bytes; nothing is changed.
         :raises Conflict: it was given up meanwhile, or another process has it.
         """
+        keep = terms.keep or 0.0
+        known = {"blob": blob, "durable": durable, "me": self.holder}
+        known |= {"keep": keep, "empty": min(keep, EMPTY_KEPT)}
 
         async def work(transaction: Transaction) -> None:
-            row = await transaction.run_one(
-                """
-                UPDATE blob SET durable = %s, lease = NULL, held_until = NULL, wanted = false,
-                                keep_until = now() + %s * interval '1 s'
-                 WHERE blob = %s AND state = 'receiving' AND holder = %s
-                RETURNING payer_id, greatest(durable - reserved, 0)
-                """,
-                (durable, terms.keep, blob, self.holder),
-            )
+            row = await transaction.run_one(PAUSE, known)
             if row is None:
                 raise Conflict("The upload was given up, or goes on elsewhere, meanwhile.")
             if row[1]:

@@ -12,7 +12,8 @@ from repoman.audit import Change
 from repoman.database.constraints import translated
 from repoman.database.listings import visible_to
 from repoman.database.pool import Pool, Transaction
-from repoman.errors import Invalid, Missing
+from repoman.database.words import IMAGES_OF, taken_by_images
+from repoman.errors import AlreadyExists, Invalid, Missing
 from repoman.model import ADMINS, USERS, Membership, Profile, User
 from repoman.policy import protected
 from repoman.records import NewUser
@@ -30,6 +31,11 @@ COLUMNS = """
 
 SETTABLE = ("full_name", "email", "suspended", "quota")
 """The columns that a change may set as they are."""
+
+_IN_GROUP = """
+(%(group)s::text IS NULL OR a.account_id IN (
+    SELECT account_id FROM membership JOIN user_group g USING (group_id) WHERE g.name = %(group)s))
+"""
 
 _ACTIVE_ADMINS = """
 SELECT count(*) FROM membership JOIN user_group g USING (group_id) JOIN account USING (account_id)
@@ -158,9 +164,16 @@ class UserRecords:
         )
         return user_from_row(rows[0]) if rows else None
 
-    async def names(self) -> list[str]:
-        """All users' names, in order."""
-        rows = await self._pool.query("SELECT user_name FROM account ORDER BY user_name")
+    async def names(self, after: str, limit: int, *, group: str | None = None) -> list[str]:
+        """Users' names in order, so many of those that come after one.
+
+        :param group: only members of this group.
+        """
+        rows = await self._pool.query(
+            f"SELECT user_name FROM account a WHERE user_name > %(after)s AND {_IN_GROUP}"  # noqa: S608 a constant
+            " ORDER BY user_name LIMIT %(limit)s",
+            {"after": after, "limit": limit, "group": group},
+        )
         return [name for (name,) in rows]
 
     async def known(self, limit: int) -> tuple[list[str], list[str]]:
@@ -196,12 +209,19 @@ class UserRecords:
         return [(name, used) for name, used in rows]
 
     async def profiles(
-        self, viewer: User, *, user_name: str | None = None, group: str | None = None
+        self,
+        viewer: User,
+        *,
+        user_name: str | None = None,
+        group: str | None = None,
+        after: str = "",
+        limit: int | None = None,
     ) -> list[Profile]:
-        """Users with those of their images that ``viewer`` may see; one query.
+        """Users by name, with those of their images that ``viewer`` may see; one query.
 
         :param user_name: only this one.
         :param group: only members of this group.
+        :param after: only those whose names come after this one.
         """
         condition, params = visible_to(viewer, private="user_modify" in viewer.permissions)
         rows = await self._pool.query(
@@ -211,12 +231,16 @@ class UserRecords:
                           WHERE i.owner_id = a.account_id AND {condition} ORDER BY i.name)
               FROM account a
              WHERE (%(user_name)s::text IS NULL OR a.user_name = %(user_name)s)
-               AND (%(group)s::text IS NULL OR a.account_id IN (
-                       SELECT account_id FROM membership JOIN user_group g USING (group_id)
-                        WHERE g.name = %(group)s))
-             ORDER BY a.user_name
-            """,  # noqa: S608 a constant and one of two conditions
-            {**params, "user_name": user_name, "group": group},
+               AND a.user_name > %(after)s AND {_IN_GROUP}
+             ORDER BY a.user_name LIMIT %(limit)s
+            """,  # noqa: S608 constants and one of two conditions
+            {
+                **params,
+                "user_name": user_name,
+                "group": group,
+                "after": after,
+                "limit": limit,
+            },
         )
         return [Profile(user_from_row(row), tuple(row[9])) for row in rows]
 
@@ -226,8 +250,19 @@ class UserRecords:
         :raises AlreadyExists: the name, a DN or the e-mail address is taken.
         :raises Invalid: there is no such group.
         """
-        with translated(name=new.user_name):
+        async with self._named(new.user_name):
             await self._pool.interact(lambda transaction: insert(transaction, new))
+
+    @asynccontextmanager
+    async def _named(self, name: str) -> AsyncIterator[None]:
+        """Run a block that gives a user a name; say what takes it, if something does."""
+        try:
+            with translated(name=name):
+                yield
+        except AlreadyExists as error:
+            if error.field == "user_name" and (rows := await self._pool.query(IMAGES_OF, (name,))):
+                raise taken_by_images(name, *rows[0]) from None
+            raise
 
     async def change(self, user: User, changes: Mapping[str, Any]) -> None:
         """Set fields: those of NewUser but for ``groups``.
@@ -236,7 +271,7 @@ class UserRecords:
         :raises Missing: the user is gone meanwhile.
         :raises Protected: it would suspend the last administrator.
         """
-        with translated(name=changes.get("user_name", user.user_name)):
+        async with self._named(changes.get("user_name", user.user_name)):
             if changes.get("suspended"):
                 await self._pool.interact(lambda t: _change_guarded(t, user, changes))
             else:

@@ -14,12 +14,12 @@ from twisted.web.template import Tag
 from repoman.audit import DONE, REFUSED, Change, Entry
 from repoman.history import History, Refusal
 from repoman.pages.answer import HEADERS, Answer, page
-from repoman.pages.markup import choice, el, field, link, moment, size
+from repoman.pages.markup import choice, el, facts, field, link, moment, size
 from repoman.pages.plots import day, shares
 from repoman.policy import authorize
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
-from repoman.resources.audit import audit_query
+from repoman.resources.audit import PAGE, audit_query
 from repoman.transfers import Transfer
 
 LARGEST = 12
@@ -50,7 +50,7 @@ def add_routes(routes: Routes, repository: Repository, history: History) -> None
             ask, "Activity", _running(running), _day(history),
             el("section", el("h2", "Room"), shares("The owners with most bytes", rooms,
                                                    lambda v: size(int(v)))),
-            _refusals(history.refusals()[:SHOWN]),
+            _refusals(history.refusals()[:SHOWN]), _limits(repository),
             el("p", link("/activity/audit", "Who changed what: the audit")),
         )  # fmt: skip
 
@@ -65,6 +65,7 @@ def add_routes(routes: Routes, repository: Repository, history: History) -> None
         args = ask.request.args
         ask.request.args = {name: values for name, values in args.items() if values[-1]}
         wanted = audit_query(ask)
+        wanted = evolve(wanted, limit=min(wanted.limit, PAGE))
         found = await repository.audit.listing(ask.caller, evolve(wanted, limit=wanted.limit + 1))
         shown, following = found[: wanted.limit], None
         if len(found) > len(shown):
@@ -128,6 +129,20 @@ def _day(history: History) -> Tag:
            day("Bytes out", [s.sent for s in spans], lambda v: size(int(v))), class_="plots"),
         el("p", "Since the start of the daemon; bytes count when their request ends.",
            class_="quiet"),
+    )  # fmt: skip
+
+
+def _limits(repository: Repository) -> Tag:
+    limits = repository.images.limits
+    return el(
+        "section", el("h2", "Limits"),
+        facts([
+            ("Images of one user", str(limits.images)),
+            ("Hypervisors that one user's images add", str(limits.hypervisors)),
+            ("Users and groups that one image is shared with", str(limits.shares)),
+            ("Refusals of one user in an hour that are noted", str(repository.audit.refusals)),
+        ]),
+        el("p", "They are set in [limits] of the configuration.", class_="quiet"),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from twisted.web.template import Tag
 
@@ -14,6 +15,9 @@ from repoman.policy import identified, may
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 
+PAGE = 100
+"""Groups on one page."""
+
 MOST_MEMBERS = 200
 """The most members that a page names."""
 
@@ -23,14 +27,19 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens) -> None:
 
     @routes.add("GET", "/groups")
     async def listing(ask: Ask) -> Answer:
-        found = await repository.groups.listing(ask.caller)
-        new = None
+        found = await repository.groups.listing(ask.caller, ask.query("after") or "", PAGE + 1)
+        new = following = None
+        if len(found) > PAGE:
+            query = urlencode({"after": found[PAGE - 1].name})
+            following = el("nav", link(f"/groups?{query}", "Next page", rel="next"), class_="pages",
+                           aria_label="Pages")  # fmt: skip
         if may("group.create", ask.caller):
             new = el("section", el("h2", "New group"),
                      form("/groups", tokens.issue(ask.caller, "/groups"),
                           field("name", "Name", required=True, maxlength=100,
                                 hint="letters, digits, _ and -"), button="Create"))  # fmt: skip
-        return page(ask, "Groups", el("ul", [_row(g) for g in found], class_="images users"), new)
+        listed = el("ul", [_row(g) for g in found[:PAGE]], class_="images users")
+        return page(ask, "Groups", listed, following, new)
 
     @routes.add("GET", "/group/<name>")
     async def show(ask: Ask, name: str) -> Answer:

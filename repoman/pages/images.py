@@ -13,14 +13,14 @@ from repoman.interfaces import Clock
 from repoman.model import KNOWN_HYPERVISORS, Image
 from repoman.pages.answer import Answer, page
 from repoman.pages.identity import refusal
-from repoman.pages.markup import Content, badge, choice, el, field, link, moment, size
+from repoman.pages.markup import Content, badge, choice, el, field, link, moment, shortened, size
 from repoman.pages.offers import offered
 from repoman.pages.tokens import Tokens
 from repoman.policy import identified, may
 from repoman.records import Listing
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
-from repoman.resources.listing import query_after, refined
+from repoman.resources.listing import place_of, query_after, refined
 
 PAGE = 50
 """Images on one page."""
@@ -107,7 +107,7 @@ def _row(image: Image, scope: Listing, now: datetime) -> Tag:
     return el(
         "li",
         el("div", link(image_path(image), owner, image.name, class_="name"), badges),
-        el("p", image.description, class_="about") if image.description else None,
+        el("p", shortened(image.description), class_="about") if image.description else None,
         el("p", el("span", ", ".join(image.hypervisors)),
            el("span", size(stored.size) if stored else "no file yet"),
            moment(image.modified, day=True), class_="meta"),
@@ -166,7 +166,7 @@ def _pages(ask: Ask, wanted: Listing, found: list[Image], path: str) -> Tag | No
     if wanted.after is not None:
         links.append(link(_with(path, _query(ask)), "First page"))
     if len(found) > PAGE:
-        query = query_after(ask, wanted, found[PAGE - 1])
+        query = query_after(ask, place_of(found[PAGE - 1], wanted))
         links.append(link(_with(path, query), "Next page", rel="next"))
     return el("nav", links, class_="pages", aria_label="Pages") if links else None
 

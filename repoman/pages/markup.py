@@ -59,6 +59,15 @@ def size(count: int | None) -> str:
     return f"{count} {UNITS[0]}" if unit == 0 else f"{value:.3g} {UNITS[unit]}".replace("e+03", "")
 
 
+SHOWN = 300
+"""Characters of a text that stands in a list."""
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, for a list: the whole is on a page of its own."""
+    return text if len(text) <= SHOWN else text[:SHOWN].rstrip() + "…"
+
+
 def moment(when: datetime | None, *, day: bool = False) -> Content:
     """A time in UTC; with ``day`` only the date is shown."""
     if when is None:

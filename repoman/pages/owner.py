@@ -17,6 +17,10 @@ OFFERED = "they have 30 days to accept it; then it is theirs, shared with nobody
 """What follows from a new owner, and when."""
 
 
+MOST_SHARES = 200
+"""The most users and groups that the page of an image they share names."""
+
+
 def owner_forms(
     caller: Caller, tokens: Tokens, image: Image, known: Known, offer: Offer | None
 ) -> list[Content]:
@@ -45,8 +49,11 @@ def _sharing(image: Image, path: str, token: str, known: Known) -> Tag:
     action = f"{path}/share"
     return el(
         "section", el("h2", "Sharing"),
-        el("ul", [_share(action, token, kind, name) for kind, name in shares], class_="shares")
+        el("ul", [_share(action, token, kind, name) for kind, name in shares[:MOST_SHARES]],
+           class_="shares")
         if shares else el("p", "Shared with nobody.", class_="quiet"),
+        el("p", f"... and {len(shares) - MOST_SHARES} more: repoman list-images {image.name} "
+           "names them.") if len(shares) > MOST_SHARES else None,
         el("div",
            form(action, token, field("user", "Share with a user", list="users", required=True,
                                      autocomplete="off"), button="Share", kind="quiet"),

@@ -8,7 +8,7 @@ from twisted.web.template import Tag
 
 from repoman.model import User
 from repoman.pages.answer import Answer, page
-from repoman.pages.markup import Content, area, badge, el, facts, field, form, link, size
+from repoman.pages.markup import Content, area, badge, el, facts, field, form, link, shortened, size
 from repoman.pages.tokens import Tokens
 from repoman.policy import authorize, identified, may
 from repoman.repository import Repository
@@ -16,6 +16,9 @@ from repoman.resources.asking import Ask, Routes
 
 PAGE = 100
 """Users on one page."""
+
+MOST_GROUPS = 200
+"""The most groups that a user's page names."""
 
 
 def add_routes(routes: Routes, repository: Repository, tokens: Tokens) -> None:
@@ -106,8 +109,8 @@ def _row(ask: Ask, user: User) -> Tag:
         el("div", link(f"/user/{user.user_name}", user.user_name, class_="name"),
            badge("suspended", "bad") if user.suspended else None,
            badge("administrator") if user.is_admin else None),
-        el("p", user.full_name, class_="about") if user.full_name else None,
-        el("p", el("span", ", ".join(g for g in user.groups if g != "users")),
+        el("p", shortened(user.full_name), class_="about") if user.full_name else None,
+        el("p", el("span", shortened(", ".join(g for g in user.groups if g != "users"))),
            el("span", size(user.used) if private else ""),
            el("span", _quota(user) if private else ""), class_="meta"),
     )  # fmt: skip
@@ -126,7 +129,9 @@ def _about(ask: Ask, user: User) -> list[tuple[str, Content]]:
             ("Distinguished names", [el("div", el("code", dn)) for dn in user.client_dns]),
             ("Files take", f"{size(user.used)} of {limit}"),
         ]
-    groups = [[link(f"/group/{name}", name), " "] for name in user.groups]
+    groups = [[link(f"/group/{name}", name), " "] for name in user.groups[:MOST_GROUPS]]
+    if len(user.groups) > MOST_GROUPS:
+        groups.append([f"... and {len(user.groups) - MOST_GROUPS} more"])
     permissions = ", ".join(sorted(user.permissions)) or "none"
     return [*rows, ("Groups", groups or "none"), ("Permissions", permissions)]
 

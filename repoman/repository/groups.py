@@ -16,10 +16,17 @@ class Groups:
         self._records = records
         self._users = users
 
-    async def listing(self, caller: Caller) -> list[Group]:
-        """All groups."""
+    async def listing(
+        self, caller: Caller, after: str = "", limit: int | None = None
+    ) -> list[Group]:
+        """Groups by name: so many that come after one."""
         authorize("repository.read", caller)
-        return await self._records.listing()
+        return await self._records.listing(after, limit)
+
+    async def names(self, caller: Caller, after: str, limit: int) -> list[str]:
+        """The same by name only: cheaper."""
+        authorize("repository.read", caller)
+        return await self._records.names(after, limit)
 
     async def find(self, caller: Caller, name: str) -> Group:
         """A group by name.

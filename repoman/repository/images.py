@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import evolve, frozen
@@ -17,6 +17,7 @@ from repoman.model import (
     ImageRef,
     check_image_name,
     check_name,
+    check_texts,
 )
 from repoman.policy import (
     authorize,
@@ -26,7 +27,7 @@ from repoman.policy import (
     may,
     missing_image,
 )
-from repoman.records import IImageRecords, Listing, NewImage
+from repoman.records import IImageRecords, ImageLimits, Listing, NewImage, Place
 
 MOST_HYPERVISORS = 32
 """How many hypervisors one image can be for: a new word is a name that no user can have."""
@@ -52,27 +53,34 @@ def check_hypervisors(words: tuple[str, ...]) -> tuple[str, ...]:
 
     :raises Invalid: a word that cannot be a hypervisor's name.
     """
-    for word in words:
+    listed = tuple(dict.fromkeys(words))
+    if not 0 < len(listed) <= MOST_HYPERVISORS:
+        raise Invalid(f"An image is for 1 to {MOST_HYPERVISORS} hypervisors.", field="hypervisor")
+    for word in listed:
         check_name("hypervisor", word)
         if word in RESERVED_WORDS:
             raise Invalid(f"{word} is a reserved word, not a hypervisor.", field="hypervisor")
-    if not 0 < len(words) <= MOST_HYPERVISORS:
-        raise Invalid(f"An image is for 1 to {MOST_HYPERVISORS} hypervisors.", field="hypervisor")
-    return tuple(dict.fromkeys(words))
+    return listed
 
 
 class Images:
     """The records of images, under the policy.
 
     :ivar quota: of a user without one of their own, in bytes.
+    :ivar limits: what the records hold each user to.
     :param discarded: called when there is work for the sweeper.
     """
 
     def __init__(
-        self, records: IImageRecords, quota: int, discarded: Callable[[], object] = lambda: None
+        self,
+        records: IImageRecords,
+        quota: int,
+        discarded: Callable[[], object],
+        limits: ImageLimits,
     ) -> None:
         self._records = records
         self.quota = quota
+        self.limits = limits
         self._discarded = discarded
 
     async def find(self, caller: Caller, ref: ImageRef, action: str = "image.see") -> Image:
@@ -140,6 +148,7 @@ class Images:
         image = await self.find(caller, ref, "image.modify")
         if changes.get("read_only", True) is not False:
             forbid_changes_to_read_only(image)
+        check_texts(changes, image)
         if "name" in changes:
             check_image_name(changes["name"])
         if "hypervisors" in changes:
@@ -181,12 +190,7 @@ class Images:
         user = authorize("repository.read", caller)
         return await self._records.listing(evolve(wanted, viewer=user))
 
-    def batches(self, caller: Caller, wanted: Listing, size: int) -> AsyncGenerator[list[Image]]:
-        """The same, so many at a time.  To be closed."""
+    async def places(self, caller: Caller, wanted: Listing) -> list[Place]:
+        """The same by name only: cheaper."""
         user = authorize("repository.read", caller)
-        return self._records.batches(evolve(wanted, viewer=user), size)
-
-    async def names(self, caller: Caller, wanted: Listing) -> list[tuple[str, str]]:
-        """Their ``(owner, name)`` pairs only."""
-        user = authorize("repository.read", caller)
-        return await self._records.names(evolve(wanted, viewer=user))
+        return await self._records.places(evolve(wanted, viewer=user))

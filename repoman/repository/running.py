@@ -62,13 +62,16 @@ class Running:
             del self._runs[blob]
             run.ended.callback(None)
 
-    async def record_progress(self) -> None:
-        """Tell the records how much is durable; end what is lost, or wanted by another process."""
+    async def record_progress(self, keep: float) -> None:
+        """Tell the records how much is durable; end what is lost, or wanted by another process.
+
+        :param keep: for how many seconds what has grown is kept.
+        """
         held = {blob: run for blob, run in self._runs.items() if run.is_held}
         if not held:
             return
         durable = {blob: run.writer.durable if run.writer else 0 for blob, run in held.items()}
-        ours = await self._records.progress(durable)
+        ours = await self._records.progress(durable, keep)
         for blob, run in held.items():
             if ours.get(blob, True):
                 run.body.interrupt()

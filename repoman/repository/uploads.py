@@ -147,7 +147,7 @@ class Uploads:
 
     async def record_progress(self) -> None:
         """Tell the records how much of the running uploads is durable."""
-        await self._running.record_progress()
+        await self._running.record_progress(self._limits.keep)
 
     def let_go(self) -> None:
         """End the uploads that another daemon may take any moment."""

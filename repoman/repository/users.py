@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from repoman.errors import Invalid, Missing
-from repoman.model import Caller, Profile, User, check_name
+from repoman.model import Caller, Profile, User, check_dns, check_name, check_texts
 from repoman.policy import authorize, protected
 from repoman.records import IUserRecords, NewUser
 
@@ -39,10 +39,12 @@ class Users:
     def __init__(self, records: IUserRecords) -> None:
         self._records = records
 
-    async def names(self, caller: Caller) -> list[str]:
-        """All users' names."""
+    async def names(
+        self, caller: Caller, after: str, limit: int, *, group: str | None = None
+    ) -> list[str]:
+        """Users' names, or those of a group's members: so many that come after one."""
         authorize("repository.read", caller)
-        return await self._records.names()
+        return await self._records.names(after, limit, group=group)
 
     async def known(self, caller: Caller) -> Known:
         """Users, and the groups that the caller may share with."""
@@ -61,10 +63,12 @@ class Users:
         authorize("repository.read", caller)
         return await self._records.accounts(text, after, limit)
 
-    async def profiles(self, caller: Caller, *, group: str | None = None) -> list[Profile]:
-        """All users, or a group's, with those of their images that the caller may see."""
+    async def profiles(
+        self, caller: Caller, after: str, limit: int, *, group: str | None = None
+    ) -> list[Profile]:
+        """The same with those of their images that the caller may see."""
         viewer = authorize("repository.read", caller)
-        return await self._records.profiles(viewer, group=group)
+        return await self._records.profiles(viewer, group=group, after=after, limit=limit)
 
     async def largest(self, caller: Caller, limit: int) -> list[tuple[str, int]]:
         """The users whose files take most, with how many bytes."""
@@ -118,6 +122,7 @@ class Users:
         """Set fields: those of NewUser but for ``groups``, and ``cert_dn``, the first DN."""
         user = await self.authorize_change(caller, name, frozenset(changes))
         changes = dict(changes)
+        check_texts(changes, user)
         if "user_name" in changes:
             check_name("user", changes["user_name"], named="user_name")
         if "cert_dn" in changes:
@@ -126,6 +131,8 @@ class Users:
             changes["client_dns"] = tuple(dict.fromkeys((first, *others)))
         if "client_dns" in changes and not changes["client_dns"]:
             raise Invalid("A user needs a DN at least.", field="client_dns")
+        if len(changes.get("client_dns", ())) > len(user.client_dns):
+            check_dns(changes["client_dns"])
         await self._records.change(user, changes)
         return await self.profile(caller, changes.get("user_name", user.user_name))
 

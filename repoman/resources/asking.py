@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -31,6 +32,10 @@ from repoman.wire import Urls, status_of
 log = Logger()
 
 
+QUERY_LIMIT = 2000
+"""The longest parameter of a query, in characters; a DN may have so many."""
+
+
 @frozen
 class Ask:
     """A request, and who makes it."""
@@ -42,9 +47,11 @@ class Ask:
     def query(self, name: str) -> str | None:
         """A parameter of the query; the last one, if it is given twice.
 
-        :raises Invalid: it is not text.
+        :raises Invalid: it is not text, or is longer than anything that it could mean.
         """
         values = self.request.args.get(name)
+        if values and len(values[-1]) > QUERY_LIMIT:
+            raise Invalid(f"{name}: at most {QUERY_LIMIT} characters are read here.", field=name)
         return check_text(name, values[-1]) if values else None
 
 
@@ -53,9 +60,11 @@ def check_text(name: str, value: str) -> str:
 
     :raises Invalid: it has NULs or is no Unicode.
     """
-    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
-        raise Invalid(f"{name} has characters that are not text.", field=name)
-    return value
+    if "\0" not in value:
+        with suppress(UnicodeEncodeError):  # half a surrogate pair
+            value.encode()
+            return value
+    raise Invalid(f"{name} has characters that are not text.", field=name)
 
 
 READING = (b"GET", b"HEAD")
@@ -138,7 +147,7 @@ class Routes:
         if caller and caller.user and request.method not in READING and status_of(error) < 500:
             action = error.rule or request.method.decode("ascii").lower()
             subject = unquote(request.path.decode("ascii", "replace")).removeprefix("/api/")
-            self._run(self._audit.refused(action, subject, error))
+            self._run(self._audit.refused(caller.user, action, subject, error))
 
     async def _caller(self, request: Any) -> Caller:
         ORIGIN.set(_origin(request, Caller(None)))  # a first login changes something itself

@@ -8,15 +8,18 @@ from urllib.parse import urlencode
 
 from attrs import evolve
 
-from repoman.audit import DONE, REFUSED, AuditQuery
+from repoman.audit import DONE, REFUSED, AuditQuery, Entry
 from repoman.errors import Invalid
 from repoman.policy import authorize
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import read_moment
 from repoman.resources.listing import read_limit
-from repoman.resources.replies import Reply
+from repoman.resources.pieces import send_list
 from repoman.wire import entry_json
+
+BATCH = 50
+"""Rows that are read at one go, at most."""
 
 PAGE = 100
 """Rows of a page, unless the query says."""
@@ -26,16 +29,22 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     """``/api/audit``."""
 
     @routes.add("GET", "/api/audit")
-    async def listing(ask: Ask) -> Reply:
+    async def listing(ask: Ask) -> None:
         authorize("audit.read", ask.caller)
-        wanted = audit_query(ask)
+        wanted, headers = audit_query(ask), {}
         # One more than asked for shows whether there is a next page.
         more = evolve(wanted, limit=wanted.limit + 1)
-        found = await repository.audit.listing(ask.caller, more)
-        page, headers = found[: wanted.limit], {}
-        if len(found) > len(page):
-            headers["Link"] = f'<{_next_page(ask, page[-1].number)}>; rel="next"'
-        return Reply([entry_json(entry) for entry in page], headers=headers)
+        numbers = await repository.audit.numbers(ask.caller, more)
+        page = numbers[: wanted.limit]
+        if len(numbers) > len(page):
+            headers["Link"] = f'<{_next_page(ask, page[-1])}>; rel="next"'
+
+        async def rows(place: int | None, count: int) -> list[tuple[int, Entry]]:
+            left = sum(place is None or number < place for number in page)
+            following = evolve(wanted, limit=min(count, left), after=place or wanted.after)
+            return [(e.number, e) for e in await repository.audit.listing(ask.caller, following)]
+
+        await send_list(ask.request, rows, entry_json, most=BATCH, headers=headers)
 
 
 def audit_query(ask: Ask) -> AuditQuery:

@@ -15,10 +15,14 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, Iterabl
 
 from repoman.errors import Invalid, UnsupportedMedia
 from repoman.interfaces import IBody
+from repoman.model import NAME_LIMIT
 from repoman.resources.asking import check_text
 
-LIMIT = 2**20
-"""The largest form, in bytes."""
+LIMIT = 256 * 1024
+"""The largest form, in bytes: so much can be read without a stall, whatever it is made of."""
+
+MOST_WORDS = 10_000
+"""The longest list in a form."""
 
 TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
@@ -104,9 +108,11 @@ def _number(value: Any, _: Any) -> int:
 
 
 def _words(value: Any, _: Any) -> Words:
-    parts = value.split(",") if isinstance(value, str) else value
+    parts = value.split(",", MOST_WORDS) if isinstance(value, str) else value
     if not (isinstance(parts, list) and all(isinstance(p, str) for p in parts)):
         raise ValueError("must be words separated by commas")
+    if len(parts) > MOST_WORDS:
+        raise ValueError(f"must be {MOST_WORDS} words at most")
     return Words(tuple(p.strip() for p in parts if p.strip()))
 
 
@@ -159,6 +165,8 @@ async def read_fields(request: Any) -> Mapping[str, Any]:
     body: IBody = request.body
     values = decode(await body.read(LIMIT), request.getHeader("content-type") or "")
     for name, value in values.items():
+        if len(name) > NAME_LIMIT:
+            raise Invalid(f"A field's name has at most {NAME_LIMIT} characters.")
         for text in (name, value) if isinstance(value, str) else (name,):
             check_text(name, text)
     return values

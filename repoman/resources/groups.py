@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from repoman.model import Group
 from repoman.policy import authorize
 from repoman.records import Listing, NewGroup
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import ABSENT, NO_WORDS, Words, given, read_form
-from repoman.resources.listing import list_images, wants_full
+from repoman.resources.listing import URLS, list_images, wants_full
+from repoman.resources.pieces import send_list
 from repoman.resources.replies import Reply
-from repoman.resources.users import users_json
+from repoman.resources.users import list_users
 from repoman.wire import group_json
+
+BATCH = 8
+"""Groups that are read at one go, at most: each may have all users."""
 
 
 @frozen(kw_only=True)
@@ -37,11 +42,18 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     one = "/api/groups/<group>"
 
     @routes.add("GET", "/api/groups")
-    async def listing(ask: Ask) -> Reply:
-        found = await groups.listing(ask.caller)
+    async def listing(ask: Ask) -> None:
+        async def full(place: str | None, count: int) -> list[tuple[str, Group]]:
+            found = await groups.listing(ask.caller, place or "", count)
+            return [(group.name, group) for group in found]
+
+        async def names(place: str | None, count: int) -> list[tuple[str, str]]:
+            return [(n, n) for n in await groups.names(ask.caller, place or "", count)]
+
         if wants_full(ask):
-            return Reply([group_json(group, ask.urls) for group in found])
-        return Reply([ask.urls.group(group.name) for group in found])
+            await send_list(ask.request, full, lambda g: group_json(g, ask.urls), most=BATCH)
+        else:
+            await send_list(ask.request, names, ask.urls.group, most=URLS)
 
     @routes.add("POST", "/api/groups")
     async def create(ask: Ask) -> Reply:
@@ -67,16 +79,14 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         return Reply({})
 
     @routes.add("GET", f"{one}/shared")
-    async def shared(ask: Ask, group: str) -> Reply | None:
+    async def shared(ask: Ask, group: str) -> None:
         await groups.find(ask.caller, group)
-        return await list_images(ask, repository, Listing(shared_with_group=group))
+        await list_images(ask, repository, Listing(shared_with_group=group))
 
     @routes.add("GET", f"{one}/users")
-    async def members(ask: Ask, group: str) -> Reply:
-        found = await groups.find(ask.caller, group)
-        if wants_full(ask):
-            return Reply(users_json(ask, await repository.users.profiles(ask.caller, group=group)))
-        return Reply([ask.urls.user(name) for name in found.users])
+    async def members(ask: Ask, group: str) -> None:
+        await groups.find(ask.caller, group)
+        await list_users(ask, repository, group)
 
     @routes.add("GET", f"{one}/permissions")
     async def permissions(ask: Ask, group: str) -> Reply:

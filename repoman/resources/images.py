@@ -61,8 +61,8 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     one = ("/api/images/<user>/<image>", "/api/images/<image>")
 
     @routes.add("GET", "/api/images")
-    async def listing(ask: Ask) -> Reply | None:
-        return await list_images(ask, repository, Listing())
+    async def listing(ask: Ask) -> None:
+        await list_images(ask, repository, Listing())
 
     @routes.add("POST", "/api/images")
     async def create(ask: Ask) -> Reply:

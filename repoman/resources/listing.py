@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from attrs import evolve
-from twisted.internet.task import deferLater
 
-from repoman.errors import ClientGone, Invalid
+from repoman.errors import Invalid
 from repoman.model import Image
-from repoman.records import Listing
+from repoman.records import Listing, Place
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, check_text
-from repoman.resources.replies import Reply
+from repoman.resources.pieces import send_list
 from repoman.wire import image_json
 
 FULL_PAGE = 1000
 """How many images a page has at most, where paging is asked for."""
 
-BATCH, URLS = 250, 5000
-"""How many images, or URLs of images, are made into JSON at one go."""
+BATCH, URLS = 100, 1000
+"""How many images, or names of images, are read at one go, at most."""
 
 SORTS = ("name", "modified", "size")
 """What a listing can be sorted by."""
@@ -39,55 +36,36 @@ def wants_full(ask: Ask) -> bool:
     return ask.query("view") == "full"
 
 
-async def list_images(ask: Ask, repository: Repository, scope: Listing) -> Reply | None:
+async def list_images(ask: Ask, repository: Repository, scope: Listing) -> None:
     """The images within ``scope`` that the query asks for and the caller may see."""
-    wanted = refined(ask, scope)
-    if wanted.limit is None:
-        batches = _images if wants_full(ask) else _urls
-        async with aclosing(batches(ask, repository, wanted)) as all_of_them:
-            return await _in_batches(ask, all_of_them)
-    # One more than asked for shows whether there is a next page.
-    more = evolve(wanted, limit=wanted.limit + 1)
-    found = await repository.images.listing(ask.caller, more)
-    page, headers = found[: wanted.limit], {}
-    if len(found) > len(page):
-        headers["Link"] = f'<{_next_page(ask, wanted, page[-1])}>; rel="next"'
+    wanted, headers, images = refined(ask, scope), {}, repository.images
+    if (limit := wanted.limit) is not None:
+        # One more than asked for shows whether there is a next page.
+        places = await images.places(ask.caller, evolve(wanted, limit=limit + 1))
+        if len(places) > limit:
+            wanted = evolve(wanted, until=places[limit - 1].at)
+            headers["Link"] = f'<{_next_page(ask, places[limit - 1].at)}>; rel="next"'
+
+    def following(place: Any, count: int) -> Listing:
+        return evolve(wanted, limit=count, after=place or wanted.after)
+
+    async def full(place: Any, count: int) -> list[tuple[Any, Image]]:
+        found = await images.listing(ask.caller, following(place, count))
+        return [(place_of(image, wanted), image) for image in found]
+
+    async def names(place: Any, count: int) -> list[tuple[Any, Place]]:
+        return [(p.at, p) for p in await images.places(ask.caller, following(place, count))]
+
     if wants_full(ask):
-        return Reply([image_json(i, ask.urls, full=True) for i in page], headers=headers)
-    return Reply([ask.urls.image(i.owner, i.name) for i in page], headers=headers)
-
-
-async def _urls(ask: Ask, repository: Repository, wanted: Listing) -> AsyncGenerator[list[Any]]:
-    names = await repository.images.names(ask.caller, wanted)
-    for start in range(0, len(names), URLS):
-        yield [ask.urls.image(owner, name) for owner, name in names[start : start + URLS]]
-        await deferLater(ask.request.site.reactor, 0)
-
-
-async def _images(ask: Ask, repository: Repository, wanted: Listing) -> AsyncGenerator[list[Any]]:
-    async with aclosing(repository.images.batches(ask.caller, wanted, BATCH)) as batches:
-        async for batch in batches:
-            yield [image_json(image, ask.urls, full=True) for image in batch]
-
-
-async def _in_batches(ask: Ask, batches: AsyncGenerator[list[Any]]) -> Reply | None:
-    """Answer with a list that may be long, and let others have their turn between its batches."""
-    first: list[Any] = await anext(batches, [])
-    second = await anext(batches, None)
-    if second is None:
-        return Reply(first)
-    ask.request.setHeader("Content-Type", "application/json")
-    ask.request.write(b"[" + _members(first) + _members(second, b", "))
-    async for batch in batches:
-        if ask.request.channel is None:
-            raise ClientGone("The client went away before the end of a list.")
-        ask.request.write(_members(batch, b", "))
-    ask.request.write(b"]")
-    return None
-
-
-def _members(batch: list[Any], before: bytes = b"") -> bytes:
-    return before + json.dumps(batch)[1:-1].encode() if batch else b""
+        await send_list(
+            ask.request, full, lambda image: image_json(image, ask.urls, full=True),
+            most=BATCH, headers=headers,
+        )  # fmt: skip
+    else:
+        await send_list(
+            ask.request, names, lambda p: ask.urls.image(p.owner, p.name),
+            most=URLS, headers=headers,
+        )  # fmt: skip
 
 
 def refined(ask: Ask, scope: Listing) -> Listing:
@@ -155,18 +133,21 @@ def _place(value: Any, column: str) -> Any:
     raise TypeError
 
 
-def _next_page(ask: Ask, wanted: Listing, last: Image) -> str:
+def _next_page(ask: Ask, place: tuple[Any, int]) -> str:
     path = ask.request.path.decode("ascii")
-    return f"{ask.urls.https}{path}?{urlencode(query_after(ask, wanted, last))}"
+    return f"{ask.urls.https}{path}?{urlencode(query_after(ask, place))}"
 
 
-def query_after(ask: Ask, wanted: Listing, last: Image) -> dict[str, str]:
-    """The query of the page that follows the one that ends with ``last``."""
-    value: Any = {
-        "name": last.name,
-        "modified": last.modified.isoformat(),
-        "size": last.default_file.size if last.default_file else -1,
-    }[wanted.sort]
-    token = base64.urlsafe_b64encode(json.dumps([value, last.id]).encode()).decode()
+def place_of(image: Image, wanted: Listing) -> tuple[Any, int]:
+    """Where an image stands in a list."""
+    size = image.default_file.size if image.default_file else -1
+    return {"name": image.name, "modified": image.modified, "size": size}[wanted.sort], image.id
+
+
+def query_after(ask: Ask, place: tuple[Any, int]) -> dict[str, str]:
+    """The query of the page that follows the one that ends at ``place``."""
+    value, key = place
+    told = value.isoformat() if isinstance(value, datetime) else value
+    token = base64.urlsafe_b64encode(json.dumps([told, key]).encode()).decode()
     query = {name: values[-1] for name, values in ask.request.args.items() if name != "after"}
     return {**query, "after": token}

@@ -13,9 +13,13 @@ from repoman.records import Listing, NewUser
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import ABSENT, NO_LINES, NO_WORDS, Lines, Words, given, read_form
-from repoman.resources.listing import list_images, wants_full
+from repoman.resources.listing import URLS, list_images, wants_full
+from repoman.resources.pieces import send_list
 from repoman.resources.replies import Reply
 from repoman.wire import user_json
+
+BATCH = 100
+"""Users that are read at one go, at most: each may have many images."""
 
 
 @frozen(kw_only=True)
@@ -53,10 +57,8 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     one = "/api/users/<user>"
 
     @routes.add("GET", "/api/users")
-    async def listing(ask: Ask) -> Reply:
-        if wants_full(ask):
-            return Reply(users_json(ask, await users.profiles(ask.caller)))
-        return Reply([ask.urls.user(name) for name in await users.names(ask.caller)])
+    async def listing(ask: Ask) -> None:
+        await list_users(ask, repository)
 
     @routes.add("POST", "/api/users")
     async def create(ask: Ask) -> Reply:
@@ -80,9 +82,9 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         return Reply({})
 
     @routes.add("GET", f"{one}/images")
-    async def images(ask: Ask, user: str) -> Reply | None:
+    async def images(ask: Ask, user: str) -> None:
         await users.find(ask.caller, user)
-        return await list_images(ask, repository, Listing(owner=user))
+        await list_images(ask, repository, Listing(owner=user))
 
     @routes.add("GET", f"{one}/groups")
     async def groups(ask: Ask, user: str) -> Reply:
@@ -94,19 +96,32 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         return Reply(sorted((await users.find(ask.caller, user)).permissions))
 
     @routes.add("GET", f"{one}/shared")
-    async def shared(ask: Ask, user: str) -> Reply | None:
+    async def shared(ask: Ask, user: str) -> None:
         await users.authorize_shares(ask.caller, user)
-        return await list_images(ask, repository, Listing(shared_with_user=user))
+        await list_images(ask, repository, Listing(shared_with_user=user))
 
     @routes.add("GET", f"{one}/sharing")
-    async def sharing(ask: Ask, user: str) -> Reply | None:
+    async def sharing(ask: Ask, user: str) -> None:
         await users.authorize_shares(ask.caller, user)
-        return await list_images(ask, repository, Listing(owner=user, shared_out=True))
+        await list_images(ask, repository, Listing(owner=user, shared_out=True))
 
 
-def users_json(ask: Ask, profiles: list[Profile]) -> list[dict[str, Any]]:
-    """Users in full, each as far as the caller may see."""
-    return [_json(ask, profile, full=True) for profile in profiles]
+async def list_users(ask: Ask, repository: Repository, group: str | None = None) -> None:
+    """All users, or a group's members: in full, if asked for, as far as the caller may see."""
+    users = repository.users
+
+    async def full(place: str | None, count: int) -> list[tuple[str, Profile]]:
+        found = await users.profiles(ask.caller, place or "", count, group=group)
+        return [(profile.user.user_name, profile) for profile in found]
+
+    async def names(place: str | None, count: int) -> list[tuple[str, str]]:
+        found = await users.names(ask.caller, place or "", count, group=group)
+        return [(name, name) for name in found]
+
+    if wants_full(ask):
+        await send_list(ask.request, full, lambda p: _json(ask, p, full=True), most=BATCH)
+    else:
+        await send_list(ask.request, names, ask.urls.user, most=URLS)
 
 
 def _json(ask: Ask, profile: Profile, *, full: bool) -> dict[str, Any]:

@@ -134,17 +134,18 @@ class DirectoryStore:
         return Room(max(0, left), total)
 
     async def create(self, key: str, size: int | None) -> DirectoryWriter:
-        """Begin a blob, its room reserved; see :class:`IBlobStore`."""
+        """Begin a blob; see :class:`IBlobStore`."""
         self._check_room(1 if size is None else size)
         try:
-            return await self._writer(key, 0, "create", size)
+            return await self._writer(key, 0, "create")
         except OSError as error:
             raise cannot_write(error) from None
 
     async def reopen(self, key: str, offset: int, size: int | None) -> DirectoryWriter:
         """Go on with a blob; see :class:`IBlobStore`."""
+        self._check_room(1 if size is None else size - offset)
         try:
-            return await self._writer(key, offset, "reopen", offset, size)
+            return await self._writer(key, offset, "reopen", offset)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODATA):
                 raise damaged(key, error.strerror) from None
@@ -153,7 +154,7 @@ class DirectoryStore:
     async def _writer(
         self, key: str, offset: int, operation: str, *arguments: Any
     ) -> DirectoryWriter:
-        reserved = await self._flusher.ask(operation, key, *arguments)
+        await self._flusher.ask(operation, key, *arguments)
         file = os.open(self._at.arriving(key), os.O_WRONLY)
         try:
             # Another process of this machine that has lost the upload, and does not know it yet.
@@ -163,7 +164,7 @@ class DirectoryStore:
             raise StoreUnavailable(
                 "The upload still goes on through another process; try again in a moment."
             ) from None
-        check = _nothing if reserved else partial(self._check_room, 1)
+        check = partial(self._check_room, 1)
         return DirectoryWriter(self._flusher, key, file, self._unflushed, check, offset)
 
     async def open(self, key: str, size: int) -> DirectoryReader:
@@ -219,7 +220,3 @@ class DirectoryStore:
         free = self.room().free
         if wanted > free:
             raise NoRoom(f"The store is full: {wanted} bytes asked for, {free} left.")
-
-
-def _nothing() -> None:
-    pass

@@ -44,9 +44,9 @@ class MemoryStore:
         return None
 
     def room(self) -> Room:
-        """The room left; what is reserved is not."""
+        """The room left."""
         used = sum(map(len, self.committed.values())) + sum(map(len, self.put_away.values()))
-        used += sum(max(w.reserved, len(w.blob)) for w in self.arriving.values())
+        used += sum(len(writer.blob) for writer in self.arriving.values())
         return Room(max(0, self._capacity - used), self._capacity)
 
     async def create(self, key: str, size: int | None) -> MemoryWriter:
@@ -54,7 +54,7 @@ class MemoryStore:
         if key in self.arriving or key in self.committed:
             raise StoreUnavailable("The key is taken.")
         self.check_room(1 if size is None else size)
-        writer = self.arriving[key] = MemoryWriter(self, key, size or 0)
+        writer = self.arriving[key] = MemoryWriter(self, key)
         return writer
 
     async def reopen(self, key: str, offset: int, size: int | None) -> MemoryWriter:
@@ -63,8 +63,9 @@ class MemoryStore:
         blob = old.blob if old else bytearray(self.committed.pop(key, b""))
         if len(blob) < offset:
             raise _damaged()
-        writer = self.arriving[key] = MemoryWriter(self, key, size or 0)
+        writer = self.arriving[key] = MemoryWriter(self, key)
         writer.blob += blob[:offset]
+        self.check_room(0 if size is None else size - offset)
         return writer
 
     async def open(self, key: str, size: int) -> MemoryReader:
@@ -111,13 +112,11 @@ class MemoryWriter:
     """See :class:`repoman.interfaces.IBlobWriter`.
 
     :ivar key: of the blob.
-    :ivar reserved: in bytes.
     :ivar blob: what was written.
     """
 
-    def __init__(self, store: MemoryStore, key: str, reserved: int) -> None:
+    def __init__(self, store: MemoryStore, key: str) -> None:
         self.key = key
-        self.reserved = reserved
         self.blob = bytearray()
         self._store = store
         self._kept = False
@@ -133,8 +132,7 @@ class MemoryWriter:
     def write(self, data: bytes) -> None:
         """Take some bytes; see :class:`~repoman.interfaces.IBlobWriter`."""
         self._check()
-        new = len(self.blob) + len(data)
-        self._store.check_room(new - max(self.reserved, len(self.blob)))
+        self._store.check_room(len(data))
         self.blob += data
 
     @property

@@ -85,36 +85,15 @@ def _write_id(at: Layout, repository_id: str) -> None:
     _sync_directory(os.path.dirname(os.path.abspath(at.root)))
 
 
-def create(at: Layout, fd: int, key: str, size: int | None) -> bool:
-    """Make an incoming file; answer whether room for it is reserved."""
+def create(at: Layout, fd: int, key: str) -> None:
+    """Make an incoming file."""
     if os.path.exists(at.committed(key)):
         raise FileExistsError(errno.EEXIST, "the key is taken")
-    path = at.arriving(key)
-    # O_APPEND for the reservation's sake, see _reserve.
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        return _reserve(file, size)
-    except OSError:
-        os.unlink(path)
-        raise
+    os.open(at.arriving(key), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
 
-def _reserve(file: int, size: int | None) -> bool:
-    if not size:
-        return False
-    try:
-        # Where the filesystem cannot reserve, glibc would write every block
-        # instead; not so to a file opened with O_APPEND, it says EBADF.
-        os.posix_fallocate(file, 0, size)
-    except OSError as error:
-        if error.errno in (errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-            return False
-        raise
-    return True
-
-
-def reopen(at: Layout, fd: int, key: str, offset: int, size: int | None) -> bool:
-    """Find the file of an upload that goes on; answer whether room for it is reserved."""
+def reopen(at: Layout, fd: int, key: str, offset: int) -> None:
+    """Find the file of an upload that goes on; drop what lies behind ``offset``."""
     path = at.arriving(key)
     if os.path.exists(at.committed(key)) and not os.path.exists(path):
         # Its commit was not followed by a transaction: nobody knows of it.
@@ -123,11 +102,9 @@ def reopen(at: Layout, fd: int, key: str, offset: int, size: int | None) -> bool
         _sync_directory(os.path.dirname(at.committed(key)))
     elif not os.path.isdir(at.incoming):
         raise OSError(errno.ENODEV, "the store is gone")
-    file = os.open(path, os.O_WRONLY | os.O_APPEND)
-    found = os.fstat(file).st_size
+    found = os.stat(path).st_size
     if found < offset:
         raise OSError(errno.ENODATA, f"{found} bytes in the file instead of {offset}")
-    return _reserve(file, size)
 
 
 def flush(at: Layout, fd: int, key: str) -> None:
@@ -155,7 +132,7 @@ def commit(at: Layout, fd: int, key: str, size: int) -> str:
     if found < size:
         raise OSError(errno.EIO, f"{found} bytes in the file instead of {size}")
     if found > size:
-        os.ftruncate(fd, size)  # reserved, but not used
+        os.ftruncate(fd, size)  # of a part that was taken back
     os.fdatasync(fd)
     os.rename(at.arriving(key), at.committed(key))
     _sync_directory(os.path.dirname(at.committed(key)))

@@ -149,7 +149,7 @@ async def test_an_empty_blob_is_a_blob(store: IBlobStore) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_room_that_was_reserved_but_not_used_is_no_part_of_the_blob(
+async def test_bytes_that_were_announced_and_never_came_are_no_part_of_the_blob(
     store: IBlobStore,
 ) -> None:
     key = await put(store, b"short", size=100_000)
@@ -157,7 +157,7 @@ async def test_room_that_was_reserved_but_not_used_is_no_part_of_the_blob(
 
 
 @pytest_twisted.ensureDeferred
-async def test_more_than_was_reserved_may_be_written(store: IBlobStore) -> None:
+async def test_more_than_was_announced_may_be_written(store: IBlobStore) -> None:
     key = await put(store, PATTERN, size=5)
     assert await get(store, key, len(PATTERN)) == PATTERN
 
@@ -250,6 +250,19 @@ async def test_a_size_without_room_is_refused_at_once(store: IBlobStore) -> None
     with pytest.raises(NoRoom, match="left"):
         await store.create(new_key(), room.total + 1)
     assert await keys(store) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_announcements_take_no_room_from_others(store: IBlobStore) -> None:
+    most = store.room().free * 3 // 5
+    writers = [await store.create(new_key(), most) for _ in range(3)]
+    writers[0].write(b"abc")
+    assert await writers[0].keep() == 3
+    writers.append(await store.reopen(writers[0].key, 3, most))
+    key = await put(store, b"abc")
+    assert await get(store, key, 3) == b"abc"
+    for writer in writers:
+        await writer.discard()
 
 
 @pytest_twisted.ensureDeferred

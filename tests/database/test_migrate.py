@@ -108,3 +108,32 @@ def test_what_is_pending_is_exactly_what_is_missing(done: int, known: int) -> No
 async def test_those_that_are_shipped_work(pool: Pool) -> None:
     assert shipped()
     assert await migrate(pool) == len(shipped())
+
+
+@pytest_twisted.ensureDeferred
+async def test_words_that_no_image_names_are_free_after_the_migration(pool: Pool, dsn: str) -> None:
+    before = [one for one in shipped() if one.number < 9]
+    await migrate(pool, before)
+    on_server(
+        dsn,
+        """
+        INSERT INTO word VALUES ('alice', 'user'), ('used', 'hypervisor'), ('free', 'hypervisor');
+        INSERT INTO account (user_name) VALUES ('alice');
+        INSERT INTO image (owner_id, name, description)
+        SELECT account_id, 'one', repeat('long ', 20000) FROM account;
+        INSERT INTO image_hypervisor (image_id, position, hypervisor)
+        SELECT image_id, 1, 'used' FROM image;
+        INSERT INTO blob (blob, resumable, durable, keep_until)
+        SELECT key, true, durable, now() + interval '7 d'
+          FROM (VALUES ('empty', 0), ('begun', 9)) AS found (key, durable)
+        """,
+    )
+    await migrate(pool, shipped())
+    words = {word for (word,) in on_server(dsn, "SELECT word FROM word")}
+    assert {"alice", "used", "xen", "kvm", "raw"} <= words
+    assert "free" not in words
+    assert on_server(dsn, "SELECT length(description) FROM image") == [(100_000,)]
+    kept = "SELECT blob FROM blob WHERE keep_until > now() + interval '2 h'"
+    assert on_server(dsn, kept) == [("begun",)]
+    on_server(dsn, "DELETE FROM image")
+    assert on_server(dsn, "SELECT word FROM word WHERE word IN ('used', 'xen')") == [("xen",)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import aclosing
 from typing import Any
 
 import psycopg2.errors
@@ -24,7 +23,6 @@ from twisted.logger import formatEvent
 
 from repoman.database.pool import ATTEMPTS, Pool, Transaction
 from repoman.errors import Conflict, DatabaseUnavailable
-from tests.postgres import on_server
 
 TABLE = "CREATE TABLE thing (name text CONSTRAINT thing_name_taken UNIQUE, n integer DEFAULT 0)"
 
@@ -365,29 +363,3 @@ async def test_stopping_does_not_wait_for_ever(dsn: str) -> None:
     await pool._links.close(0.2)
     with pytest.raises(DatabaseUnavailable):
         await endless
-
-
-@pytest_twisted.ensureDeferred
-async def test_rows_in_batches_are_those_of_the_query(pool: Pool) -> None:
-    many = "SELECT n FROM generate_series(1, %s) n"
-    found = [rows async for rows in pool.batches(many, [7], 3)]
-    assert found == [[(1,), (2,), (3,)], [(4,), (5,), (6,)], [(7,)]]
-    assert [rows async for rows in pool.batches(many, [0], 3)] == []
-    for _ in range(6):  # more often than there are links
-        async with aclosing(pool.batches(many, [7], 3)) as batches:
-            assert await anext(batches) == [(1,), (2,), (3,)]
-    assert await pool.query(many, [1]) == [(1,)]
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_server_that_goes_between_batches_is_unavailable(pool: Pool, dsn: str) -> None:
-    batches = pool.batches("SELECT n FROM generate_series(1, 7) n", (), 3)
-    assert len(await anext(batches)) == 3
-    on_server(
-        dsn,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE pid <> pg_backend_pid() AND datname = current_database()",
-    )
-    await deferLater(reactor, 0.2)
-    with pytest.raises(DatabaseUnavailable):
-        await anext(batches)

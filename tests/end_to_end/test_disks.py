@@ -42,8 +42,7 @@ def alice(own: LateDaemon) -> Person:
     return person
 
 
-IN_HELPER = {"fallocate:error=ENOSPC": 507, "fallocate:error=EDQUOT": 507,
-             "fdatasync:error=EIO:when=1": 503, "fdatasync:error=ENOSPC:when=1": 507,
+IN_HELPER = {"fdatasync:error=EIO:when=1": 503, "fdatasync:error=ENOSPC:when=1": 507,
              "fsync:error=EIO:when=1": 503, "rename:error=EIO:when=1": 503}  # fmt: skip
 IN_DAEMON = {"pwritev2:error=ENOSPC:when=3": 507, "pwritev2:error=EDQUOT:when=3": 507,
              "pwritev2:error=EIO:when=1": 503}  # fmt: skip

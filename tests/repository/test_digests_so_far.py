@@ -11,6 +11,7 @@ from twisted.internet import reactor as global_reactor
 
 from repoman.body import Body
 from repoman.model import Caller, Image
+from repoman.records import ImageLimits
 from repoman.repository.files import UploadLimits
 from repoman.repository.images import FileRef, Images
 from repoman.repository.uploads import Part, Uploads
@@ -55,7 +56,7 @@ async def test_of_many_unfinished_uploads_each_ends_with_its_own_digest(
 ) -> None:
     monkeypatch.setattr("repoman.repository.uploads.REMEMBERED", remembered)
     caller = Caller(await records.user("alice"))
-    images = Images(records.images, QUOTA)
+    images = Images(records.images, QUOTA, lambda: None, ImageLimits(9, 9, 9))
     limits = UploadLimits(QUOTA, QUOTA, 10, 60.0)
     store = MemoryStore(reactor)
     uploads = Uploads(images, records.blobs, store, digesting, limits, lambda: None)

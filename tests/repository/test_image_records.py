@@ -64,9 +64,9 @@ async def test_a_late_progress_does_not_bring_back_what_was_refused(records: Rec
     image = await records.image("alice", "one")
     terms = UploadTerms(100, QUOTA, 4, 300.0, DAY)
     blob = (await records.blobs.begin(image, "xen", alice, terms)).blob
-    await records.blobs.progress({blob: 10})
+    await records.blobs.progress({blob: 10}, 60.0)
     await records.blobs.pause(blob, 5, terms)
-    await records.blobs.progress({blob: 64})
+    await records.blobs.progress({blob: 64}, 60.0)
     assert (await records.blobs.upload(blob, alice)).offset == 5
 
 

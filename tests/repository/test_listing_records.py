@@ -11,7 +11,7 @@ from attrs import evolve
 
 from repoman.model import Caller, Image
 from repoman.policy import may
-from repoman.records import Listing
+from repoman.records import Listing, Place
 from tests.records import Records
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -60,7 +60,10 @@ async def test_pages_are_the_whole_in_every_order(records: Records) -> None:
             ):
                 paged += page
             assert paged == whole
-            assert await records.images.names(wanted) == [(i.owner, i.name) for i in whole]
+            named = [Place(i.owner, i.name, place(i, sort)) for i in whole]
+            assert await records.images.places(wanted) == named
+            some = evolve(wanted, after=named[3].at, until=named[9].at)
+            assert await records.images.listing(some) == whole[4:10]
 
 
 @pytest_twisted.ensureDeferred

@@ -291,13 +291,13 @@ async def test_what_a_former_holder_says_touches_nothing(records: Records) -> No
     for impossible in (other.resume(blob, user, terms, 0), other.release(blob)):
         with pytest.raises(Unavailable):
             await impossible
-    assert await one.progress({blob: 3}) == {blob: False}
+    assert await one.progress({blob: 3}, 60.0) == {blob: False}
     await records.run("UPDATE blob SET held_until = now() - interval '1 s'")
     with pytest.raises(WrongOffset):
         await other.resume(blob, user, terms, 0)
     assert not (await other.resume(blob, user, terms, 3)).was_mine
     before = await records.run("SELECT * FROM blob")
-    assert await one.progress({blob: 9}) == {}
+    assert await one.progress({blob: 9}, 60.0) == {}
     await one.renew([blob], 1000.0)
     with pytest.raises(Conflict):
         await one.pause(blob, 9, terms)

@@ -118,37 +118,15 @@ async def test_the_bytes_in_quarantine_are_kept(store: DirectoryStore, root: Pat
 
 
 @pytest_twisted.ensureDeferred
-async def test_room_is_reserved_on_the_disk_at_once(store: DirectoryStore, root: Path) -> None:
-    await store.create(key := new_key(), 50 * MIB)
-    assert (root / "incoming" / key).stat().st_blocks * 512 >= 50 * MIB
-
-
-@pytest_twisted.ensureDeferred
-async def test_where_the_disk_cannot_reserve_nothing_is_written_instead(
-    store: DirectoryStore, root: Path, tracing: Tracing
-) -> None:
-    options = ("-e", "trace=fallocate,pwrite64", "-e", "inject=fallocate:error=EOPNOTSUPP")
-    with tracing(pid(store), *options) as log:
-        writer = await store.create(key := new_key(), 50 * MIB)
-    assert "fallocate" in log.read_text()
-    assert "pwrite" not in log.read_text()
-    assert (root / "incoming" / key).stat().st_size == 0
-    writer.write(b"abc")
-    await writer.commit()
-    assert await get(store, key, 3) == b"abc"
-
-
-@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
-@pytest_twisted.ensureDeferred
-async def test_a_refused_reservation_leaves_nothing(
-    store: DirectoryStore, tracing: Tracing, error: str
-) -> None:
-    with (
-        tracing(pid(store), "-e", f"inject=fallocate:error={error}"),
-        pytest.raises(NoRoom),
-    ):
-        await store.create(new_key(), 1000)
-    assert await keys(store) == []
+async def test_an_announcement_takes_no_room_on_the_disk(store: DirectoryStore, root: Path) -> None:
+    writer = await store.create(key := new_key(), 50 * MIB)
+    assert (root / "incoming" / key).stat().st_blocks == 0
+    writer.write(b"x" * MIB)
+    await writer.keep()
+    assert (root / "incoming" / key).stat().st_blocks * 512 < 2 * MIB
+    again = await store.reopen(key, MIB, 50 * MIB)
+    assert (root / "incoming" / key).stat().st_blocks * 512 < 2 * MIB
+    await again.discard()
 
 
 @pytest_twisted.ensureDeferred
@@ -181,10 +159,16 @@ async def test_the_reserve_is_never_used(
     with pytest.raises(NoRoom, match=f"{room.free + 1} bytes asked for, {room.free} left"):
         await store.create(new_key(), room.free + 1)
     writer = await store.create(new_key(), room.free)
+    assert store.room() == room
+    writer.write(b"x" * room.free)
     assert store.room().free == 0
+    for size in (None, 1):
+        with pytest.raises(NoRoom):
+            await store.create(new_key(), size)
+    await writer.keep()
     with pytest.raises(NoRoom):
-        await store.create(new_key(), None)
-    await writer.discard()
+        await store.reopen(writer.key, room.free, room.free + 1)
+    await (await store.reopen(writer.key, room.free, room.free)).discard()
     assert store.room() == room
     await store.stop()
 

@@ -1,0 +1,141 @@
+"""Lists of any length: read and written in bounded pieces, at the peer's pace.
+
+Whoever does not read costs one piece and a place in the list: no connection to the
+database, no rows.  The alternative, one query whose rows wait for the peer, would let
+a few readers that stand still have all connections, or all memory.  The price is that
+what is renamed while the list is written may be in it twice, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import deferLater
+from zope.interface import implementer
+
+from repoman.errors import ClientGone
+
+T = TypeVar("T")
+
+PIECE = 128 * 1024
+"""How many bytes are gathered for one write; a row more, if it is long."""
+
+FIRST = 32
+"""How many rows are read at first; later as many as make about a piece."""
+
+Fetch = Callable[[Any, int], Awaitable[Sequence[tuple[Any, T]]]]
+"""Given the place of the last row, ``None`` at first, and a number: the rows after it.
+
+So many, or fewer at the end of the list; each with its place.
+"""
+
+
+@implementer(IPushProducer)
+class Pacer:
+    """Whoever writes an answer in pieces, as the peer's connection sees it.
+
+    :param request: whose answer it is.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self._reactor = request.site.reactor
+        self._is_paused = self._is_gone = False
+        self._waiting: Deferred[None] | None = None
+        request.registerProducer(self, True)
+
+    async def turn(self) -> bool:
+        """Let others have their turn, and the peer fetch what it was sent.
+
+        :return: it took the peer some time.
+        :raises ClientGone: it has left.
+        """
+        others: Deferred[None] = deferLater(self._reactor, 0)
+        await others
+        waits = self._is_paused
+        while self._is_paused and not self._is_gone:
+            self._waiting = Deferred()
+            await self._waiting
+        if self._is_gone:
+            raise ClientGone("The client went away before the end of a list.")
+        return waits
+
+    def pauseProducing(self) -> None:
+        """The peer has not fetched what there is."""
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        """It has."""
+        self._is_paused = False
+        self._wake()
+
+    def stopProducing(self) -> None:
+        """It has left."""
+        self._is_gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+
+async def send_list(
+    request: Any,
+    fetch: Fetch[T],
+    encode: Callable[[T], Any],
+    *,
+    most: int,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Write a JSON array, but do not finish the request.
+
+    :param fetch: reads the list.
+    :param encode: makes of a row what becomes its JSON.
+    :param most: how many rows are read at once, at most; so many long ones, too, must be
+        read and encoded without a stall.
+    :raises ClientGone: the peer left before the end.
+    """
+    request.setHeader("Content-Type", "application/json")
+    for name, value in (headers or {}).items():
+        request.setHeader(name, value)
+    text, pacer = bytearray(b"["), None
+    place, count, more = None, min(FIRST, most), True
+    while more:
+        rows = await fetch(place, count)
+        more = len(rows) == count
+        used = size = 0
+        for place, row in rows:  # noqa: B007 the last one counts
+            member = json.dumps(encode(row)).encode()
+            text += member if text == b"[" and pacer is None else b", " + member
+            used, size = used + 1, size + len(member)
+            if len(text) < PIECE:
+                continue
+            if request.method == b"HEAD":
+                return
+            pacer = pacer or Pacer(request)
+            request.write(bytes(text))
+            text.clear()
+            if await pacer.turn():
+                # Others must not pay for a peer that is slow: the rows are read again.
+                more = more or used < len(rows)
+                break
+        del rows
+        count = _next_count(count, used, size, most)
+    text += b"]"
+    if pacer is None:
+        request.setHeader("Content-Length", str(len(text)))
+    request.write(bytes(text))
+    if pacer is not None:
+        request.unregisterProducer()
+
+
+def _next_count(count: int, used: int, size: int, most: int) -> int:
+    """How many rows to read next, so that they make about a piece; at most twice as many."""
+    if not used:
+        return count
+    fitting = PIECE * used // max(size, 1)
+    return max(1, min(fitting, 2 * count, most))
