@@ -98,9 +98,11 @@ def divide(chain: Sequence[x509.Certificate]) -> CertificatePath:
     from the root.  What a certificate is called plays no part, except that a
     CA may not issue what looks like a proxy.
 
-    :raises CredentialRefused: there is no end entity, or it claims to be a proxy.
+    :raises CredentialRefused: there is no end entity, or it claims to be a proxy; or a
+        certificate is of a version without extensions, and has some.
     """
     links = [read(certificate) for certificate in chain]
+    _check_versions(links[:-1])
     position = len(links) - 2
     while position >= 0 and links[position].is_authority:
         position -= 1
@@ -111,9 +113,23 @@ def divide(chain: Sequence[x509.Certificate]) -> CertificatePath:
         raise CredentialRefused("A certificate authority signed a proxy certificate.")
     if end_entity.name[-1] in _NAMES_OF_OLD_PROXIES:
         raise CredentialRefused("A certificate authority signed what is named like a proxy.")
-    return CertificatePath(
+    path = CertificatePath(
         tuple(reversed(links[:position])), end_entity, tuple(links[position + 1 :])
     )
+    return path
+
+
+def _check_versions(links: Sequence[Link]) -> None:
+    """Check that only version 3 has extensions (RFC 5280, 4.1.2.1); OpenSSL believes them all.
+
+    A root is what the operator says that it is, so its own certificate is not asked.
+    """
+    for link in links:
+        if link.extensions and link.certificate.version is not x509.Version.v3:
+            raise CredentialRefused(
+                f"The certificate of {link.dn} has extensions, which its version"
+                f" ({link.certificate.version.name}) does not have; get one of version 3."
+            )
 
 
 def check_validity(path: CertificatePath, now: datetime) -> datetime:
