@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
 from repoman.errors import CredentialRefused
-from repoman.gsi.dn import COMMON_NAME, Rdn, printed, rdns
+from repoman.gsi.dn import COMMON_NAME, Rdn, likeness, printed, rdns
 from repoman.gsi.proxycertinfo import CLAIMS
 
 _NAMES_OF_OLD_PROXIES = (((COMMON_NAME, "proxy"),), ((COMMON_NAME, "limited proxy"),))
@@ -116,6 +116,7 @@ def divide(chain: Sequence[x509.Certificate]) -> CertificatePath:
     path = CertificatePath(
         tuple(reversed(links[:position])), end_entity, tuple(links[position + 1 :])
     )
+    _check_issuers(path)
     return path
 
 
@@ -129,6 +130,18 @@ def _check_versions(links: Sequence[Link]) -> None:
             raise CredentialRefused(
                 f"The certificate of {link.dn} has extensions, which its version"
                 f" ({link.certificate.version.name}) does not have; get one of version 3."
+            )
+
+
+def _check_issuers(path: CertificatePath) -> None:
+    """Check that a certificate calls its issuer what the issuer calls itself.
+
+    OpenSSL compares these too, but reads some strings as Latin-1 where we read UTF-8.
+    """
+    for link, issuer in path.certified:
+        if likeness(rdns(link.certificate.issuer)) != likeness(issuer.name):
+            raise CredentialRefused(
+                f"The certificate of {link.dn} calls its issuer by another name than {issuer.dn}."
             )
 
 

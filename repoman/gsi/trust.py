@@ -114,6 +114,7 @@ class Trust:
         root = path.authorities[-1]
         if not self.directory.trusts(root.certificate):
             raise CredentialRefused(f"The certificate authority {root.dn} is not trusted here.")
+        self.directory.check_names(path.authorities)
         self._check_names(path)
         # The root is its own issuer: its CRL may revoke it, and OpenSSL asks for it too.
         return min(
