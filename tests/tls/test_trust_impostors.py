@@ -28,6 +28,7 @@ from tests.tls.door import Door
 ROGER = "/C=CA/O=Grid/CN=Roger Impey"
 FIRST = "/C=CA/O=Grid/CN=Test CA"
 SECOND = "/C=XX/CN=Second CA"
+INSIDE = "/C=CA/O=Grid/CN=Inside"
 IMPOSTOR = rsa_key("impostor")
 
 
@@ -159,3 +160,66 @@ async def test_two_readings_of_a_name_take_nobody_in(door: Door, grid: Grid) -> 
         alike = authority(rdn(("CN", utf8(name))), second, key=IMPOSTOR)
         await refused(door, end_entity(ROGER, alike))
     assert (await door.welcomes(end_entity(ROGER, first))).issuer == "/CN=Gr\u00fcne CA"
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_identity_names_the_ca_of_the_directory_that_it_hangs_from(
+    door: Door, grid: Grid
+) -> None:
+    directory = CADirectory(grid.directory.path)
+    inside = authority(INSIDE, grid.ca)
+    directory.add(inside, revokes=None)
+    door.tls.load()
+    outside = authority("/C=CA/O=Grid/CN=Outside", inside)
+    further = authority("/C=CA/O=Grid/CN=Further", outside)
+    for issuer, anchor, known in (
+        (grid.ca, FIRST, True),
+        (inside, FIRST, True),
+        (outside, INSIDE, False),
+        (further, INSIDE, False),
+        (authority("/C=CA/O=Grid/CN=Deep", grid.ca), FIRST, False),
+    ):
+        found = await door.welcomes(end_entity(ROGER, issuer).proxy())
+        assert (found.anchor, found.issuer_is_known) == (anchor, known)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_cross_signed_ca_hangs_where_its_own_name_and_key_lie(
+    door: Door, grid: Grid
+) -> None:
+    """Whatever certificate of the key comes along, and however that writes the name."""
+    directory = CADirectory(grid.directory.path)
+    second, inside = authority(SECOND), authority(INSIDE, grid.ca)
+    for ca in (second, inside):
+        directory.add(ca, revokes=None)
+    (directory.path / f"{name_hash(grid.ca)}.signing_policy").unlink()
+    door.tls.load()
+    for name in (INSIDE, "/C=CA/O=GRID/CN=INSIDE"):
+        crossed = authority(name, second, key=inside.key)
+        user = end_entity(ROGER, authority("/C=CA/O=Grid/CN=Below", crossed))
+        found = await door.welcomes(user.proxy())
+        assert found.anchor == INSIDE
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_ca_that_is_put_in_or_taken_out_counts_at_the_next_request(
+    door: Door, grid: Grid
+) -> None:
+    """On connections that are open already, too."""
+    sub = authority("/C=CA/O=Grid/CN=Sub CA", grid.ca)
+    visit = await door.visit(end_entity(ROGER, sub).proxy())
+    assert visit.peer is not None
+    assert visit.peer.identity is not None
+    assert not visit.peer.identity.issuer_is_known
+    hashed = CADirectory(grid.directory.path).add(sub)
+    door.tls.load()
+    known = (await visit.again()).identity
+    assert known is not None
+    assert known.issuer_is_known
+    assert known.anchor == visit.peer.identity.anchor == FIRST
+    for ending in ("0", "r0"):
+        (grid.directory.path / f"{hashed}.{ending}").unlink()
+    CADirectory(grid.directory.path).add(authority(sub.subject, key=IMPOSTOR))
+    door.tls.load()
+    assert "has another key" in (await visit.again()).refusal
+    visit.leave()
