@@ -151,6 +151,9 @@ class Identity:
     :ivar limited: a limited proxy is in the chain.
     :ivar proxies: how many proxies lie above the end entity.
     :ivar not_after: when the chain's first certificate ends (aware, UTC).
+    :ivar anchor: the DN of the nearest CA above the issuer, in the verified path, that lies in
+        the CA directory; the issuer's own if none does.  ``None`` if nobody has looked there.
+    :ivar issuer_is_known: the issuer lies in the CA directory, so its name stands for its key.
     """
 
     subject: str
@@ -158,6 +161,36 @@ class Identity:
     limited: bool
     proxies: int
     not_after: datetime
+    anchor: str | None = None
+    issuer_is_known: bool = False
+
+
+@frozen
+class Binding:
+    """Whose certificates for a DN log in.
+
+    Two CAs may have one name.  That of a CA in the CA directory stands for one key; any
+    other can be given to a sub-CA by everybody who is trusted, so it counts only under the CA
+    that it hung from.
+
+    :ivar issuer: the DN of the CA; ``None``: that of the next login.
+    :ivar anchor: the DN of the CA above it (see :attr:`Identity.anchor`); ``None``: that of
+        the next login.
+    """
+
+    issuer: str | None = None
+    anchor: str | None = None
+
+    def admits(self, identity: Identity) -> bool:
+        """The identity was issued by the CA that is bound, as far as one is."""
+        if self.issuer is not None and identity.issuer != self.issuer:
+            return False
+        known = self.issuer is not None and identity.issuer_is_known
+        return known or self.anchor in (None, identity.anchor)
+
+    def completed(self, identity: Identity) -> Binding:
+        """The binding after a login of an identity that it admits."""
+        return Binding(self.issuer or identity.issuer, self.anchor or identity.anchor)
 
 
 @frozen
@@ -178,6 +211,7 @@ class User:
 
     :ivar id: the record's key.
     :ivar client_dns: the DNs that log in as this user, the first one first.
+    :ivar bindings: to which CA each of them is bound.
     :ivar quota: the most that the user's files may take, in bytes; ``None``
         means the configured quota.
     :ivar used: what they take, in bytes.
@@ -188,6 +222,7 @@ class User:
     full_name: str | None = None
     email: str | None = None
     client_dns: tuple[str, ...] = ()
+    bindings: tuple[Binding, ...] = ()
     suspended: bool = False
     memberships: tuple[Membership, ...] = ()
     quota: int | None = None

@@ -216,7 +216,10 @@ class IAccountRecords(Protocol):
     """Who logs in as whom."""
 
     async def by_identity(self, identity: Identity) -> User | None:
-        """The user with this DN from this issuer; binds the issuer at the first login."""
+        """The user whose DN this is, if its CA is the one that is bound (see Binding).
+
+        What is not bound yet is bound by this login.
+        """
 
     async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> bool:
         """Create an administrator if there is no user of that name; answer whether it did.
@@ -237,6 +240,7 @@ class NewUser:
 
     :ivar client_dns: those that log in as this user, the first one first.
     :ivar issuer_dn: of the CA of the first one; ``None``: that of the first login.
+    :ivar anchor_dn: of the CA above that, which lies in the CA directory; ``None`` likewise.
     :ivar groups: beside ``users``.
     :ivar quota: in bytes; ``None`` means the configured one.
     :raises Invalid: a text is too long, or there are too many DNs.
@@ -245,6 +249,7 @@ class NewUser:
     user_name: str
     client_dns: tuple[str, ...]
     issuer_dn: str | None = None
+    anchor_dn: str | None = None
     full_name: str | None = None
     email: str | None = None
     groups: tuple[str, ...] = ()
@@ -308,7 +313,8 @@ class IUserRecords(Protocol):
     async def change(self, user: User, changes: Mapping[str, Any]) -> None:
         """Set fields: those of NewUser but for ``groups``.
 
-        ``issuer_dn`` is that of the first DN; the others keep what they were bound to.
+        ``issuer_dn`` and ``anchor_dn`` are those of the first DN, and a new issuer forgets the
+        anchor; the others keep what they were bound to.
 
         :raises AlreadyExists: the name, a DN or the e-mail address is taken.
         :raises Missing: the user is gone meanwhile.

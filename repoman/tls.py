@@ -44,7 +44,6 @@ __all__ = ["NO_CERTIFICATE", "ClientTLS", "Peer", "ServerTLS", "TlsSettings"]
 VERIFY_DEPTH: Final = 12
 """The longest chain; OpenSSL knows no limit of its own."""
 
-
 OPTIONS = SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
 """What no connection of ours may do."""
 _NOT_DONE = (SSL.WantReadError, SSL.WantWriteError)
@@ -224,7 +223,8 @@ class ServerTLS:
                 # The library warns of odd certificates, once for each: strangers make them.
                 warnings.simplefilter("ignore")
                 return judge()
-        except ValueError:  # what OpenSSL reads, and the stricter reader does not
+        # What OpenSSL reads, and the stricter reader does not.
+        except (ValueError, x509.InvalidVersion):
             return Peer(None, "Your certificate chain is not validly encoded.")
         except Exception as error:
             return Peer(None, f"Your certificate could not be judged ({type(error).__name__}).")

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from repoman import errors
 from repoman.audit import Entry
-from repoman.model import Group, Identity, Image, ImageFile, Offer, Profile
+from repoman.model import Group, Identity, Image, ImageFile, Offer, Profile, User
 from repoman.transfers import Transfer
 
 PROBLEM_TYPE = "urn:repoman:error:"
@@ -239,6 +239,7 @@ def credential_json(identity: Identity) -> dict[str, Any]:
     return {
         "dn": identity.subject,
         "issuer": identity.issuer,
+        "anchor": identity.anchor,
         "proxies": identity.proxies,
         "limited": identity.limited,
         "valid_until": ctime(identity.not_after),
@@ -246,7 +247,7 @@ def credential_json(identity: Identity) -> dict[str, Any]:
 
 
 def user_json(profile: Profile, urls: Urls, *, private: bool, full: bool = False) -> dict[str, Any]:
-    """The 8 keys of a user; with ``full`` also all DNs and the quota.
+    """The 8 keys of a user; with ``full`` also all DNs with their CAs, and the quota.
 
     :param private: show what only the user and administrators may see.
     """
@@ -263,9 +264,17 @@ def user_json(profile: Profile, urls: Urls, *, private: bool, full: bool = False
     }
     if full:
         body["client_dns"] = list(user.client_dns) if private else None
+        body["bindings"] = _bindings_json(user) if private else None
         body["quota"] = user.quota if private else None
         body["used"] = user.used if private else None
     return body
+
+
+def _bindings_json(user: User) -> list[dict[str, Any]]:
+    return [
+        {"dn": dn, "issuer_dn": binding.issuer, "anchor_dn": binding.anchor}
+        for dn, binding in zip(user.client_dns, user.bindings, strict=False)
+    ]
 
 
 def group_json(group: Group, urls: Urls) -> dict[str, Any]:

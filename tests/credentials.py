@@ -394,6 +394,7 @@ def certificate(
     digest: str = "sha256",
     inner_algorithm: bytes | None = None,
     version: int = 3,
+    bare: bool | None = None,
     identifiers: bool = True,
 ) -> Credential:
     """Put a certificate together; self-signed unless a signer is named.
@@ -401,12 +402,14 @@ def certificate(
     :param subject: ``/C=CA/CN=x``, or the DER of its RDNs.
     :param encoded_serial: the DER of the serial number, for one that is odd.
     :param inner_algorithm: the DER of an algorithm to claim inside.
+    :param bare: without its extensions; by default if its version may have none.
     :param identifiers: with key identifiers, if it has extensions at all.
     """
     name = rdns(subject) if isinstance(subject, str) else subject
     signer = signer or key
     serial = next(_serials) if serial is None else serial
     algorithm = _algorithm(signer, digest)
+    bare = version < 3 if bare is None else bare
     body = list(extensions)
     if identifiers:
         body += [
@@ -421,7 +424,7 @@ def certificate(
         seq(moment(begins or now() - HOUR), moment(ends or now() + 365 * DAY)),
         seq(name),
         _public(key),
-        der(0xA3, seq(*(e.encoded() for e in body))) if body and version == 3 else b"",
+        b"" if bare or not body else der(0xA3, seq(*(e.encoded() for e in body))),
     )
     signed = seq(tbs, algorithm, bits(sign(signer, tbs, digest)))
     return Credential(signed, key, name, serial)
@@ -432,10 +435,13 @@ USER_USAGE = key_usage(DIGITAL_SIGNATURE, KEY_ENCIPHERMENT)
 
 
 def authority(
-    subject: str, issuer: Credential | None = None, path_length: int | None = None, **bent: Any
+    subject: str | bytes,
+    issuer: Credential | None = None,
+    path_length: int | None = None,
+    **bent: Any,
 ) -> Credential:
     """A CA's certificate: a root, or a sub-CA of ``issuer``."""
-    key = bent.pop("key", None) or rsa_key(subject)
+    key = bent.pop("key", None) or rsa_key(repr(subject))
     extensions = [basic_constraints(True, path_length), CA_USAGE, *bent.pop("more", ())]
     bent = {"ends": now() + 3650 * DAY} | bent
     if issuer is None:

@@ -8,7 +8,7 @@ from repoman.audit import ORIGIN, Change
 from repoman.database.constraints import translated
 from repoman.database.pool import Pool, Transaction
 from repoman.database.users import COLUMNS, insert, user_from_row
-from repoman.model import ADMINS, Identity, User, check_dns
+from repoman.model import ADMINS, Binding, Identity, User, check_dns
 from repoman.records import Login, NewUser
 
 
@@ -19,38 +19,39 @@ class AccountRecords:
         self._pool = pool
 
     async def by_identity(self, identity: Identity) -> User | None:
-        """The user with this DN from this issuer; binds the issuer at the first login."""
+        """The user whose DN this is, if its CA is the one that is bound; binds what is not yet."""
         rows = await self._pool.ask(
-            f"SELECT {COLUMNS}, login.issuer FROM account a JOIN login USING (account_id)"  # noqa: S608 a constant
-            " WHERE login.subject = %s",
+            f"SELECT {COLUMNS}, login.issuer, login.anchor"  # noqa: S608 a constant
+            " FROM account a JOIN login USING (account_id) WHERE login.subject = %s",
             (identity.subject,),
-            lambda row: (user_from_row(row), row[-1]),
+            lambda row: (user_from_row(row), Binding(*row[-2:])),
         )
         if not rows:
             return None
-        user, issuer = rows[0]
-        if issuer is None:
-            issuer = await self._bind(identity)
-        return user if issuer == identity.issuer else None
+        user: User
+        binding: Binding | None
+        user, binding = rows[0]
+        if binding.admits(identity) and binding != binding.completed(identity):
+            binding = await self._bind(identity)
+        return user if binding is not None and binding.admits(identity) else None
 
-    async def _bind(self, identity: Identity) -> str | None:
-        # Two first logins at once: the database decides whose issuer it is.
-        async def work(transaction: Transaction) -> str | None:
-            bound = await transaction.run_one(
-                "UPDATE login SET issuer = %s FROM account a WHERE subject = %s"
-                " AND issuer IS NULL AND a.account_id = login.account_id RETURNING user_name",
-                (identity.issuer, identity.subject),
-            )
-            if bound is not None:
-                # It is this user who comes: until now nobody could know.
-                ORIGIN.set(evolve(ORIGIN.get(), user=bound[0]))
-                detail = {"dn": identity.subject, "issuer_dn": identity.issuer}
-                transaction.record(Change("user.bind", bound[0], detail))
-                return identity.issuer
+    async def _bind(self, identity: Identity) -> Binding | None:
+        """Bind what is not bound yet; return what is bound now, or ``None`` without such a DN."""
+
+        # Two first logins at once: whoever locks the row first decides whose it is.
+        async def work(transaction: Transaction) -> Binding | None:
             row = await transaction.run_one(
-                "SELECT issuer FROM login WHERE subject = %s", (identity.subject,)
+                "SELECT issuer, anchor, user_name FROM login JOIN account USING (account_id)"
+                " WHERE subject = %s FOR NO KEY UPDATE OF login",
+                (identity.subject,),
             )
-            return row[0] if row else None
+            if row is None:
+                return None
+            found = Binding(*row[:2])
+            bound = found.completed(identity) if found.admits(identity) else found
+            if bound != found:
+                await _save(transaction, identity.subject, bound, row[2])
+            return bound
 
         return await self._pool.interact(work)
 
@@ -110,3 +111,14 @@ class AccountRecords:
 
         with translated(name=login.user_name):
             return await self._pool.interact(work)
+
+
+async def _save(transaction: Transaction, dn: str, binding: Binding, user_name: str) -> None:
+    await transaction.run(
+        "UPDATE login SET issuer = %s, anchor = %s WHERE subject = %s",
+        (binding.issuer, binding.anchor, dn),
+    )
+    # It is this user who comes: until now nobody could know.
+    ORIGIN.set(evolve(ORIGIN.get(), user=user_name))
+    detail = {"dn": dn, "issuer_dn": binding.issuer, "anchor_dn": binding.anchor}
+    transaction.record(Change("user.bind", user_name, detail))

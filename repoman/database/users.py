@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
 from repoman.audit import Change
 from repoman.database.constraints import translated
@@ -14,13 +14,14 @@ from repoman.database.listings import visible_to
 from repoman.database.pool import Pool, Transaction
 from repoman.database.words import IMAGES_OF, taken_by_images
 from repoman.errors import AlreadyExists, Invalid, Missing
-from repoman.model import ADMINS, USERS, Membership, Profile, User
+from repoman.model import ADMINS, USERS, Binding, Membership, Profile, User
 from repoman.policy import protected
 from repoman.records import NewUser
 
 COLUMNS = """
     a.account_id, a.user_name, a.full_name, a.email, a.suspended, a.quota, a.used,
-    ARRAY(SELECT subject FROM login l WHERE l.account_id = a.account_id ORDER BY position),
+    (SELECT json_agg(json_build_array(subject, issuer, anchor) ORDER BY position)
+       FROM login l WHERE l.account_id = a.account_id),
     (SELECT json_agg(json_build_array(g.name, ARRAY(
                 SELECT permission FROM group_permission p WHERE p.group_id = g.group_id),
                 g.group_id) ORDER BY g.name)
@@ -53,7 +54,8 @@ def user_from_row(row: Sequence[Any]) -> User:
         suspended=row[4],
         quota=row[5],
         used=row[6],
-        client_dns=tuple(row[7]),
+        client_dns=tuple(subject for subject, *_ in row[7] or ()),
+        bindings=tuple(Binding(issuer, anchor) for _, issuer, anchor in row[7] or ()),
         memberships=tuple(Membership(g, frozenset(p), key) for g, p, key in row[8] or ()),
     )
 
@@ -82,7 +84,8 @@ async def insert(transaction: Transaction, new: NewUser) -> None:
         (new.user_name, new.full_name, new.email, new.suspended, new.quota),
     )
     account_id = int(row[0]) if row else 0
-    await _set_logins(transaction, account_id, new.client_dns, {new.client_dns[0]: new.issuer_dn})
+    first = Binding(new.issuer_dn, new.anchor_dn)
+    await _set_logins(transaction, account_id, new.client_dns, {new.client_dns[0]: first})
     joined = await transaction.run(
         "INSERT INTO membership SELECT group_id, %s FROM user_group WHERE name = ANY(%s)"
         " RETURNING (SELECT name FROM user_group g WHERE g.group_id = membership.group_id)",
@@ -95,28 +98,33 @@ async def insert(transaction: Transaction, new: NewUser) -> None:
 
 
 async def _set_logins(
-    transaction: Transaction, account_id: int, dns: Sequence[str], issuers: Mapping[str, str | None]
+    transaction: Transaction, account_id: int, dns: Sequence[str], known: Mapping[str, Binding]
 ) -> None:
+    bindings = [known.get(dn, Binding()) for dn in dns]
     await transaction.run("DELETE FROM login WHERE account_id = %s", (account_id,))
     await transaction.run(
         """
-        INSERT INTO login (account_id, position, subject, issuer)
-        SELECT %s, place, subject, issuer
-          FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS listed(subject, issuer, place)
+        INSERT INTO login (account_id, position, subject, issuer, anchor)
+        SELECT %s, place, subject, issuer, anchor
+          FROM unnest(%s::text[], %s::text[], %s::text[])
+               WITH ORDINALITY AS listed(subject, issuer, anchor, place)
         """,
-        (account_id, list(dns), [issuers.get(dn) for dn in dns]),
+        (account_id, list(dns), [b.issuer for b in bindings], [b.anchor for b in bindings]),
     )
 
 
 async def _change_logins(transaction: Transaction, user: User, changes: Mapping[str, Any]) -> None:
     dns = changes.get("client_dns", user.client_dns)
-    known = await transaction.run(
-        "SELECT subject, issuer FROM login WHERE account_id = %s", (user.id,)
+    rows = await transaction.run(
+        "SELECT subject, issuer, anchor FROM login WHERE account_id = %s", (user.id,)
     )
-    issuers = dict(known)
+    known = {subject: Binding(issuer, anchor) for subject, issuer, anchor in rows}
     if "issuer_dn" in changes:
-        issuers[dns[0]] = changes["issuer_dn"]
-    await _set_logins(transaction, user.id, dns, issuers)
+        # Another issuer hangs elsewhere.
+        known[dns[0]] = Binding(changes["issuer_dn"])
+    if "anchor_dn" in changes:
+        known[dns[0]] = evolve(known.get(dns[0], Binding()), anchor=changes["anchor_dn"])
+    await _set_logins(transaction, user.id, dns, known)
 
 
 async def _lock(transaction: Transaction, account_id: int) -> tuple[Any, ...] | None:
@@ -316,6 +324,6 @@ async def _change(transaction: Transaction, user: User, changes: Mapping[str, An
         await transaction.run(
             "UPDATE word SET word = %s WHERE word = %s", (changes["user_name"], row[0])
         )
-    if "client_dns" in changes or "issuer_dn" in changes:
+    if changes.keys() & {"client_dns", "issuer_dn", "anchor_dn"}:
         await _change_logins(transaction, user, changes)
     transaction.record(Change("user.modify", row[0], changes))

@@ -18,9 +18,10 @@ from attrs import field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from repoman.errors import TrustUnreadable
-from repoman.gsi.chain import read
+from repoman.errors import CredentialRefused, TrustUnreadable
+from repoman.gsi.chain import Link, read
 from repoman.gsi.crl import CrlFile, parse_crl, signed_by
+from repoman.gsi.dn import likeness, rdns
 from repoman.gsi.signing_policy import NamePolicy, parse_namespaces, parse_signing_policy
 from repoman.gsi.steps import Steps, finish
 
@@ -79,15 +80,20 @@ class CADirectory:
     crls: tuple[CrlFile, ...] = ()
     faults: tuple[str, ...] = ()
     _by_certificate: dict[x509.Certificate, Authority] = field(init=False)
-    _by_key: dict[bytes, Authority] = field(init=False)
+    _by_key: dict[_Key, Authority] = field(init=False)
+    _names: frozenset[_Likeness] = field(init=False)
 
     @_by_certificate.default
     def _index_certificates(self) -> dict[x509.Certificate, Authority]:
         return {authority.certificate: authority for authority in self.authorities}
 
     @_by_key.default
-    def _index_keys(self) -> dict[bytes, Authority]:
+    def _index_keys(self) -> dict[_Key, Authority]:
         return {_key(authority.certificate): authority for authority in self.authorities}
+
+    @_names.default
+    def _index_names(self) -> frozenset[_Likeness]:
+        return frozenset(name for name, _ in self._by_key)
 
     def trusts(self, certificate: x509.Certificate) -> bool:
         """The very certificate lies in the directory."""
@@ -98,14 +104,40 @@ class CADirectory:
 
         A sub-CA that only the peer showed has CRLs at most.
         """
-        known = self._by_certificate.get(certificate) or self._by_key.get(_key(certificate))
+        known = self._known(certificate)
         return known or Authority(certificate, crls=_crls_of(certificate, (), self.crls))
 
+    def _known(self, certificate: x509.Certificate) -> Authority | None:
+        return self._by_certificate.get(certificate) or self._by_key.get(_key(certificate))
 
-def _key(certificate: x509.Certificate) -> bytes:
-    # A renewed certificate with the same name and key is the same CA.
+    def holds(self, certificate: x509.Certificate) -> bool:
+        """The CA with this certificate's name and key lies in the directory."""
+        return self._known(certificate) is not None
+
+    def check_names(self, authorities: Iterable[Link]) -> None:
+        """Check that no CA bears the name of one in the directory without having its key.
+
+        Any CA can sign a sub-CA of any name, and who is bound to a CA is bound to a name.
+
+        :raises CredentialRefused: one does.
+        """
+        for link in authorities:
+            if likeness(link.name) in self._names and not self.holds(link.certificate):
+                raise CredentialRefused(
+                    f"The certificate authority {link.dn} bears the name of one that is trusted"
+                    " here, but has another key."
+                )
+
+
+_Likeness = tuple[tuple[str, str], ...]
+_Key = tuple[_Likeness, bytes]
+"""What a CA is known by: its name, however it is written, and its public key."""
+
+
+def _key(certificate: x509.Certificate) -> _Key:
+    # A renewed or cross-signed certificate with the same name and key is the same CA.
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return certificate.subject.public_bytes() + key
+    return likeness(rdns(certificate.subject)), key
 
 
 def read_files(directory: Path, wanted: re.Pattern[str] = LAYOUT) -> list[File]:

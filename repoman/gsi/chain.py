@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
 from repoman.errors import CredentialRefused
-from repoman.gsi.dn import COMMON_NAME, Rdn, printed, rdns
+from repoman.gsi.dn import COMMON_NAME, Rdn, likeness, printed, rdns
 from repoman.gsi.proxycertinfo import CLAIMS
 
 _NAMES_OF_OLD_PROXIES = (((COMMON_NAME, "proxy"),), ((COMMON_NAME, "limited proxy"),))
@@ -98,9 +98,11 @@ def divide(chain: Sequence[x509.Certificate]) -> CertificatePath:
     from the root.  What a certificate is called plays no part, except that a
     CA may not issue what looks like a proxy.
 
-    :raises CredentialRefused: there is no end entity, or it claims to be a proxy.
+    :raises CredentialRefused: there is no end entity, or it claims to be a proxy; or a
+        certificate is of a version without extensions, and has some.
     """
     links = [read(certificate) for certificate in chain]
+    _check_versions(links[:-1])
     position = len(links) - 2
     while position >= 0 and links[position].is_authority:
         position -= 1
@@ -111,9 +113,36 @@ def divide(chain: Sequence[x509.Certificate]) -> CertificatePath:
         raise CredentialRefused("A certificate authority signed a proxy certificate.")
     if end_entity.name[-1] in _NAMES_OF_OLD_PROXIES:
         raise CredentialRefused("A certificate authority signed what is named like a proxy.")
-    return CertificatePath(
+    path = CertificatePath(
         tuple(reversed(links[:position])), end_entity, tuple(links[position + 1 :])
     )
+    _check_issuers(path)
+    return path
+
+
+def _check_versions(links: Sequence[Link]) -> None:
+    """Check that only version 3 has extensions (RFC 5280, 4.1.2.1); OpenSSL believes them all.
+
+    A root is what the operator says that it is, so its own certificate is not asked.
+    """
+    for link in links:
+        if link.extensions and link.certificate.version is not x509.Version.v3:
+            raise CredentialRefused(
+                f"The certificate of {link.dn} has extensions, which its version"
+                f" ({link.certificate.version.name}) does not have; get one of version 3."
+            )
+
+
+def _check_issuers(path: CertificatePath) -> None:
+    """Check that a certificate calls its issuer what the issuer calls itself.
+
+    OpenSSL compares these too, but reads some strings as Latin-1 where we read UTF-8.
+    """
+    for link, issuer in path.certified:
+        if likeness(rdns(link.certificate.issuer)) != likeness(issuer.name):
+            raise CredentialRefused(
+                f"The certificate of {link.dn} calls its issuer by another name than {issuer.dn}."
+            )
 
 
 def check_validity(path: CertificatePath, now: datetime) -> datetime:

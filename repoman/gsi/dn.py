@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Final
+from unicodedata import normalize
 
 from cryptography import x509
 
@@ -80,6 +81,20 @@ def rdns(name: x509.Name) -> tuple[Rdn, ...]:
     if not found:
         raise CredentialRefused("A name in the certificate chain is empty.")
     return found
+
+
+def likeness(name: tuple[Rdn, ...]) -> tuple[tuple[str, str], ...]:
+    """What a name shares with all that OpenSSL or a person takes for the same.
+
+    Neither letter case nor blanks, string types, order or grouping count, nor how Unicode
+    composes a letter.  OpenSSL's own comparison (``X509_NAME_cmp``, after RFC 5280, 7.1) finds
+    issuers and CRLs, and folds less.  Good for refusing what is too much alike, never as a key.
+    """
+    return tuple(sorted((oid, _folded(value)) for rdn in name for oid, value in rdn))
+
+
+def _folded(value: str) -> str:
+    return " ".join(normalize("NFKC", normalize("NFKC", value).casefold()).split())
 
 
 def dn_text(name: x509.Name) -> str:

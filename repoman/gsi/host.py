@@ -90,6 +90,8 @@ def refusal_of_server(
         return ""  # self-signed, and itself in the directory
     try:
         path = divide(chain)
+        # Below only the files of these CAs are read, and an impostor's are not among them.
+        authorities.check_names(path.authorities)
         names = [name for ca in path.authorities for name in authorities.find(ca.certificate).names]
         stems = "|".join(re.escape(stem(name)) for name in names)
         files = read_files(place, re.compile(rf"(?:{stems})\.\w+"))

@@ -126,6 +126,8 @@ def _check_delegation(infos: Sequence[ProxyInfo], below: int) -> None:
 
 
 def _check_proxy(proxy: Link, issuer: Link) -> None:
+    if proxy.certificate.version is not x509.Version.v3:
+        raise CredentialRefused("A proxy certificate is not of version 3 (RFC 3820, section 3).")
     if proxy.is_authority:
         raise CredentialRefused("A proxy certificate says that it is a certificate authority's.")
     if proxy.extensions.keys() & _ALTERNATIVE_NAMES:

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat import asn1
 
 from repoman.errors import CredentialRefused
-from repoman.gsi.dn import Rdn
+from repoman.gsi.dn import Rdn, likeness
 
 PROXY_CERT_INFO: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14")
 """The extension of RFC 3820, section 3.8."""
@@ -38,6 +38,9 @@ INDEPENDENT: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.21.2")
 
 LONGEST_PATH: Final = 1000
 """A greater path length is refused as a trick, not taken for "many"."""
+
+
+_NAMES_OF_OLD_PROXIES: Final = frozenset({"proxy", "limited proxy"})
 
 
 class Flavour(Enum):
@@ -92,6 +95,13 @@ def read_proxy_info(
     found = [extensions[oid] for oid in CLAIMS if oid in extensions]
     if not found:
         return _legacy(name)
+    if {value for _, value in likeness(name[-1:])} & _NAMES_OF_OLD_PROXIES:
+        # Globus judges by the name, before the extension: so "limited proxy" would be limited
+        # there and full here.  No tool makes such names, however they are written.
+        raise CredentialRefused(
+            "A proxy certificate has a ProxyCertInfo and is named like an old proxy;"
+            " make a new one with grid-proxy-init -rfc."
+        )
     if len(found) > 1:
         raise CredentialRefused("A proxy certificate has two ProxyCertInfo extensions.")
     if not found[0].critical:
@@ -130,7 +140,7 @@ def _is_limited(policy: _Policy) -> bool:
 
 def _legacy(name: tuple[Rdn, ...]) -> ProxyInfo:
     last = [value for _, value in name[-1]]
-    if last not in (["proxy"], ["limited proxy"]):
+    if len(last) != 1 or last[0] not in _NAMES_OF_OLD_PROXIES:
         raise CredentialRefused(
             "A certificate was signed by one that is no certificate authority,"
             " and it is no proxy certificate either."

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from cryptography import x509
 
 from repoman.errors import CredentialRefused
@@ -103,7 +103,19 @@ class Trust:
         self, path: CertificatePath, now: datetime, waived: Collection[tuple[int, int]]
     ) -> tuple[Identity, datetime]:
         identity = identity_of(path, now, self.proxies, waived)
-        return identity, min(identity.not_after, self.check_authorities(path, now))
+        until = min(identity.not_after, self.check_authorities(path, now))
+        return self._anchored(identity, path), until
+
+    def _anchored(self, identity: Identity, path: CertificatePath) -> Identity:
+        """The identity with what the directory knows of its issuer and of those above."""
+        issuer, *above = path.authorities
+        known = self.directory.holds(issuer.certificate)
+        for link in above:
+            if self.directory.holds(link.certificate):
+                # As the directory calls it: a cross-signed certificate may write it otherwise.
+                anchor = dn_text(self.directory.find(link.certificate).certificate.subject)
+                return evolve(identity, anchor=anchor, issuer_is_known=known)
+        return evolve(identity, anchor=identity.issuer, issuer_is_known=known)
 
     def check_authorities(self, path: CertificatePath, now: datetime) -> datetime:
         """Check that the CAs of a verified path are trusted, and stand by what they issued.
@@ -114,6 +126,7 @@ class Trust:
         root = path.authorities[-1]
         if not self.directory.trusts(root.certificate):
             raise CredentialRefused(f"The certificate authority {root.dn} is not trusted here.")
+        self.directory.check_names(path.authorities)
         self._check_names(path)
         # The root is its own issuer: its CRL may revoke it, and OpenSSL asks for it too.
         return min(

@@ -81,9 +81,16 @@ def _credential(identity: Identity) -> list[tuple[str, Content]]:
     return [
         ("Distinguished name", el("code", identity.subject)),
         ("Issued by", el("code", identity.issuer)),
+        *_below(identity),
         ("Valid until", moment(identity.not_after)),
         ("Came with", kind + (", limited" if identity.limited else "")),
     ]
+
+
+def _below(identity: Identity) -> list[tuple[str, Content]]:
+    """What an administrator needs to know of a CA whose name alone does not count."""
+    known = identity.issuer_is_known or identity.anchor is None
+    return [] if known else [("A CA below", el("code", identity.anchor))]
 
 
 def _help() -> list[Content]:

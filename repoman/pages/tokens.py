@@ -40,7 +40,8 @@ class Tokens:
 
     def _seal(self, caller: Caller, action: str, ends: str) -> str:
         who = caller.identity
-        parts = (who.subject, who.issuer, action, ends) if who else ("", "", action, ends)
+        whose = (who.subject, who.issuer, who.anchor or "") if who else ("", "", "")
+        parts = (*whose, action, ends)
         # None of the parts can hold a NUL, so no two lists are one text.
         text = "\0".join(parts).encode("utf-8", "surrogatepass")
         return hmac.new(self._secret, text, hashlib.sha256).hexdigest()

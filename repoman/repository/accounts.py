@@ -49,7 +49,7 @@ class Accounts:
             return Caller(
                 None,
                 identity,
-                f"Nobody is registered here as {identity.subject} (issued by {identity.issuer}); "
+                f"Nobody is registered here as {identity.subject} (issued by {_issuer(identity)}); "
                 "ask the administrator for an account with exactly this DN.",
             )
         if user.suspended:
@@ -73,3 +73,10 @@ class Accounts:
         if mistakes:
             raise Misconfigured(mistakes)
         return created
+
+
+def _issuer(identity: Identity) -> str:
+    """Who issued the end entity; with the CA that counts, where the name alone does not."""
+    if identity.issuer_is_known or identity.anchor is None:
+        return identity.issuer
+    return f"{identity.issuer}, a CA below {identity.anchor}"

@@ -29,6 +29,7 @@ class CreateForm:
     user_name: str
     cert_dn: str
     issuer_dn: str | None = None
+    anchor_dn: str | None = None
     client_dns: Lines = NO_LINES
     full_name: str | None = None
     email: str | None = None
@@ -44,6 +45,7 @@ class ChangeForm:
     user_name: str = ABSENT
     cert_dn: str = ABSENT
     issuer_dn: str | None = ABSENT
+    anchor_dn: str | None = ABSENT
     client_dns: Lines = ABSENT
     full_name: str | None = ABSENT
     email: str | None = ABSENT
@@ -140,13 +142,18 @@ def new_user(form: CreateForm) -> NewUser:
     return NewUser(
         user_name=form.user_name,
         client_dns=tuple(dict.fromkeys((first, *others))),
-        issuer_dn=parse_dn(form.issuer_dn, "issuer_dn") if form.issuer_dn else None,
+        issuer_dn=_dn_or_none(form.issuer_dn, "issuer_dn"),
+        anchor_dn=_dn_or_none(form.anchor_dn, "anchor_dn"),
         full_name=form.full_name,
         email=form.email or None,
         groups=form.groups.words,
         suspended=form.suspended,
         quota=form.quota,
     )
+
+
+def _dn_or_none(text: str | None, named: str) -> str | None:
+    return parse_dn(text, named) if text else None
 
 
 def user_changes(form: ChangeForm) -> dict[str, Any]:
@@ -156,9 +163,8 @@ def user_changes(form: ChangeForm) -> dict[str, Any]:
         changes["email"] = changes["email"] or None
     if "cert_dn" in changes:
         changes["cert_dn"] = parse_dn(changes["cert_dn"], "cert_dn")
-    if "issuer_dn" in changes:
-        issuer = changes["issuer_dn"]
-        changes["issuer_dn"] = parse_dn(issuer, "issuer_dn") if issuer else None
+    for name in changes.keys() & {"issuer_dn", "anchor_dn"}:
+        changes[name] = _dn_or_none(changes[name], name)
     if "client_dns" in changes:
         parsed = (parse_dn(dn, "client_dns") for dn in changes["client_dns"])
         changes["client_dns"] = tuple(dict.fromkeys(parsed))

@@ -112,15 +112,17 @@ def test_a_token_ends_with_its_time_and_with_the_daemon() -> None:
 def test_two_different_lists_of_parts_are_two_tokens() -> None:
     tokens = Tokens(b"s" * 32, lambda: NOW)
 
-    def caller(subject: str, issuer: str) -> Caller:
-        return Caller(None, Identity(subject, issuer, limited=False, proxies=0, not_after=NOW))
+    def caller(subject: str, issuer: str, anchor: str | None) -> Caller:
+        return Caller(None, Identity(subject, issuer, False, 0, NOW, anchor))
 
-    token = tokens.issue(caller("/CN=a", "/CN=b/c"), "/d")
-    for subject, issuer, action in (
-        ("/CN=a/CN=b", "/c", "/d"), ("/CN=a", "/CN=b", "/c/d"), ("/CN=b/c", "/CN=a", "/d"),
+    token = tokens.issue(caller("/CN=a", "/CN=b/c", "/CN=e"), "/d")
+    for subject, issuer, anchor, action in (
+        ("/CN=a/CN=b", "/c", "/CN=e", "/d"), ("/CN=a", "/CN=b", "/CN=e", "/c/d"),
+        ("/CN=b/c", "/CN=a", "/CN=e", "/d"), ("/CN=a", "/CN=b/c", "/CN=f", "/d"),
+        ("/CN=a", "/CN=b/c", None, "/d"), ("/CN=a", "/CN=b/c", "/CN=e/d", ""),
     ):  # fmt: skip
         with pytest.raises(Protected):
-            tokens.check(caller(subject, issuer), action, token)
+            tokens.check(caller(subject, issuer, anchor), action, token)
 
 
 class EvilSite:

@@ -6,10 +6,15 @@ from datetime import datetime, timezone
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 
+from repoman.database.accounts import AccountRecords
+from repoman.database.migrate import migrate, shipped
+from repoman.database.pool import Pool
 from repoman.errors import AlreadyExists, Conflict, Invalid, Protected
-from repoman.model import ADMINS, Identity, User
+from repoman.model import ADMINS, Binding, Identity, User
 from repoman.records import NewUser
+from tests.postgres import drop_database, fresh_database, on_server
 from tests.records import Records, at_once
 
 FAR = datetime(2099, 1, 1, tzinfo=timezone.utc)
@@ -183,3 +188,57 @@ async def test_a_user_of_an_unknown_group_is_not_made(records: Records) -> None:
     with pytest.raises(Invalid):
         await records.user("alice", "nothing")
     assert await records.users.find("alice") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_older_database_is_carried_over_with_its_bindings(template: str) -> None:
+    """Who was bound, to whom, and that nobody else gets in by it."""
+    dsn = fresh_database(template)
+    pool = Pool(reactor, dsn, size=2)
+    await pool.start()
+    before = [m.name for m in shipped()].index("anchor")
+    await migrate(pool, shipped()[:before])
+    for statement in (
+        "INSERT INTO word VALUES ('alice', 'user')",
+        "INSERT INTO account (user_name) VALUES ('alice')",
+        "INSERT INTO login (subject, issuer, account_id) SELECT s, i, account_id FROM account,"
+        " (VALUES ('/CN=inside', '/CN=CA'), ('/CN=outside', '/CN=Sub'), ('/CN=new', NULL))"
+        " AS l (s, i)",
+    ):
+        on_server(dsn, statement)
+    await migrate(pool)
+    accounts = AccountRecords(pool)
+
+    async def login(subject: str, issuer: str, anchor: str, *, known: bool = False) -> bool:
+        identity = Identity(subject, issuer, False, 0, FAR, anchor, known)
+        return await accounts.by_identity(identity) is not None
+
+    for subject, issuer, known in (
+        ("/CN=inside", "/CN=CA", True),
+        ("/CN=outside", "/CN=Sub", False),
+        ("/CN=new", "/CN=Any", False),
+    ):
+        if subject != "/CN=new":
+            assert not await login(subject, "/CN=Other", "/CN=Other", known=True)
+        assert await login(subject, issuer, "/CN=Root", known=known)
+        assert not await login(subject, issuer, "/CN=Evil")
+        assert await login(subject, issuer, "/CN=Root", known=known)
+    assert on_server(dsn, "SELECT DISTINCT anchor FROM login") == [("/CN=Root",)]
+    await pool.stop()
+    drop_database(dsn)
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_first_logins_under_one_cas_name_bind_one_anchor(records: Records) -> None:
+    await records.user("alice", issuer_dn="/CN=Sub")
+
+    async def login(anchor: str) -> User | None:
+        identity = Identity("/C=CA/CN=alice", "/CN=Sub", False, 0, FAR, anchor)
+        return await records.accounts.by_identity(identity)
+
+    names = [f"/CN=Root {n}" for n in range(4)]
+    logins = await at_once(*map(login, names))
+    assert sum(found is not None for found in logins) == 1
+    [(bound,)] = await records.run("SELECT anchor FROM login")
+    assert [await login(name) is not None for name in names] == [n == bound for n in names]
+    assert (await records.read("alice")).bindings == (Binding("/CN=Sub", bound),)

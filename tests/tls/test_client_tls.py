@@ -104,6 +104,28 @@ async def get(client: ClientTLS, port: int, name: str = "localhost") -> str:
 
 
 @pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+@pytest.mark.parametrize("name", ["/C=CA/O=Grid/CN=Test CA", "/C=CA/O=GRID/CN=test  ca"])
+@pytest_twisted.ensureDeferred
+async def test_a_ca_that_bears_a_trusted_name_with_another_key_proves_no_server(
+    grid: Grid, listen: Listen, name: str, version: int
+) -> None:
+    """Whom a user trusts is a key as well: the second CA has no policy that would say it."""
+    second = authority("/C=XX/CN=Second CA")
+    grid.directory.add(second)
+    impostor = authority(name, second, key=rsa_key("impostor"))
+    between = authority("/C=XX/CN=Between", impostor)
+    for issuer in (impostor, between):
+        port = await listen(AnyServer(host(issuer, *LOCAL), version))
+        said = await get(ClientTLS(None, grid.directory.path), port)
+        assert said.startswith("refused: the server's certificate was refused: ")
+        assert f"{name} bears the name of one that is trusted here, but has another key" in said
+    honest = authority("/C=XX/CN=Honest", second)
+    for issuer in (second, honest, authority(name, second, key=grid.ca.key)):
+        port = await listen(AnyServer(host(issuer, *LOCAL), version))
+        assert await get(ClientTLS(None, grid.directory.path), port) == "hello"
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
 @pytest.mark.parametrize("name", LOCAL)
 @pytest_twisted.ensureDeferred
 async def test_a_good_server(grid: Grid, listen: Listen, name: str, version: int) -> None:
