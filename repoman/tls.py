@@ -28,7 +28,7 @@ from zope.interface import implementer
 from repoman.bounded_log import BoundedLog
 from repoman.ciphers import cipher_lists
 from repoman.errors import CredentialProblem, TrustUnreadable
-from repoman.gsi.advice import VERIFY_ERRORS, own_error
+from repoman.gsi.advice import VERIFY_ERRORS, own_error, reason_of
 from repoman.gsi.ca_directory import CADirectory, build, fingerprint, read_authorities, read_files
 from repoman.gsi.credential import ClientCredential, Credential, read_host_credential
 from repoman.gsi.crl import Mode
@@ -39,7 +39,7 @@ from repoman.gsi.steps import Steps, finish, finish_gently
 from repoman.gsi.trust import NO_CERTIFICATE, Peer, Trust
 from repoman.gsi.waivers import WAIVABLE
 
-__all__ = ["NO_CERTIFICATE", "ClientTLS", "Peer", "ServerTLS", "TlsSettings"]
+__all__ = ["NO_CERTIFICATE", "ClientTLS", "Peer", "ServerTLS", "TlsSettings", "reason_of"]
 
 VERIFY_DEPTH: Final = 12
 """The longest chain; OpenSSL knows no limit of its own."""
@@ -81,7 +81,8 @@ class _Connection(SSL.Connection):
         except Exception as error:
             # What a callback raised comes out here too, and Twisted would log a traceback.
             known = isinstance(error, SSL.Error)
-            why = self.fault or reason_of(error)
+            what = reason_of(error) if known else f"internal error ({type(error).__name__})"
+            why = self.fault or what
             self.failed(why)
             if known and not self.fault:
                 raise
@@ -246,14 +247,6 @@ class ServerTLS:
         self._strangers.say(f"{line} [{address}]")
 
 
-def reason_of(error: Exception) -> str:
-    """What OpenSSL says, in its words."""
-    if not isinstance(error, SSL.Error):
-        return f"internal error: {error!r}"
-    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return str(entries[-1][2]) if entries else "the connection was lost"
-
-
 def _context(
     method: int, credential: Credential | None, directory: CADirectory, flags: int
 ) -> Steps[SSL.Context]:
@@ -355,9 +348,11 @@ class ClientCreator:
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         """Make a fresh connection."""
-        connection = _ClientConnection(self.context, self.host, self.refuse)
-        if not is_address(self.host):
-            connection.set_tlsext_host_name(self.host.encode("ascii"))
+        # Without the dot that ends an absolute name: none is sent (RFC 6066, 3) or certified.
+        host = self.host.removesuffix(".")
+        connection = _ClientConnection(self.context, host, self.refuse)
+        if not is_address(host):
+            connection.set_tlsext_host_name(host.encode("ascii"))
         return connection
 
 

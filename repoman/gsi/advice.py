@@ -67,6 +67,15 @@ def own_error(text: str) -> list[tuple[str, str, str]]:
     return [(_OWN, "", text)]
 
 
+def reason_of(error: Exception) -> str:
+    """What OpenSSL says, in its words.
+
+    :param error: pyOpenSSL's ``SSL.Error``.
+    """
+    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return str(entries[-1][2]) if entries else "the connection was lost"
+
+
 def explain_alert(error: BaseException) -> str:
     """Turn a failed TLS connection into advice.
 

@@ -127,7 +127,9 @@ class Trust:
         if self.signing_policy == "off":
             return
         for depth, (certificate, issuer) in enumerate(path.certified):
-            if not self._may_issue(path.authorities[depth:], certificate.dn):
+            # A server's certificate may have no DN (a user's has one): nothing that a policy
+            # could speak of, and no more than a CA can issue under a DN that it may.
+            if certificate.name and not self._may_issue(path.authorities[depth:], certificate.dn):
                 raise CredentialRefused(
                     f"The certificate authority {issuer.dn} may not issue {certificate.dn}:"
                     " its signing policy does not allow it."
