@@ -248,13 +248,13 @@ class ServerTLS:
 
 
 def _context(
-    method: int, credential: Credential | None, directory: CADirectory, flags: int
+    method: int, credential: Credential | None, place: Path, directory: CADirectory, flags: int
 ) -> Steps[SSL.Context]:
     if not directory.authorities:
         broken = f" ({directory.faults[0]})" if directory.faults else ""
         raise TrustUnreadable(
-            f"The CA directory holds no certificate authority{broken}: install your grid's CA"
-            " certificates there (files HASH.0), or name another directory."
+            f"The CA directory {place} holds no certificate authority{broken}: install your grid's"
+            " CA certificates there (files HASH.0), or name another directory."
         )
     context = SSL.Context(method)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
@@ -268,6 +268,7 @@ def _context(
     if credential is not None:
         context.use_certificate(credential.certificate)
         context.use_privatekey(credential.key)
+        context.check_privatekey()  # or OpenSSL shows nothing, and says nothing
         for certificate in credential.chain:
             context.add_extra_chain_cert(certificate)
     store = context.get_cert_store() or X509Store()
@@ -289,7 +290,9 @@ def _server_context(
         # CRL_CHECK alone looks at the leaf only: behind a proxy that is nothing at all.
         flags |= X509StoreFlags.CRL_CHECK | X509StoreFlags.CRL_CHECK_ALL
     try:
-        context = yield from _context(SSL.TLS_SERVER_METHOD, host, directory, flags)
+        context = yield from _context(
+            SSL.TLS_SERVER_METHOD, host, settings.ca_directory, directory, flags
+        )
     except SSL.Error as error:
         raise TrustUnreadable(
             f"OpenSSL cannot use {settings.certificate} with {settings.key}: {reason_of(error)}."
@@ -379,11 +382,13 @@ class ClientTLS:
         self._authorities = read_authorities(ca_directory)
         shown = credential.credential if credential else None
         try:
-            self._context = finish(_context(SSL.TLS_CLIENT_METHOD, shown, self._authorities, 0))
+            self._context = finish(
+                _context(SSL.TLS_CLIENT_METHOD, shown, ca_directory, self._authorities, 0)
+            )
         except SSL.Error as error:
             raise CredentialProblem(
-                f"OpenSSL cannot use your credential ({reason_of(error)});"
-                " make a new one with grid-proxy-init -bits 2048."
+                f"OpenSSL cannot use {credential.path if credential else ca_directory}"
+                f" ({reason_of(error)}); make a new one with grid-proxy-init -bits 2048."
             ) from None
         self._context.set_verify(SSL.VERIFY_PEER, verify_server)
 

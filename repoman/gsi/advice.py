@@ -73,7 +73,17 @@ def reason_of(error: Exception) -> str:
     :param error: pyOpenSSL's ``SSL.Error``.
     """
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return str(entries[-1][2]) if entries else "the connection was lost"
+    reason = str(entries[-1][2]) if entries else "the connection was lost"
+    return _IN_WORDS.get(reason, reason)
+
+
+_IN_WORDS: Final = {
+    "ee key too small": "its key is too small",
+    "ca key too small": "a certificate authority's key is too small",
+    "ca md too weak": "a signature uses a digest that is too weak",
+    "no certificate assigned": "the key is not the certificate's",
+    "key values mismatch": "the key is not the certificate's",
+}
 
 
 def explain_alert(error: BaseException) -> str:
