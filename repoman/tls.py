@@ -322,7 +322,7 @@ class _ClientConnection(_Connection):
     def completed(self) -> None:
         if not self.proved:
             raise SSL.Error(own_error(f"the server did not prove to be {self.host}"))
-        refusal = self._refuse(self.get_verified_chain(as_cryptography=True) or [])
+        refusal = self._refuse(self.get_verified_chain(as_cryptography=True) or []).rstrip(".")
         if refusal:
             raise SSL.Error(own_error(f"the server's certificate was refused: {refusal}"))
 

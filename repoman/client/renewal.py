@@ -11,13 +11,16 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from repoman.client.credentials import CredentialFiles
+from repoman.client.problems import ISeesItself
 from repoman.errors import CredentialProblem, RepomanError
+from repoman.gsi import examination
+from repoman.gsi.advice import Sight
 from repoman.gsi.credential import ClientCredential
 from repoman.gsi.dn import shown_name
 from repoman.tls import ClientTLS
 
 
-@implementer(IPolicyForHTTPS)
+@implementer(IPolicyForHTTPS, ISeesItself)
 class RenewableTLS:
     """Shows what the files hold when a connection is made, and never what has expired.
 
@@ -51,6 +54,12 @@ class RenewableTLS:
                 if self._ends <= now:
                     raise
         return self._tls.creatorForNetloc(hostname, port)
+
+    def look(self, alert: str) -> Sight | None:
+        """Look at the credential that is shown for the reason of a server's alert."""
+        if self._shown is None:
+            return None
+        return examination.look(self._shown, self._ca_directory, datetime.now(timezone.utc), alert)
 
     def _read(self, before: ClientCredential | None = None) -> None:
         seen, shown = self._stamp(), None

@@ -91,7 +91,7 @@ def _issuers(
 ) -> Iterator[x509.Certificate]:
     """Who signed it, who signed that one, and so on; without a root, which its reader has."""
     left = [one for one in certificates if one != certificate]
-    while found := [one for one in left if _signed(one, certificate)]:
+    while found := [one for one in left if is_signed_by(certificate, one)]:
         certificate = min(found, key=lambda one: not _is_valid(one, now))
         if certificate.subject == certificate.issuer:
             return
@@ -99,7 +99,8 @@ def _issuers(
         yield certificate
 
 
-def _signed(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Its issuer has this name, and this key as far as one can tell."""
     if issuer.subject != certificate.issuer:
         return False
     try:

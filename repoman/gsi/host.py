@@ -79,9 +79,6 @@ def refusal_of_server(
 ) -> str:
     """Why a server's CAs do not stand by its certificate; empty if they do.
 
-    Reads what the CA directory says about these CAs only: what is there about
-    ninety-nine others would take long.
-
     :param chain: as OpenSSL verified it, leaf first.
     :param place: the CA directory.
     :param authorities: the certificates of that directory.
@@ -94,15 +91,27 @@ def refusal_of_server(
             # The library warns of odd names, on the standard error of whoever asks.
             warnings.simplefilter("ignore")
             path = server_path(chain)
-        names = [name for ca in path.authorities for name in authorities.find(ca.certificate).names]
-        stems = "|".join(re.escape(stem(name)) for name in names)
-        files = read_files(place, re.compile(rf"(?:{stems})\.\w+"))
-        Trust(finish(build(files))).check_authorities(path, now)
+        known = about(path.authorities, place, authorities)
+        remedy = f"run fetch-crl, which renews what lies in {place}"
+        Trust(known, remedy=remedy).check_authorities(path, now)
     except CredentialRefused as refusal:
         return refusal.message
     except Exception as error:  # odd encodings raise anything
         return f"it {encoding_fault(error)}"
     return ""
+
+
+def about(links: Sequence[Link], place: Path, authorities: CADirectory) -> CADirectory:
+    """Read what the CA directory says about these CAs only.
+
+    What is there about ninety-nine others would take long.
+
+    :param authorities: the certificates of that directory.
+    :raises TrustUnreadable: there is no such directory, or it is closed to us.
+    """
+    names = [name for link in links for name in authorities.find(link.certificate).names]
+    stems = "|".join(re.escape(stem(name)) for name in names)
+    return finish(build(read_files(place, re.compile(rf"(?:{stems})\.\w+"))))
 
 
 def server_path(chain: Sequence[x509.Certificate]) -> CertificatePath:
