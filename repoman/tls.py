@@ -33,6 +33,7 @@ from repoman.gsi.ca_directory import CADirectory, build, fingerprint, read_autho
 from repoman.gsi.credential import ClientCredential, Credential, read_host_credential
 from repoman.gsi.crl import Mode
 from repoman.gsi.dn import shown_name
+from repoman.gsi.encoding import encoding_fault
 from repoman.gsi.host import host_faults, host_names, is_address, proves_name, refusal_of_server
 from repoman.gsi.proxy import ProxyRules
 from repoman.gsi.steps import Steps, finish, finish_gently
@@ -225,10 +226,8 @@ class ServerTLS:
                 # The library warns of odd certificates, once for each: strangers make them.
                 warnings.simplefilter("ignore")
                 return judge()
-        except ValueError:  # what OpenSSL reads, and the stricter reader does not
-            return Peer(None, "Your certificate chain is not validly encoded.")
-        except Exception as error:
-            return Peer(None, f"Your certificate could not be judged ({type(error).__name__}).")
+        except Exception as error:  # what OpenSSL reads, and the stricter reader does not
+            return Peer(None, f"Your certificate chain {encoding_fault(error)}.")
 
     def _judge_connection(self, connection: SSL.Connection) -> Peer:
         # Not get_peer_cert_chain(), which is whatever the client sent.
