@@ -77,7 +77,7 @@ _ALERTS: Final = {
     "handshake failure": (
         "the server and this client have no TLS version or cipher in common, or it wants a"
         " certificate that was not shown",
-        f"the server has refused it by a rule of its own: {_TELL}",
+        "",
     ),
     "protocol version": ("the server and this client have no TLS version in common", ""),
     "illegal parameter": (

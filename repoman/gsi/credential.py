@@ -63,7 +63,8 @@ def read_credential(
     :raises ValueError: with a sentence for a person.
     """
     text, status = _read(key_path, of_anybody=of_anybody)
-    shown = Pem.parse(certificate_path, _read(certificate_path)[0])
+    one_file = certificate_path == key_path  # and may be a pipe, which is read once
+    shown = Pem.parse(certificate_path, text if one_file else _read(certificate_path)[0])
     certificates = shown.certificates()
     pairs = _pairs(certificates, Pem.parse(key_path, text).keys(), now)
     if not pairs:
@@ -81,9 +82,15 @@ def read_credential(
 def _pairs(
     certificates: Sequence[x509.Certificate], keys: Sequence[Any], now: datetime | None
 ) -> list[tuple[x509.Certificate, Any]]:
-    """Certificates with their keys, best first: valid ones, then as the file has them."""
-    found = [(c, key) for key in keys for c in certificates if _public(key.public_key()) == _of(c)]
-    return sorted(found, key=lambda pair: not _is_valid(pair[0], now))
+    """Certificates with their keys, best first: valid ones, then as the file has the keys."""
+    found = [
+        (_merit(certificate, now), number, certificate, key)
+        for number, key in enumerate(keys)
+        for certificate in certificates
+        if _public(key.public_key()) == _of(certificate)
+    ]
+    found.sort(key=lambda one: (one[0][0], one[1], one[0][1]))
+    return [(certificate, key) for _, _, certificate, key in found]
 
 
 def _issuers(
@@ -92,7 +99,7 @@ def _issuers(
     """Who signed it, who signed that one, and so on; without a root, which its reader has."""
     left = [one for one in certificates if one != certificate]
     while found := [one for one in left if is_signed_by(certificate, one)]:
-        certificate = min(found, key=lambda one: not _is_valid(one, now))
+        certificate = min(found, key=lambda one: _merit(one, now))
         if certificate.subject == certificate.issuer:
             return
         left.remove(certificate)
@@ -112,9 +119,10 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     return True
 
 
-def _is_valid(certificate: x509.Certificate, now: datetime | None) -> bool:
+def _merit(certificate: x509.Certificate, now: datetime | None) -> tuple[bool, float]:
+    """The least is the best: what is valid, then what lasts longer."""
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return now is None or begins <= now <= ends
+    return now is not None and not begins <= now <= ends, -ends.timestamp()
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:

@@ -76,6 +76,8 @@ def examine(shown: ClientCredential, place: Path, now: datetime) -> list[Seen]:
             or_refuse(whole, lambda: identity_of(path, now, ProxyRules(), ()))
     except CredentialRefused as refusal:
         found.append(Seen(AGAINST_RULES, f"{shown.path}: {refusal.message.rstrip('.')}"))
+    except TrustUnreadable:
+        pass  # the directory has gone in between
     return found
 
 

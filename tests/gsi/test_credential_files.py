@@ -348,6 +348,23 @@ def test_the_commands_that_are_named_work(grid: Grid, tmp_path: Path) -> None:
     assert read(tmp_path, text, user.key_pem()).end_entity == user.certificate
 
 
+def test_of_two_certificates_of_one_key_the_one_that_lasts_is_a_hosts(
+    grid: Grid, tmp_path: Path
+) -> None:
+    old, new = host(grid.ca, "localhost", ends=now() + HOUR), host(grid.ca, "localhost")
+    for parts in ([old, new], [new, old]):
+        path = write_private(tmp_path / "host", b"".join(p.pem() for p in parts) + new.key_pem())
+        assert read_host_credential(path, path).certificate == new.certificate
+
+
+def test_a_proxy_may_come_through_a_pipe(grid: Grid, tmp_path: Path) -> None:
+    """As bash has it: ``--proxy <(...)``."""
+    grid.user().proxy().write(tmp_path / "x509up")
+    with subprocess.Popen(["cat", "x509up"], cwd=tmp_path, stdout=subprocess.PIPE) as pipe:
+        assert pipe.stdout is not None
+        assert ClientCredential.read(Path(f"/dev/fd/{pipe.stdout.fileno()}"), now=now())
+
+
 def test_a_pair_of_files_in_any_order(grid: Grid, tmp_path: Path) -> None:
     """As CAs send certificates: theirs first."""
     user = grid.user()

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from repoman.client.credentials import CredentialFiles
 from repoman.client.exchange import Exchange
 from repoman.client.renewal import RenewableTLS
-from repoman.errors import CredentialProblem, CredentialRefused, RepomanError
+from repoman.errors import ConnectionProblem, CredentialProblem, CredentialRefused, RepomanError
 from repoman.gsi.advice import explain_alert, own_error
 from repoman.gsi.credential import ClientCredential
 from repoman.gsi.examination import look
@@ -295,6 +295,34 @@ async def test_who_shows_nothing_is_told_to_make_a_proxy(
     else:  # the alert of TLS 1.2 says no more
         message = await said(tls, port, version, RepomanError)
         assert "or it wants a certificate that was not shown" in message
+
+
+NOTHING_IN_COMMON: dict[str, tuple[Callable[[StrictServer], None], str]] = {
+    "no version": (
+        lambda server: server.context.set_max_proto_version(SSL.TLS1_2_VERSION),
+        "the server and this client have no TLS version in common",
+    ),
+    "no cipher": (
+        lambda server: server.context.set_tls13_ciphersuites(b"TLS_AES_128_CCM_SHA256"),
+        "no TLS version or cipher in common",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", NOTHING_IN_COMMON)
+@pytest_twisted.ensureDeferred
+async def test_what_is_not_about_certificates_blames_none(
+    grid: Grid, listen: Listen, tmp_path: Path, which: str
+) -> None:
+    spoil, words = NOTHING_IN_COMMON[which]
+    server = StrictServer(grid)
+    spoil(server)
+    path = grid.user().proxy().write(tmp_path / "x509up")
+    tls = RenewableTLS(CredentialFiles(path, path, "test"), grid.directory.path)
+    tls._tls._context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    message = await said(tls, await listen(server), SSL.TLS1_3_VERSION, ConnectionProblem)
+    assert words in message, message
+    assert "make a new" not in message
 
 
 EARLIER = {

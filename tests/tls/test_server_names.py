@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
@@ -21,6 +22,7 @@ from twisted.python.failure import Failure
 from repoman.gsi.host import host_names, proves_name
 from repoman.tls import ClientTLS
 from tests.credentials import (
+    HOUR,
     SERVER_AUTH,
     CADirectory,
     Credential,
@@ -31,6 +33,7 @@ from tests.credentials import (
     end_entity,
     extended_key_usage,
     host,
+    now,
     oid,
     rdn,
     rdns,
@@ -240,6 +243,22 @@ async def test_a_public_ca_without_policy_or_crl(
     root, below = commercial()
     CADirectory(tmp_path / "public").add(root, revokes=None)
     port = await listen(AnyServer(named(below, GOOD), version))
+    assert await get(ClientTLS(None, tmp_path / "public"), port) == "hello"
+
+
+@BOTH
+@pytest_twisted.ensureDeferred
+async def test_a_public_root_that_was_once_signed_by_another(
+    listen: Listen, tmp_path: Path, version: int
+) -> None:
+    """Servers sent the expired cross-signed certificate of ISRG Root X1 for years."""
+    root, below = commercial()
+    older = authority("/O=Digital Signature Trust Co./CN=DST Root CA X3", ends=now() - HOUR / 2)
+    name = "/C=US/O=Internet Security Research Group/CN=ISRG Root X1"
+    crossed = authority(name, older, ends=now() - HOUR / 2)
+    CADirectory(tmp_path / "public").add(root, revokes=None)
+    shown = evolve(named(below, GOOD), issuers=(below, crossed, older))
+    port = await listen(AnyServer(shown, version))
     assert await get(ClientTLS(None, tmp_path / "public"), port) == "hello"
 
 
