@@ -91,6 +91,11 @@ class Pem:
         return found
 
     def _key_fault(self, block: bytes, error: Exception) -> str:
+        if block.startswith(b"-----BEGIN OPENSSH"):
+            return (
+                f"The key in {self.path} is in OpenSSH's form; convert a copy of it:"
+                " ssh-keygen -p -m PEM -f COPY."
+            )
         if b"ENCRYPTED" in block or isinstance(error, TypeError):
             return f"The key in {self.path} is protected by a pass phrase."
         if isinstance(error, UnsupportedAlgorithm):

@@ -149,6 +149,10 @@ GOOD: dict[str, Parts] = {
         b"".join([p.pem(), p.key_pem(), u.pem(), s.pem()]).decode().encode("utf-16"),
     ],
     "PKCS#8": lambda p, u, s, g: [p.pem(), pkcs8(p.key), u.pem(), s.pem()],
+    "indented": lambda p, u, s, g: [
+        b"  " + line for part in (p.pem(), p.key_pem(), u.pem(), s.pem())
+        for line in part.splitlines(keepends=True)
+    ],
     "its beginning behind it": lambda p, u, s, g: [
         p.pem(), p.key_pem(), u.pem(), s.pem(), p.pem()[:100],
     ],
@@ -311,6 +315,10 @@ USELESS: dict[str, tuple[Callable[[Credential], bytes], str]] = {
     "a public key": (
         lambda u: u.pem() + u.key.public_key().public_bytes(
             Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "holds no private key",
+    ),
+    "a key of OpenSSH": (
+        lambda u: u.pem() + u.key.private_bytes(
+            Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), "ssh-keygen -p -m PEM -f COPY",
     ),
     "a web page": (lambda u: b"<!DOCTYPE html><title>404</title>", "holds no certificate"),
     "a proxy alone": (
