@@ -28,18 +28,19 @@ from zope.interface import implementer
 from repoman.bounded_log import BoundedLog
 from repoman.ciphers import cipher_lists
 from repoman.errors import CredentialProblem, TrustUnreadable
-from repoman.gsi.advice import VERIFY_ERRORS, own_error
+from repoman.gsi.advice import VERIFY_ERRORS, own_error, reason_of
 from repoman.gsi.ca_directory import CADirectory, build, fingerprint, read_authorities, read_files
 from repoman.gsi.credential import ClientCredential, Credential, read_host_credential
 from repoman.gsi.crl import Mode
 from repoman.gsi.dn import shown_name
+from repoman.gsi.encoding import encoding_fault
 from repoman.gsi.host import host_faults, host_names, is_address, proves_name, refusal_of_server
 from repoman.gsi.proxy import ProxyRules
 from repoman.gsi.steps import Steps, finish, finish_gently
 from repoman.gsi.trust import NO_CERTIFICATE, Peer, Trust
 from repoman.gsi.waivers import WAIVABLE
 
-__all__ = ["NO_CERTIFICATE", "ClientTLS", "Peer", "ServerTLS", "TlsSettings"]
+__all__ = ["NO_CERTIFICATE", "ClientTLS", "Peer", "ServerTLS", "TlsSettings", "reason_of"]
 
 VERIFY_DEPTH: Final = 12
 """The longest chain; OpenSSL knows no limit of its own."""
@@ -80,7 +81,8 @@ class _Connection(SSL.Connection):
         except Exception as error:
             # What a callback raised comes out here too, and Twisted would log a traceback.
             known = isinstance(error, SSL.Error)
-            why = self.fault or reason_of(error)
+            what = reason_of(error) if known else f"internal error ({type(error).__name__})"
+            why = self.fault or what
             self.failed(why)
             if known and not self.fault:
                 raise
@@ -223,11 +225,8 @@ class ServerTLS:
                 # The library warns of odd certificates, once for each: strangers make them.
                 warnings.simplefilter("ignore")
                 return judge()
-        # What OpenSSL reads, and the stricter reader does not.
-        except (ValueError, x509.InvalidVersion):
-            return Peer(None, "Your certificate chain is not validly encoded.")
-        except Exception as error:
-            return Peer(None, f"Your certificate could not be judged ({type(error).__name__}).")
+        except Exception as error:  # what OpenSSL reads, and the stricter reader does not
+            return Peer(None, f"Your certificate chain {encoding_fault(error)}.")
 
     def _judge_connection(self, connection: SSL.Connection) -> Peer:
         # Not get_peer_cert_chain(), which is whatever the client sent.
@@ -246,22 +245,14 @@ class ServerTLS:
         self._strangers.say(f"{line} [{address}]")
 
 
-def reason_of(error: Exception) -> str:
-    """What OpenSSL says, in its words."""
-    if not isinstance(error, SSL.Error):
-        return f"internal error: {error!r}"
-    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return str(entries[-1][2]) if entries else "the connection was lost"
-
-
 def _context(
-    method: int, credential: Credential | None, directory: CADirectory, flags: int
+    method: int, credential: Credential | None, place: Path, directory: CADirectory, flags: int
 ) -> Steps[SSL.Context]:
     if not directory.authorities:
         broken = f" ({directory.faults[0]})" if directory.faults else ""
         raise TrustUnreadable(
-            f"The CA directory holds no certificate authority{broken}: install your grid's CA"
-            " certificates there (files HASH.0), or name another directory."
+            f"The CA directory {place} holds no certificate authority{broken}: install your grid's"
+            " CA certificates there (files HASH.0), or name another directory."
         )
     context = SSL.Context(method)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
@@ -275,6 +266,7 @@ def _context(
     if credential is not None:
         context.use_certificate(credential.certificate)
         context.use_privatekey(credential.key)
+        context.check_privatekey()  # or OpenSSL shows nothing, and says nothing
         for certificate in credential.chain:
             context.add_extra_chain_cert(certificate)
     store = context.get_cert_store() or X509Store()
@@ -296,7 +288,9 @@ def _server_context(
         # CRL_CHECK alone looks at the leaf only: behind a proxy that is nothing at all.
         flags |= X509StoreFlags.CRL_CHECK | X509StoreFlags.CRL_CHECK_ALL
     try:
-        context = yield from _context(SSL.TLS_SERVER_METHOD, host, directory, flags)
+        context = yield from _context(
+            SSL.TLS_SERVER_METHOD, host, settings.ca_directory, directory, flags
+        )
     except SSL.Error as error:
         raise TrustUnreadable(
             f"OpenSSL cannot use {settings.certificate} with {settings.key}: {reason_of(error)}."
@@ -326,7 +320,7 @@ class _ClientConnection(_Connection):
     def completed(self) -> None:
         if not self.proved:
             raise SSL.Error(own_error(f"the server did not prove to be {self.host}"))
-        refusal = self._refuse(self.get_verified_chain(as_cryptography=True) or [])
+        refusal = self._refuse(self.get_verified_chain(as_cryptography=True) or []).rstrip(".")
         if refusal:
             raise SSL.Error(own_error(f"the server's certificate was refused: {refusal}"))
 
@@ -355,9 +349,11 @@ class ClientCreator:
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         """Make a fresh connection."""
-        connection = _ClientConnection(self.context, self.host, self.refuse)
-        if not is_address(self.host):
-            connection.set_tlsext_host_name(self.host.encode("ascii"))
+        # Without the dot that ends an absolute name: none is sent (RFC 6066, 3) or certified.
+        host = self.host.removesuffix(".")
+        connection = _ClientConnection(self.context, host, self.refuse)
+        if not is_address(host):
+            connection.set_tlsext_host_name(host.encode("ascii"))
         return connection
 
 
@@ -384,11 +380,13 @@ class ClientTLS:
         self._authorities = read_authorities(ca_directory)
         shown = credential.credential if credential else None
         try:
-            self._context = finish(_context(SSL.TLS_CLIENT_METHOD, shown, self._authorities, 0))
+            self._context = finish(
+                _context(SSL.TLS_CLIENT_METHOD, shown, ca_directory, self._authorities, 0)
+            )
         except SSL.Error as error:
             raise CredentialProblem(
-                f"OpenSSL cannot use your credential ({reason_of(error)});"
-                " make a new one with grid-proxy-init -bits 2048."
+                f"OpenSSL cannot use {credential.path if credential else ca_directory}"
+                f" ({reason_of(error)}); make a new one with grid-proxy-init -bits 2048."
             ) from None
         self._context.set_verify(SSL.VERIFY_PEER, verify_server)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.credentials import p256_key
+from tests.credentials import host, p256_key, write_private
 from tests.end_to_end.conftest import small_disk as small_disk
+from tests.gsi.test_credential_files import DROPPED, pkcs8
 from tests.postgres import on_server
 from tests.server import ROOT, Daemon
 
@@ -65,6 +66,18 @@ def test_a_certificate_that_does_not_fit_its_key(daemon: Daemon) -> None:
     assert "hostkey.pem" in line
     assert "[tls]" in line
     assert not (daemon.directory / "state").exists()
+
+
+@pytest.mark.parametrize("which", ["RSASSA-PSS", "P-224", "DSA"])
+def test_a_key_that_no_client_would_see(daemon: Daemon, which: str) -> None:
+    make, words = DROPPED[which]
+    key = make()
+    made = host(daemon.grid.ca, "localhost", key=key)
+    (daemon.directory / "hostcert.pem").write_bytes(made.pem())
+    write_private(daemon.directory / "hostkey.pem", pkcs8(key))
+    line = start(daemon)
+    assert f"hostkey.pem is {words}" in line
+    assert "Set certificate and key in section [tls]" in line
 
 
 def test_no_certificate(daemon: Daemon) -> None:

@@ -130,10 +130,11 @@ def find_ca_directory(
                     " there, or name their directory with --ca-dir."
                 )
             return path
-    for path in (home_of(environ) / ".globus" / "certificates", grid_directory):
+    usual = (home_of(environ) / ".globus" / "certificates", grid_directory)
+    for path in usual:
         if path.is_dir():
             return path
     raise TrustUnreadable(
-        f"There are no CA certificates in {grid_directory}; install your grid's CAs, "
-        "or name their directory with --ca-dir."
+        f"There are no CA certificates: neither {usual[0]} nor {usual[1]} is a directory; install"
+        " your grid's CAs there, or name their directory with --ca-dir."
     )

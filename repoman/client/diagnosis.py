@@ -23,6 +23,7 @@ from repoman.gsi.ca_directory import CADirectory, build, read_files
 from repoman.gsi.credential import ClientCredential
 from repoman.gsi.crl import why_useless
 from repoman.gsi.dn import dn_text
+from repoman.gsi.examination import why_early
 from repoman.gsi.steps import finish
 
 SOON = timedelta(hours=1)
@@ -126,12 +127,8 @@ def read_credential(files: CredentialFiles | None, now: datetime) -> tuple[Crede
     if files is None:
         raise no_credential()
     found = ClientCredential.read(files.certificate, files.key, now=now)
-    begins = found.credential.certificate.not_valid_before_utc
-    if begins > now:
-        raise CredentialProblem(
-            f"{files} is valid only from {begins:%Y-%m-%d %H:%M:%S} UTC on, and here it is"
-            f" {now:%Y-%m-%d %H:%M:%S} UTC: set the clock of this machine."
-        )
+    if early := why_early(found, now):
+        raise CredentialProblem(early)
     left = found.not_after - now
     hours, minutes = divmod(int(left.total_seconds()) // 60, 60)
     soon = "; renew it soon with grid-proxy-init" if left < SOON else ""

@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from repoman import __version__
 from repoman.client.heads import BoundedHeads
-from repoman.client.problems import in_words, is_passing
+from repoman.client.problems import ISeesItself, in_words, is_passing
 from repoman.client.receiver import Abandoning, Receiver, silence
 from repoman.client.replies import content_type, decoded, header, next_page, reply_error
 from repoman.errors import RepomanError
@@ -167,6 +167,7 @@ class Exchange:
         self.base_url = base_url.rstrip("/")
         self.server = urlsplit(base_url).netloc
         self.tls = tls
+        self._look = tls.look if ISeesItself.providedBy(tls) else None
         self.transfer_delays = tuple(transfer_delays)
         self._host = self.server if self.server.isascii() else self.server.encode("idna").decode()
         self._retry_delays = tuple(retry_delays)
@@ -213,7 +214,7 @@ class Exchange:
             **options,
         )
         asked.addTimeout(self.stall_seconds, self.reactor, onTimeoutCancel=self._silent)
-        with in_words(self.server):
+        with in_words(self.server, self._look):
             return await asked
 
     async def json(self, method: str, path: str, **options: Any) -> Any:
@@ -261,7 +262,7 @@ class Exchange:
         """
         receiver = Receiver(self.reactor, take, limit, self.stall_seconds, self.server)
         reply.deliverBody(receiver)
-        with in_words(self.server):
+        with in_words(self.server, self._look):
             await receiver.done
             if receiver.busy is not None and not receiver.fault:
                 await receiver.busy

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet import error as net
 from twisted.internet.defer import CancelledError
+from zope.interface import Interface
 
 from repoman.errors import (
     BadReply,
@@ -16,19 +17,25 @@ from repoman.errors import (
     RepomanError,
     Unavailable,
 )
-from repoman.gsi.advice import explain_alert
+from repoman.gsi.advice import Look, Sight, explain_alert, is_about_credential
 
 _NO_TLS = ("wrong version number", "packet length too long", "http request", "record layer failure")
 """What OpenSSL says when the other side does not speak TLS."""
 
-_ABOUT_OUR_CERTIFICATE = ("certificate", "unknown ca", "access denied", "decrypt error")
+
+class ISeesItself(Interface):
+    """A policy for TLS that can look for the reason of a refusal in what it shows."""
+
+    def look(alert: str) -> Sight | None:  # noqa: N805 -- an interface's methods have no self
+        """See :data:`repoman.gsi.advice.Look`."""
 
 
 @contextmanager
-def in_words(server: str) -> Iterator[None]:
+def in_words(server: str, look: Look | None = None) -> Iterator[None]:
     """Around talk on the line: what Twisted or OpenSSL raise becomes an error of the tree.
 
     :param server: ``host:port``, for the message.
+    :param look: for the reason of a refusal.
     """
     try:
         yield
@@ -38,15 +45,15 @@ def in_words(server: str) -> Iterator[None]:
         for cause in _causes(error):
             if isinstance(cause, RepomanError | CancelledError):
                 raise cause from error
-        raise connection_problem(server, error) from error
+        raise connection_problem(server, error, look) from error
 
 
-def connection_problem(server: str, error: Exception) -> RepomanError:
+def connection_problem(server: str, error: Exception, look: Look | None = None) -> RepomanError:
     """The error that stands for what Twisted or OpenSSL raised."""
     causes = list(_causes(error))
-    if words := explain_alert(error):
+    if words := explain_alert(error, look):
         # An alert about a certificate is the server's word on ours.
-        ours = _is_about_our_certificate(causes)
+        ours = any(map(is_about_credential, _of_openssl(causes)))
         text = f"No TLS connection with {server}: {words}."
         return CredentialRefused(text) if ours else ConnectionProblem(text)
     for cause in causes:
@@ -75,13 +82,6 @@ def _causes(error: Any) -> Iterator[BaseException]:
     yield error
     for reason in getattr(error, "reasons", ()):
         yield from _causes(getattr(reason, "value", reason))
-
-
-def _is_about_our_certificate(causes: list[BaseException]) -> bool:
-    return any(
-        " alert " in reason and any(about in reason for about in _ABOUT_OUR_CERTIFICATE)
-        for reason in _of_openssl(causes)
-    )
 
 
 def _is_no_tls(causes: list[BaseException]) -> bool:

@@ -153,7 +153,7 @@ def _merged(settings: Settings, path: Path) -> Settings:
     except OSError as error:
         raise Misconfigured([f"{path}: cannot be read: {error.strerror}."]) from error
     except (configparser.Error, UnicodeDecodeError) as error:
-        raise Misconfigured([f"{path}: {' '.join(str(error).split())}."]) from error
+        raise Misconfigured([f"{path}: {_file_fault(error)}."]) from error
     changes, mistakes = dict[str, Any](), list[str]()
     for name, text in _stated(parser).items():
         try:
@@ -163,6 +163,21 @@ def _merged(settings: Settings, path: Path) -> Settings:
     if mistakes:
         raise Misconfigured(mistakes)
     return evolve(settings, **changes, sources=(*settings.sources, path))
+
+
+def _file_fault(error: configparser.Error | UnicodeDecodeError) -> str:
+    """What is wrong with a file as a whole, in words that are not the parser's."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text in UTF-8"
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"line {error.lineno}: a section, such as [Repository], must stand above it"
+    if isinstance(error, configparser.DuplicateOptionError):
+        return f"line {error.lineno}: {error.option} stands twice in section [{error.section}]"
+    if isinstance(error, configparser.DuplicateSectionError):
+        return f"line {error.lineno}: the section [{error.section}] stands twice"
+    if isinstance(error, configparser.ParsingError) and error.errors:
+        return f"line {error.errors[0][0]}: it is neither a [section] nor a key with its value"
+    return "it is not in the form of sections with keys"
 
 
 def _stated(parser: configparser.ConfigParser) -> dict[str, str]:

@@ -19,6 +19,9 @@ Mode = Literal["require", "if-present", "off"]
 FOREVER: Final = datetime.max.replace(tzinfo=timezone.utc)
 """Later than everything."""
 
+TELL: Final = "tell the administrator of this server"
+"""What a client can do about a CRL of the server's."""
+
 
 @frozen(eq=False)
 class CrlFile:
@@ -111,10 +114,12 @@ def check_revocation(
     files: tuple[CrlFile, ...],
     mode: Mode,
     now: datetime,
+    remedy: str = TELL,
 ) -> datetime:
     """Check a certificate against its issuer's CRLs.
 
     :param files: all that may be the issuer's, sorted out by :func:`signed_by`.
+    :param remedy: what is to be done about a CRL that does not hold.
     :returns: until when the answer holds (aware, UTC).
     :raises CredentialRefused: it is revoked, or nobody can tell.
     """
@@ -129,8 +134,7 @@ def check_revocation(
     if ends is None or ends < now:
         why = why_useless(files, now) or f"is not about {certificate.dn}"
         raise CredentialRefused(
-            f"The CRL of the certificate authority {issuer.dn} {why};"
-            " tell the administrator of this server."
+            f"The CRL of the certificate authority {issuer.dn} {why}; {remedy}."
         )
     return ends
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from service_identity.cryptography import extract_patterns
-from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity.hazmat import DNS_ID, IPAddress_ID
 
 from repoman.errors import CredentialRefused
+from repoman.gsi.alternative_names import read_host_names
 from repoman.gsi.ca_directory import CADirectory, build, read_files, stem
-from repoman.gsi.chain import divide, moment
+from repoman.gsi.chain import CertificatePath, Link, moment
 from repoman.gsi.credential import Credential
+from repoman.gsi.encoding import encoding_fault
 from repoman.gsi.steps import finish
 from repoman.gsi.trust import Trust
 
@@ -23,12 +25,11 @@ from repoman.gsi.trust import Trust
 def host_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """The host names, then addresses, that a certificate is for; without wildcards."""
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+        found = read_host_names(certificate)
+    except ValueError:
         return ()
-    hosts = names.get_values_for_type(x509.DNSName)
-    addresses = map(str, names.get_values_for_type(x509.IPAddress))
-    return tuple(name for name in (*hosts, *addresses) if "*" not in name)
+    hosts = (name.decode() for name in found.names if b"*" not in name)
+    return (*hosts, *(str(ipaddress.ip_address(packed)) for packed in found.addresses))
 
 
 def host_faults(
@@ -62,24 +63,21 @@ def is_address(host: str) -> bool:
 def proves_name(certificate: x509.Certificate, host: str) -> bool:
     """The certificate's subjectAltName has this host name or address (RFC 9525).
 
-    Whatever is odd about it, the answer is no: Twisted's own check lets a
+    An entry that is no usable name is skipped.  If nothing is left, or the
+    extension cannot be read at all, the answer is no: Twisted's own check lets a
     certificate without subjectAltName pass.
     """
     try:
         wanted = IPAddress_ID(host) if is_address(host) else DNS_ID(host)
-        verify_service_identity(extract_patterns(certificate), [wanted], [])
-    except Exception:
+        return any(map(wanted.verify, read_host_names(certificate).patterns(host.encode("ascii"))))
+    except ValueError:
         return False
-    return True
 
 
 def refusal_of_server(
     chain: Sequence[x509.Certificate], place: Path, authorities: CADirectory, now: datetime
 ) -> str:
     """Why a server's CAs do not stand by its certificate; empty if they do.
-
-    Reads what the CA directory says about these CAs only: what is there about
-    ninety-nine others would take long.
 
     :param chain: as OpenSSL verified it, leaf first.
     :param place: the CA directory.
@@ -89,15 +87,67 @@ def refusal_of_server(
     if len(chain) == 1:
         return ""  # self-signed, and itself in the directory
     try:
-        path = divide(chain)
+        with warnings.catch_warnings():
+            # The library warns of odd names, on the standard error of whoever asks.
+            warnings.simplefilter("ignore")
+            path = server_path(chain)
         # Below only the files of these CAs are read, and an impostor's are not among them.
         authorities.check_names(path.authorities)
-        names = [name for ca in path.authorities for name in authorities.find(ca.certificate).names]
-        stems = "|".join(re.escape(stem(name)) for name in names)
-        files = read_files(place, re.compile(rf"(?:{stems})\.\w+"))
-        Trust(finish(build(files))).check_authorities(path, now)
+        known = about(path.authorities, place, authorities)
+        remedy = f"run fetch-crl, which renews what lies in {place}"
+        Trust(known, remedy=remedy).check_authorities(path, now)
     except CredentialRefused as refusal:
         return refusal.message
     except Exception as error:  # odd encodings raise anything
-        return f"it could not be judged ({type(error).__name__})"
+        return f"it {encoding_fault(error)}"
     return ""
+
+
+def about(links: Sequence[Link], place: Path, authorities: CADirectory) -> CADirectory:
+    """Read what the CA directory says about these CAs only.
+
+    What is there about ninety-nine others would take long.
+
+    :param authorities: the certificates of that directory.
+    :raises TrustUnreadable: there is no such directory, or it is closed to us.
+    """
+    names = [name for link in links for name in authorities.find(link.certificate).names]
+    stems = "|".join(re.escape(stem(name)) for name in names)
+    return finish(build(read_files(place, re.compile(rf"(?:{stems})\.\w+"))))
+
+
+def server_path(chain: Sequence[x509.Certificate]) -> CertificatePath:
+    """Divide a server's verified chain, leaf first: there are no proxies in it.
+
+    A server is known by its host name, and not by its DN, which nobody logs in
+    with: it may be empty (RFC 5280, 4.1.2.6), or odd in any way that
+    :func:`repoman.gsi.chain.read` refuses in a user's.
+
+    :raises CredentialRefused: a certificate authority has no name.
+    """
+    leaf, *authorities = [_read(c, is_authority=bool(above)) for above, c in enumerate(chain)]
+    if not all(authority.name for authority in authorities):
+        raise CredentialRefused(
+            "A certificate authority above the server's certificate is unnamed."
+        )
+    return CertificatePath((), leaf, tuple(authorities))
+
+
+def _read(certificate: x509.Certificate, *, is_authority: bool) -> Link:
+    name = tuple(
+        tuple(sorted((a.oid.dotted_string, _shown(a.value)) for a in rdn))
+        for rdn in certificate.subject.rdns
+    )
+    try:
+        extensions = {extension.oid: extension for extension in certificate.extensions}
+    except (ValueError, x509.UnsupportedGeneralNameType):
+        # One odd name spoils them all.  OpenSSL has judged them; what is asked for below
+        # is only whether a CRL would list this certificate.
+        constraints = x509.BasicConstraints(is_authority, None)
+        extensions = {constraints.oid: x509.Extension(constraints.oid, True, constraints)}
+    return Link(certificate, name, extensions)
+
+
+def _shown(value: object) -> str:
+    """A value of a name for signing policies and messages; nobody is told apart by it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value))

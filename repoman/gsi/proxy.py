@@ -19,8 +19,9 @@ from cryptography.hazmat import asn1
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from repoman.errors import CredentialRefused
-from repoman.gsi.chain import CertificatePath, Link, check_validity, divide
+from repoman.gsi.chain import CertificatePath, Link, check_validity, divide, read
 from repoman.gsi.dn import COMMON_NAME, dn_text, shown_name
+from repoman.gsi.encoding import encoding_fault, extension_name
 from repoman.gsi.proxycertinfo import CLAIMS, Flavour, ProxyInfo, read_proxy_info
 from repoman.gsi.waivers import check_authority_path_lengths, check_waivers
 from repoman.model import Identity
@@ -72,7 +73,20 @@ def or_refuse(chain: Sequence[x509.Certificate], judge: Callable[[], T]) -> T:
         raise CredentialRefused(f"{refusal.message} (Certificate: {shown})") from None
     except Exception:
         # Odd encodings raise anything, at any access to a certificate.
-        raise CredentialRefused("Your certificate chain is not validly encoded.") from None
+        where = _where_odd(chain)
+        raise CredentialRefused(f"Your certificate chain is not validly encoded{where}.") from None
+
+
+def _where_odd(chain: Sequence[x509.Certificate]) -> str:
+    """Which certificate it is, and what in it; empty if each can be read by itself."""
+    for certificate in chain:
+        try:
+            read(certificate)
+        except CredentialRefused:
+            continue
+        except Exception as error:
+            return f": {shown_name(lambda: certificate)} {encoding_fault(error)}"  # noqa: B023 -- called at once
+    return ""
 
 
 def identity_of(
@@ -131,9 +145,13 @@ def _check_proxy(proxy: Link, issuer: Link) -> None:
     if proxy.is_authority:
         raise CredentialRefused("A proxy certificate says that it is a certificate authority's.")
     if proxy.extensions.keys() & _ALTERNATIVE_NAMES:
-        raise CredentialRefused("A proxy certificate has an alternative name.")
-    if any(oid not in _KNOWN_CRITICAL for oid, e in proxy.extensions.items() if e.critical):
-        raise CredentialRefused("A proxy certificate has a critical extension not known here.")
+        raise CredentialRefused(f"The proxy certificate {proxy.dn} has an alternative name.")
+    unknown = [o for o, e in proxy.extensions.items() if e.critical and o not in _KNOWN_CRITICAL]
+    if unknown:
+        raise CredentialRefused(
+            f"The proxy certificate {proxy.dn} has a critical extension not known here:"
+            f" {extension_name(unknown[0])}."
+        )
     _check_key_usages(proxy, issuer)
     last = [oid for oid, _ in proxy.name[-1]]
     if proxy.name[:-1] != issuer.name or last != [COMMON_NAME]:
@@ -173,7 +191,10 @@ def _check_purpose(link: Link) -> None:
     if (usage is not None and ExtendedKeyUsageOID.CLIENT_AUTH not in usage) or (
         netscape is not None and not _names_clients(netscape.value)
     ):
-        raise CredentialRefused("A certificate of yours is not meant for clients.")
+        raise CredentialRefused(
+            f"Your certificate {link.dn} is not meant for clients: its extKeyUsage or nsCertType"
+            " names other purposes."
+        )
 
 
 def _names_clients(netscape_type: bytes) -> bool:

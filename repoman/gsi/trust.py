@@ -12,7 +12,7 @@ from cryptography import x509
 from repoman.errors import CredentialRefused
 from repoman.gsi.ca_directory import Authority, CADirectory
 from repoman.gsi.chain import CertificatePath, Link, divide, moment, read
-from repoman.gsi.crl import FOREVER, Mode, check_revocation, why_narrow, why_useless
+from repoman.gsi.crl import FOREVER, TELL, Mode, check_revocation, why_narrow, why_useless
 from repoman.gsi.dn import dn_text
 from repoman.gsi.proxy import ProxyRules, identity_of, or_refuse
 from repoman.model import Identity
@@ -57,6 +57,7 @@ class Trust:
     :ivar crl: how much is demanded of CRLs.
     :ivar signing_policy: how much is demanded of signing policies.
     :ivar generation: which of several, one after the other.
+    :ivar remedy: what is to be done about a CRL that does not hold.
     """
 
     directory: CADirectory = field(factory=CADirectory)
@@ -64,6 +65,7 @@ class Trust:
     signing_policy: Mode = "if-present"
     proxies: ProxyRules = field(factory=ProxyRules)
     generation: int = 0
+    remedy: str = TELL
     _welcome: dict[bytes, Peer] = field(factory=dict, init=False, repr=False)
 
     def judge(
@@ -128,19 +130,21 @@ class Trust:
             raise CredentialRefused(f"The certificate authority {root.dn} is not trusted here.")
         self.directory.check_names(path.authorities)
         self._check_names(path)
+
+        def check(certificate: Link, issuer: Link) -> datetime:
+            crls = self.directory.find(issuer.certificate).crls
+            return check_revocation(certificate, issuer, crls, self.crl, now, self.remedy)
+
         # The root is its own issuer: its CRL may revoke it, and OpenSSL asks for it too.
-        return min(
-            check_revocation(
-                certificate, issuer, self.directory.find(issuer.certificate).crls, self.crl, now
-            )
-            for certificate, issuer in [*path.certified, (root, root)]
-        )
+        return min(check(*pair) for pair in [*path.certified, (root, root)])
 
     def _check_names(self, path: CertificatePath) -> None:
         if self.signing_policy == "off":
             return
         for depth, (certificate, issuer) in enumerate(path.certified):
-            if not self._may_issue(path.authorities[depth:], certificate.dn):
+            # A server's certificate may have no DN (a user's has one): nothing that a policy
+            # could speak of, and no more than a CA can issue under a DN that it may.
+            if certificate.name and not self._may_issue(path.authorities[depth:], certificate.dn):
                 raise CredentialRefused(
                     f"The certificate authority {issuer.dn} may not issue {certificate.dn}:"
                     " its signing policy does not allow it."

@@ -124,7 +124,7 @@ class Crew:
         try:
             worker = self._hire(number)
         except Exception as error:  # no process, memory or descriptor is to be had: for now
-            return f"not started ({error!r})", []
+            return f"not started ({getattr(error, 'strerror', '') or type(error).__name__})", []
         self._workers[number] = worker
         why = await worker.ended
         del self._workers[number]

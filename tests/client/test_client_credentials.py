@@ -132,5 +132,6 @@ def test_a_named_ca_directory_that_is_missing_is_never_skipped(tmp_path: Path) -
         find_ca_directory(Named(), {"X509_CERT_DIR": str(tmp_path / "gone")}, tmp_path)
     with pytest.raises(TrustUnreadable, match="--ca-dir"):
         find_ca_directory(Named(ca_directory="/gone"), {}, tmp_path)
-    with pytest.raises(TrustUnreadable, match="no CA certificates"):
+    words = f"no CA certificates: neither /gone/.globus/certificates nor {tmp_path}/gone is a dir"
+    with pytest.raises(TrustUnreadable, match=words):
         find_ca_directory(Named(), {"HOME": "/gone"}, tmp_path / "gone")

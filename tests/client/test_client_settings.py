@@ -87,6 +87,28 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         assert words in mistakes
 
 
+BROKEN = {
+    "no section": (b"port: 1\n", "line 1: a section, such as [Repository], must stand above it"),
+    "no key": (b"[User]\n\nnonsense\n", "line 3: it is neither a [section] nor a key"),
+    "a key twice": (b"[User]\na: 1\na: 2\n", "line 3: a stands twice in section [User]"),
+    "a section twice": (b"[User]\n[User]\n", "line 2: the section [User] stands twice"),
+    "no text": (b"\xff\xfe\x00", "it is no text in UTF-8"),
+}
+
+
+@pytest.mark.parametrize("which", BROKEN)
+def test_a_broken_file_is_told_in_our_words(tmp_path: Path, which: str) -> None:
+    content, words = BROKEN[which]
+    path = tmp_path / "broken.conf"
+    path.write_bytes(content)
+    with pytest.raises(Misconfigured) as raised:
+        read_settings({"HOME": "/gone", "REPOMAN_CLIENT_CONFIG": str(path)}, NOWHERE)
+    (mistake,) = raised.value.mistakes
+    assert mistake.startswith(f"{path}: {words}")
+    for odd in ("<???>", "codec", "\\n", "'"):
+        assert odd not in mistake
+
+
 def test_under_sudo_the_callers_file_counts() -> None:
     assert user_file({"SUDO_USER": "root", "HOME": "/h"}) == Path("/h/.repoman/repoman.conf")
     assert user_file({"SUDO_USER": "daemon", "HOME": "/h"}) == Path(

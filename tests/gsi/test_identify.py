@@ -15,14 +15,19 @@ from repoman.gsi.waivers import WAIVABLE, check_waivers
 from repoman.model import Identity
 from tests.credentials import (
     HOUR,
+    SERVER_AUTH,
     Credential,
     Extension,
     authority,
+    der,
     draft_proxy_cert_info,
     end_entity,
+    extended_key_usage,
+    key_usage,
     now,
     proxy_cert_info,
     rsa_key,
+    seq,
 )
 
 ROGER = "/C=CA/O=Grid/CN=Roger Impey"
@@ -77,11 +82,54 @@ def test_of_tomorrow_and_of_yesterday(ca: Credential, roger: Credential) -> None
 
 
 def test_what_raises_is_refused(ca: Credential, roger: Credential) -> None:
-    twice = [Extension("1.2.3", b"\x05\x00")] * 2
-    for credential in (end_entity(ROGER, ca, more=twice), roger.proxy(more=twice)):
-        assert refusal(credential) == "Your certificate chain is not validly encoded."
     with pytest.raises(CredentialRefused, match="not validly encoded"):
         identify([None], now(), ProxyRules())  # type: ignore[list-item]  # as odd as can be
+
+
+ODD = {
+    "an extension twice": (
+        [Extension("1.2.3", b"\x05\x00")] * 2, "has the extension 1.2.3 twice"
+    ),
+    "keyUsage twice": (
+        [key_usage(0), key_usage(0)], "has the extension keyUsage (2.5.29.15) twice"
+    ),
+    "a name in Latin-1": (
+        [Extension("2.5.29.17", seq(der(0x82, b"\xfc")))], "(in its subjectAltName)"
+    ),
+    "a name of an unknown kind": (
+        [Extension("2.5.29.17", seq(der(0xA3, b"")))], "has a name of a kind that is not known"
+    ),
+    "garbage for extKeyUsage": ([Extension("2.5.29.37", b"\xff")], "is not validly encoded"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ODD)
+def test_the_odd_certificate_is_named_with_its_extension(
+    ca: Credential, roger: Credential, which: str
+) -> None:
+    more, words = ODD[which]
+    made = {"purpose": None, "usage": None, "more": more}
+    sub = authority("/C=CA/O=Grid/CN=Sub CA", ca, more=more[:1] * 2)
+    for credential, name in (
+        (end_entity(ROGER, ca, **made), ROGER),
+        (end_entity(ROGER, ca, **made).proxy(), ROGER),
+        (roger.proxy(serial=7, usage=None, more=more), f"{ROGER}/CN=7"),
+        (end_entity(ROGER, sub), "/C=CA/O=Grid/CN=Sub CA"),
+    ):
+        told = refusal(credential)
+        assert told.startswith(f"Your certificate chain is not validly encoded: {name} ")
+        assert words in told or name.endswith("Sub CA")
+        assert "ParseError" not in told
+        assert "\n" not in told
+
+
+def test_a_critical_extension_is_named_with_its_certificate(roger: Credential) -> None:
+    odd = Extension("1.2.3.4", b"\x05\x00", critical=True)
+    told = refusal(roger.proxy(serial=7, more=[odd]).proxy(serial=8))
+    assert f"The proxy certificate {ROGER}/CN=7 has a critical extension not known here: " in told
+    assert "1.2.3.4" in told
+    told = refusal(roger.proxy(serial=7, more=[extended_key_usage(SERVER_AUTH)]))
+    assert f"Your certificate {ROGER}/CN=7 is not meant for clients" in told
 
 
 def test_no_chain_and_nobody_in_it(ca: Credential, roger: Credential) -> None:

@@ -307,12 +307,13 @@ async def test_a_server_without_tls(grid: Grid) -> None:
 
 def test_a_key_that_is_too_small(grid: Grid, tmp_path: Path) -> None:
     weak = grid.user(key=rsa_key("small", 1024)).write(tmp_path / "x509up")
-    with pytest.raises(CredentialProblem, match="make a new one with grid-proxy-init -bits 2048"):
+    words = f"{weak} .its key is too small.; make a new one with grid-proxy-init -bits 2048"
+    with pytest.raises(CredentialProblem, match=words):
         ClientTLS(ClientCredential.read(weak), grid.directory.path)
 
 
 def test_no_ca_to_trust(tmp_path: Path) -> None:
-    with pytest.raises(TrustUnreadable, match="holds no certificate authority"):
+    with pytest.raises(TrustUnreadable, match=f"directory {tmp_path} holds no certificate author"):
         ClientTLS(None, tmp_path)
     with pytest.raises(TrustUnreadable, match=r"/nowhere cannot be read .No such file"):
         ClientTLS(None, tmp_path / "nowhere")
