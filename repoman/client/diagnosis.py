@@ -125,7 +125,7 @@ def read_credential(files: CredentialFiles | None, now: datetime) -> tuple[Crede
     """
     if files is None:
         raise no_credential()
-    found = ClientCredential.read(files.certificate, files.key, now=now)
+    found = ClientCredential.read(files.certificate, files.key, now, files.owners)
     begins = found.credential.certificate.not_valid_before_utc
     if begins > now:
         raise CredentialProblem(

@@ -43,9 +43,14 @@ def as_record(members: dict[str, Any]) -> Record:
     """
     for name in _KINDS.keys() & members.keys():
         value = members[name]
-        if not isinstance(value, _KINDS[name]) or not _are_texts(value):
+        if not isinstance(value, _KINDS[name]) or not _are_texts(value) or _is_huge(value):
             raise BadReply(f"The server's answer has something strange for {name!r}.")
     return Record(members)
+
+
+def _is_huge(value: object) -> bool:
+    """No number of bytes is as large, and none larger can be printed in GiB."""
+    return isinstance(value, int) and abs(value) >= 2**63
 
 
 def _are_texts(value: object) -> bool:

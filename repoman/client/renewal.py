@@ -43,7 +43,9 @@ class RenewableTLS:
         shown, self._ends = None, datetime.max.replace(tzinfo=timezone.utc)
         if self._files is not None:
             now = datetime.now(timezone.utc)
-            shown = ClientCredential.read(self._files.certificate, self._files.key, now=now)
+            shown = ClientCredential.read(
+                self._files.certificate, self._files.key, now, self._files.owners
+            )
             self._ends = shown.not_after
         self._tls = ClientTLS(shown, self._ca_directory)
 
