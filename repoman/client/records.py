@@ -98,9 +98,20 @@ def hypervisors(image: Record) -> list[str]:
 
 def last_name(url: str) -> str:
     """The name at the end of a record's URL."""
-    return unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+    return unquote(_path(url).rsplit("/", 1)[-1])
 
 
 def owner_and_name(url: str) -> str:
     """``owner/name`` of an image's URL."""
-    return unquote("/".join(urlsplit(url).path.rsplit("/", 2)[-2:]))
+    return unquote("/".join(_path(url).rsplit("/", 2)[-2:]))
+
+
+def _path(url: str) -> str:
+    """The path of a URL.
+
+    :raises BadReply: the server has sent something else.
+    """
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        raise BadReply("The server's answer has a URL that is none.") from None

@@ -14,7 +14,7 @@ from repoman.client.settings import state_directory
 from repoman.client.sudo import sudo_uid
 from repoman.errors import Misconfigured
 from tests.cli.conftest import Start
-from tests.client.scripted import ScriptedServer, json_reply, problem
+from tests.client.scripted import ScriptedServer, json_reply, problem, serve_file
 from tests.credentials import Grid
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -297,3 +297,76 @@ async def test_under_sudo_no_snapshot_overwrites_what_the_caller_could_not(
     assert victim.read_text() == "root's\n"
     assert os.listdir(callers) == ["link"]
     assert server.paths() == ["GET /api/whoami"]
+
+
+CONTENT = b"a private image's bytes"
+
+
+@pytest.mark.parametrize(
+    ("what", "mode"),
+    [
+        ("link", 0o1777),
+        ("link to nowhere", 0o1777),
+        ("link to a directory", 0o777),
+        ("pipe", 0o1777),
+        ("pipe", 0o777),
+        ("pipe", 0o1775),
+        ("part", 0o1777),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_get_writes_into_nothing_that_a_stranger_left(
+    server: ScriptedServer, start: Start, place: Path, what: str, mode: int
+) -> None:
+    server.scripts["GET /api/images/raw/vm"] = serve_file(CONTENT)
+    directory, victim = shared(place, mode), laid(place / "victim", 0, "root's\n")
+    target = directory / "vm"
+    theirs = {"part": directory / "vm.part"}.get(what, target)
+    reader = None
+    if what == "pipe":
+        os.mkfifo(theirs, 0o666)
+        reader = os.open(theirs, os.O_RDONLY | os.O_NONBLOCK)
+    elif what == "part":
+        laid(theirs, STRANGER, b"")
+    else:
+        aim = {"link": victim, "link to nowhere": place / "new", "link to a directory": place / "d"}
+        (place / "d").mkdir()
+        theirs.symlink_to(aim[what])
+    os.chown(theirs, STRANGER, STRANGER, follow_symlinks=False)
+    code, out, err = await ended(start("get", "vm", "-d", str(target)))
+    assert (code, out) == (1, ""), err
+    assert "remove it, or choose another place" in err
+    assert victim.read_text() == "root's\n"
+    assert not (place / "new").exists()
+    assert os.listdir(place / "d") == [] if what.startswith("link") else True
+    if reader is not None:
+        assert os.read(reader, 100) == b""
+        os.close(reader)
+    assert what != "part" or theirs.read_bytes() == b""
+
+
+@pytest.mark.parametrize("owner", [0, CALLER])
+@pytest.mark.parametrize("what", ["link", "pipe", "/dev/null", "/dev/stdout"])
+@pytest_twisted.ensureDeferred
+async def test_get_writes_into_what_is_ones_own(
+    server: ScriptedServer, start: Start, place: Path, what: str, owner: int
+) -> None:
+    server.scripts["GET /api/images/raw/vm"] = serve_file(CONTENT)
+    target = Path(what) if what.startswith("/") else shared(place) / "vm"
+    reader = None
+    if what == "link":
+        target.symlink_to(laid(place / "own", 0, "old"))
+    elif what == "pipe":
+        os.mkfifo(target, 0o600)
+        reader = os.open(target, os.O_RDONLY | os.O_NONBLOCK)
+    if not what.startswith("/"):
+        os.chown(target, owner, owner, follow_symlinks=False)
+    code, out, err = await ended(
+        start("get", "vm", "-d", str(target), **(UNDER_SUDO if owner else {}))
+    )
+    assert (code, err) == (0, "")
+    assert out == (CONTENT.decode() if what == "/dev/stdout" else "")
+    assert what != "link" or (place / "own").read_bytes() == CONTENT
+    if reader is not None:
+        assert os.read(reader, 100) == CONTENT
+        os.close(reader)
