@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attrs import frozen
 
 from tests.postgres import on_server
 from tests.server import Daemon
@@ -214,3 +218,162 @@ def test_tables_go_forwards_at_a_start_and_a_backup_of_a_newer_release_is_refuse
     assert done.returncode == 1
     assert "knows versions up to" in done.stderr
     assert not (other.directory / "state").exists()
+
+
+@frozen
+class Saved:
+    """A backup, and an empty host for it.
+
+    :ivar source: what was saved.
+    """
+
+    directory: Path
+    other: Daemon
+    source: Daemon
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    place = tmp_path_factory.mktemp("saved")
+    (place / "source").mkdir()
+    source = Daemon(place / "source")
+    with source.running():
+        fill(source)
+        # A directory that is there, and as open as directories are.
+        (place / "backup").mkdir(mode=0o755)
+        done = operate("backup", place / "backup", "-c", source.config)
+        assert (done.returncode, done.stderr) == (0, ""), done
+    return Saved(place / "backup", elsewhere(source, place / "other"), source)
+
+
+def test_a_backup_is_for_its_owner_alone(saved: Saved) -> None:
+    found = {p: p.stat().st_mode for p in (saved.directory, *saved.directory.rglob("*"))}
+    assert len(found) > 8
+    assert [p for p, mode in found.items() if mode & 0o077] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_backup_goes_into_nobody_elses_directory_and_changes_no_other(saved: Saved) -> None:
+    theirs, full = saved.directory.parent / "theirs", saved.directory.parent / "full"
+    for directory in (theirs, full):
+        directory.mkdir(mode=0o755)
+    os.chown(theirs, 12345, 12345)
+    (full / "x").touch()
+    for directory, words in ((theirs, "belongs to uid 12345"), (full, "is not empty")):
+        done = operate("backup", directory, "-c", saved.source.config)
+        assert (done.returncode, words in done.stderr) == (1, True), done
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+
+
+def first(manifest: Any) -> Any:
+    return manifest["blobs"][0]
+
+
+SAID: dict[str, Callable[[Any], object]] = {
+    "up": lambda m: first(m).update(blob="../../../../../victim/x"),
+    "absolute": lambda m: first(m).update(blob="/victim"),
+    "inner": lambda m: first(m).update(blob="ab/../../victim" + "0" * 17),
+    "nul": lambda m: first(m).update(blob=first(m)["blob"][:31] + "\0"),
+    "newline": lambda m: first(m).update(blob=first(m)["blob"] + "\n"),
+    "upper case": lambda m: first(m).update(blob="A" * 32),
+    "other digits": lambda m: first(m).update(blob="\u0663" * 32),
+    "short": lambda m: first(m).update(blob="ab"),
+    "no text": lambda m: first(m).update(blob=7),
+    "twice": lambda m: m["blobs"].append(first(m)),
+    "no digest": lambda m: first(m).update(sha256=None),
+    "negative": lambda m: first(m).update(size=-1),
+    "fraction": lambda m: first(m).update(size=1.5),
+    "huge": lambda m: first(m).update(size=2**63),
+    "unsure": lambda m: first(m).update(needed="yes"),
+    "more": lambda m: first(m).update({"\x1b[2J": 1}),
+    "no list": lambda m: m.update(blobs={"a": 1}),
+    "list of lists": lambda m: m.update(blobs=[[1]]),
+    "missing": lambda m: m.update(missing=["../x"]),
+    "repository": lambda m: m.update(repository_id="../x\x1b"),
+    "tables": lambda m: m.update(schema="9"),
+    "release": lambda m: m.update(repoman="\x1b[2J"),
+    "format": lambda m: m.update(format="1"),
+}
+"""What a manifest may say, and no backup has written."""
+
+
+def refused(saved: Saved, directory: Path) -> str:
+    """What restore says, which has made nothing."""
+    done = operate("restore", directory, "-c", saved.other.config)
+    assert done.returncode == 1, done
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr[:-1].isprintable()
+    assert not (saved.other.directory / "state").exists()
+    assert not (directory.parent / "victim").exists()
+    return done.stderr
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_a_manifest_that_backup_has_not_written_is_refused(
+    saved: Saved, tmp_path: Path, said: str
+) -> None:
+    directory = tmp_path / "backup"
+    shutil.copytree(saved.directory, directory)
+    told = json.loads((directory / "manifest.json").read_text())
+    SAID[said](told)
+    (directory / "manifest.json").write_text(json.dumps(told))
+    assert "is no backup" in refused(saved, directory)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "7", "null", "[" * 100_000, '{"format": 1}', "\xff"])
+def test_what_is_no_manifest_is_refused(saved: Saved, tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
+    assert "is no backup that this release reads" in refused(saved, tmp_path)
+
+
+def test_a_manifest_of_any_length_is_not_read(saved: Saved, tmp_path: Path) -> None:
+    with (tmp_path / "manifest.json").open("wb") as file:
+        file.truncate(10 * 2**30)
+    assert "is no backup" in refused(saved, tmp_path)
+
+
+def behind_link(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def to_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+BENT: list[tuple[str, Callable[[Path], object], str]] = [
+    ("blobs", behind_link, "Not a directory"),
+    ("blobs/data", behind_link, "Not a directory"),
+    ("blobs/data/*", behind_link, "Not a directory"),
+    ("blobs/data/*/*", behind_link, "symbolic link"),
+    ("manifest.json", behind_link, "symbolic link"),
+    ("database.dump", behind_link, "symbolic link"),
+    ("blobs/data/*/*", pipe, "not a regular file"),
+    ("manifest.json", pipe, "not a regular file"),
+    ("database.dump", pipe, "not a regular file"),
+    ("blobs/data/*/*", to_directory, "not a regular file"),
+    (".", lambda path: path.chmod(0o777), "chmod -R go-w"),
+    ("manifest.json", lambda path: path.chmod(0o620), "chmod -R go-w"),
+    ("database.dump", lambda path: path.chmod(0o602), "chmod -R go-w"),
+    (".", lambda path: os.chown(path, 12345, 0), "belongs to uid 12345"),
+    ("manifest.json", lambda path: os.chown(path, 12345, 0), "belongs to uid 12345"),
+    ("database.dump", lambda path: os.chown(path, 12345, 0), "belongs to uid 12345"),
+]
+"""What a backup may be made of, and is refused for."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(("part", "bend", "words"), BENT)
+def test_links_and_what_others_could_have_changed_are_not_restored(
+    saved: Saved, tmp_path: Path, part: str, bend: Callable[[Path], object], words: str
+) -> None:
+    directory = tmp_path / "backup"
+    shutil.copytree(saved.directory, directory)
+    bend(min(directory.glob(part)) if part != "." else directory)
+    assert words in refused(saved, directory)

@@ -43,7 +43,7 @@ class Bar(Progress):
             self._bar = tqdm(
                 total=total,
                 initial=done,
-                desc=self._label,
+                desc=printable(self._label),
                 unit="B",
                 unit_scale=True,
                 unit_divisor=1024,
@@ -89,7 +89,7 @@ class Bar(Progress):
             }
             line = json.dumps(facts)
         else:
-            line = f"{self._label}: {size(self._done)}"
+            line = f"{printable(self._label)}: {size(self._done)}"
             line += f" of {size(self._total)}" if self._total is not None else ""
             line += f", {size(round(speed))}/s"
             line += f", {left:.0f} s left" if left is not None else ""

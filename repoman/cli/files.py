@@ -80,8 +80,9 @@ def _target(session: Session, name: str) -> Path | ISink:
     if target.exists() and not target.is_file():
         # A device or a pipe: never to be replaced by a file of its name.
         from repoman.cli.pipes import Outlet
+        from repoman.client.shared import open_for_writing
 
-        file = os.open(target, os.O_WRONLY | os.O_NONBLOCK)
+        file = open_for_writing(target, 0)
         return Outlet(session.reactor, file, str(target))
     return target
 
@@ -123,6 +124,7 @@ async def put(session: Session, ref: ImageRef, file: str, hypervisor: str | None
     known = hypervisors(image)
     if not hypervisor and len(known) > 1:
         raise Usage(f"Image {ref.name} is for {' and '.join(known)}: say --hypervisor with one.")
+    session.out.note(into_account(image["owner_user_name"]))
     what = f"image '{ref.name}', hypervisor {hypervisor or known[0]}"
     session.out.say(f"Uploading {name} to {what} ...")
     bar = Bar(Path(name).name, as_json=session.options.json)
@@ -134,6 +136,11 @@ async def put(session: Session, ref: ImageRef, file: str, hypervisor: str | None
             f"We sent bytes with the SHA-256 {sent}, the server has {stored}; upload again."
         )
     session.out.done(f"{name} uploaded to {what}", sha256=sent)
+
+
+def into_account(user_name: str) -> str:
+    """Where bytes and images go; a credential can be somebody else's than one thinks."""
+    return f"Into the account of {user_name}."
 
 
 def _source(session: Session, file: str) -> tuple[Path | ISource, str]:

@@ -36,7 +36,7 @@ async def list_groups(session: Session) -> None:
     if not options.all:
         member = options.user or await session.me()
         groups = [g for g in groups if member in map(last_name, g["users"])]
-    names = "\n".join(g["name"] for g in groups)
+    names = [g["name"] for g in groups]
     session.out.show(groups, names if options.short else output.groups_table(groups))
 
 

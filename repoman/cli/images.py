@@ -16,6 +16,7 @@ from repoman.cli.arguments import (
 )
 from repoman.cli.command import Arguments, Command, Session
 from repoman.cli.exits import Usage
+from repoman.cli.files import into_account
 from repoman.client.records import Record, owner_and_name
 from repoman.model import ImageRef
 
@@ -48,7 +49,7 @@ async def list_names(session: Session) -> None:
         session.out.show(rows, output.images_table(rows))
     else:
         names = [owner_and_name(url) for url in rows]
-        session.out.show(names, "\n".join(names))
+        session.out.show(names, names)
 
 
 def _list_images_arguments(parser: Arguments) -> None:
@@ -71,10 +72,11 @@ async def list_images(session: Session) -> None:
         session.out.show(image, output.as_lines(image))
         return
     images = await _chosen(session)
+    text: str | list[str]
     if options.short:
-        text = "\n".join(map(_full_name, images))
+        text = [_full_name(i) for i in images]
     elif options.url:
-        text = "\n".join(f"{_full_name(i)}  {i['file_url']}" for i in images)
+        text = [f"{_full_name(i)}  {i['file_url']}" for i in images]
     else:
         text = output.images_table(images)
     session.out.show(images, text)
@@ -115,6 +117,7 @@ async def create_image(session: Session) -> None:
     if not name or (options.image and options.name):
         raise Usage("Say one name for the new image.")
     fields = renamed(fields_of(options, [*METADATA, "owner"]), owner="user_name")
+    session.out.note(into_account(str(fields.get("user_name") or await session.me())))
     image = await session.client.create_image({"name": name, **fields})
     session.out.done(f"Created new image '{name}'", image=image)
 

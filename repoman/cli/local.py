@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import evolve
@@ -13,7 +11,8 @@ from repoman import __version__
 from repoman.cli.access import stated_server
 from repoman.cli.command import Arguments, Command, Options
 from repoman.cli.output import Output, aligned
-from repoman.client.settings import Settings, file_text, sudo_caller, user_file
+from repoman.client.settings import Settings, file_text, user_file
+from repoman.client.sudo import rights_of_caller
 
 
 def version(options: Options, settings: Settings, out: Output) -> None:
@@ -54,39 +53,19 @@ def make_config(options: Options, settings: Settings, out: Output) -> None:
         print(text, end="")
         return
     path = user_file(os.environ)
-    with _rights_of_caller():
+    with rights_of_caller(os.environ):
         _write(path, text)
     out.show({"path": str(path)}, f"New repoman configuration file written to {path}")
-
-
-@contextmanager
-def _rights_of_caller() -> Iterator[None]:
-    """Under sudo, be who called it: their home gets their files.
-
-    Not chown afterwards: root would follow the links that are in there.
-    """
-    caller = sudo_caller(os.environ)
-    if caller is None or os.geteuid() != 0:
-        yield
-        return
-    groups, group = os.getgroups(), os.getegid()
-    os.initgroups(caller.pw_name, caller.pw_gid)
-    os.setegid(caller.pw_gid)
-    os.seteuid(caller.pw_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(group)
-        os.setgroups(groups)
 
 
 def _write(path: Path, text: str) -> None:
     """Write a file; the one that is there goes to ``.bak``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
     try:
-        fresh.write_text(text, encoding="utf-8")
+        with fresh.open("x", encoding="utf-8") as file:  # never through a link
+            file.write(text)
     except OSError:
         fresh.unlink(missing_ok=True)
         raise

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from twisted.logger import (
     FilteringLogObserver,
@@ -15,7 +16,10 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
-from repoman.client.settings import Settings
+from repoman.cli.output import printable
+from repoman.client.settings import Settings, home_of
+from repoman.client.shared import open_for_writing
+from repoman.client.sudo import rights_of_caller
 
 
 def observers(settings: Settings) -> list[ILogObserver]:
@@ -25,15 +29,30 @@ def observers(settings: Settings) -> list[ILogObserver]:
     """
     if not settings.logging:
         return []
-    path = Path(settings.log_directory).expanduser() / "repoman.log"
+    path = _path(settings)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8")
+        # Under sudo the configuration is the caller's: root appends to nothing that they could not.
+        with rights_of_caller(os.environ):
+            file = _opened(path)
     except OSError as error:
-        print(f"No log is written to {path}: {error.strerror}.", file=sys.stderr)
+        print(printable(f"No log is written to {path}: {error.strerror}."), file=sys.stderr)
         return []
     level = LogLevelFilterPredicate(_level(settings.log_level))
     return [FilteringLogObserver(textFileLogObserver(file), [level])]
+
+
+def _path(settings: Settings) -> Path:
+    """The log file; ``~`` is the home of the person at the keyboard, also under sudo."""
+    directory = Path(settings.log_directory)
+    if directory.parts[:1] == ("~",):
+        directory = home_of(os.environ).joinpath(*directory.parts[1:])
+    return directory.expanduser() / "repoman.log"
+
+
+def _opened(path: Path) -> TextIO:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = open_for_writing(path, os.O_APPEND | os.O_CREAT)
+    return os.fdopen(file, "a", encoding="utf-8")
 
 
 def _level(name: str) -> Any:

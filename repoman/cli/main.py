@@ -141,6 +141,7 @@ def _with_reactor(
     from twisted.python.failure import Failure
 
     from repoman.cli.log import observers
+    from repoman.cli.output import printable
 
     # Not to stderr: a client's troubles are told in its own words.
     log, sinks = Logger("repoman.cli"), observers(settings)
@@ -169,7 +170,8 @@ def _with_reactor(
     reactor.callWhenRunning(begin)
     reactor.run()
     failure = outcome[0] if outcome and isinstance(outcome[0], Failure) else None
-    log.info("{name} ends: {how}", name=name, how=failure.value if failure else "done")
+    how = printable(str(failure.value)) if failure else "done"
+    log.info("{name} ends: {how}", name=name, how=how)
     if failure and not interrupted:
         failure.raiseException()
     return None if interrupted else int(outcome[0])

@@ -67,7 +67,7 @@ async def list_users(session: Session) -> None:
         users = await client.group_users(options.group, view="full")
     else:
         users = await client.users(view="full")
-    names = "\n".join(u["user_name"] for u in users)
+    names = [u["user_name"] for u in users]
     session.out.show(users, names if options.short else output.users_table(users))
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from repoman.client.settings import home_of
+from repoman.client.sudo import believed_owners, sudo_uid
 from repoman.errors import CredentialProblem, TrustUnreadable
 
 GRID_CA_DIRECTORY = Path("/etc/grid-security/certificates")
@@ -26,12 +27,14 @@ MAKE_PROXY = "run grid-proxy-init"
 class CredentialFiles:
     """Where a credential lies.
 
-    :ivar source: who named it, for messages: ``--proxy``, ``$X509_USER_PROXY``...
+    :ivar source: what named it, for messages: ``--proxy``, ``$X509_USER_PROXY``...
+    :ivar owners: the accounts that the files may belong to; ``None``: this process's and root.
     """
 
     certificate: Path
     key: Path
     source: str
+    owners: frozenset[int] | None = None
 
     def __str__(self) -> str:
         return f"{self.certificate} ({self.source})"
@@ -59,7 +62,15 @@ def find_credential(
     :param uid: of this process; under sudo the caller's counts.
     :raises CredentialProblem: of a pair only one half is named, or what is
         named is missing.
+    :raises Misconfigured: ``$SUDO_UID`` is no account's number.
     """
+    found = _find(named, environ, uid, exists)
+    return found and evolve(found, owners=believed_owners(environ, uid))
+
+
+def _find(
+    named: Named, environ: Mapping[str, str], uid: int, exists: Callable[[Path], bool]
+) -> CredentialFiles | None:
     explicit = (
         _pair(named.proxy, named.proxy, "--proxy", "--proxy")
         or _pair(named.certificate, named.key, "--cert", "--key")
@@ -93,8 +104,7 @@ def _variables(environ: Mapping[str, str], cert: str, key: str) -> CredentialFil
 
 def _usual(environ: Mapping[str, str], uid: int) -> tuple[CredentialFiles, ...]:
     """The places where grid tools put credentials, best first."""
-    caller = environ.get("SUDO_UID", "") if uid == 0 else ""
-    proxy = Path(f"/tmp/x509up_u{caller or uid}")  # noqa: S108 -- where grid-proxy-init puts it
+    proxy = Path(f"/tmp/x509up_u{sudo_uid(environ, uid) or uid}")  # noqa: S108 -- where grid-proxy-init puts it
     globus = home_of(environ) / ".globus"
     return (
         CredentialFiles(proxy, proxy, "the usual place"),

@@ -126,7 +126,7 @@ def read_credential(files: CredentialFiles | None, now: datetime) -> tuple[Crede
     """
     if files is None:
         raise no_credential()
-    found = ClientCredential.read(files.certificate, files.key, now=now)
+    found = ClientCredential.read(files.certificate, files.key, now, files.owners)
     if early := why_early(found, now):
         raise CredentialProblem(early)
     left = found.not_after - now

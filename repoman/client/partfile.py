@@ -14,6 +14,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from repoman.client.locked import open_locked
+from repoman.client.shared import followed
 from repoman.errors import Conflict, DigestMismatch, Invalid, NoRoom
 
 SLICE = 2**20
@@ -71,6 +72,8 @@ class PartFile:
         :param target: of a link, what it leads to is meant, and the link stays.
         :raises Invalid: there is a device, a pipe or a directory.
         :raises Conflict: another process is writing it.
+        :raises PermissionError: it, or a link to it, is of somebody else who can leave things
+            there; see :mod:`repoman.client.shared`.
         :raises OSError: there is no way to write there.
         """
         self.target = _followed(target)
@@ -168,11 +171,11 @@ class PartFile:
 
 def _followed(target: Path) -> Path:
     """The file, there or not yet, to which a target's links lead."""
-    # Not realpath alone: only the kernel minds links that others left in /tmp.
+    place = followed(target)
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(target.stat().st_mode):
             raise Invalid(
                 f"{target} is a device, a pipe or a directory, which no file replaces:"
                 " name a file, or open it and fetch into that."
             )
-    return Path(os.path.realpath(target)) if target.is_symlink() else target
+    return place if target.is_symlink() else target

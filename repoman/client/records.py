@@ -44,9 +44,14 @@ def as_record(members: dict[str, Any]) -> Record:
     """
     for name in _KINDS.keys() & members.keys():
         value = members[name]
-        if not isinstance(value, _KINDS[name]) or not _are_texts(value):
+        if not isinstance(value, _KINDS[name]) or not _are_texts(value) or _is_huge(value):
             raise BadReply(f"The server's answer has something strange for {name!r}.")
     return Record(members)
+
+
+def _is_huge(value: object) -> bool:
+    """No number of bytes is as large, and none larger can be printed in GiB."""
+    return isinstance(value, int) and abs(value) >= 2**63
 
 
 def _are_texts(value: object) -> bool:
@@ -94,9 +99,20 @@ def hypervisors(image: Record) -> list[str]:
 
 def last_name(url: str) -> str:
     """The name at the end of a record's URL."""
-    return unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+    return unquote(_path(url).rsplit("/", 1)[-1])
 
 
 def owner_and_name(url: str) -> str:
     """``owner/name`` of an image's URL."""
-    return unquote("/".join(urlsplit(url).path.rsplit("/", 2)[-2:]))
+    return unquote("/".join(_path(url).rsplit("/", 2)[-2:]))
+
+
+def _path(url: str) -> str:
+    """The path of a URL.
+
+    :raises BadReply: the server has sent something else.
+    """
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        raise BadReply("The server's answer has a URL that is none.") from None

@@ -65,7 +65,9 @@ class RenewableTLS:
         seen, shown = self._stamp(), None
         if self._files is not None:
             now = datetime.now(timezone.utc)
-            shown = ClientCredential.read(self._files.certificate, self._files.key, now=now)
+            shown = ClientCredential.read(
+                self._files.certificate, self._files.key, now, self._files.owners
+            )
             if before is not None:
                 _check_successor(shown, before)
         self._tls = ClientTLS(shown, self._ca_directory)

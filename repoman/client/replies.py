@@ -55,11 +55,17 @@ def decoded(reply: IResponse, body: bytes) -> Any:
 
 
 def next_page(reply: IResponse) -> str:
-    """Path and query of the ``rel="next"`` link (RFC 8288), wherever its host is."""
+    """Path and query of the ``rel="next"`` link (RFC 8288), wherever its host is.
+
+    :raises BadReply: it is no URL.
+    """
     for link in header(reply, "Link").split(","):
         target, _, rest = link.partition(">")
         if 'rel="next"' in rest:
-            parts = urlsplit(target.strip().lstrip("<"))
+            try:
+                parts = urlsplit(target.strip().lstrip("<"))
+            except ValueError:
+                raise BadReply("The server's answer has a URL that is none.") from None
             return f"{parts.path}?{parts.query}"
     return ""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from attrs import evolve, fields_dict, frozen
 
+from repoman.client.sudo import believed_owners, sudo_caller
 from repoman.errors import Misconfigured
 
 SYSTEM_FILE = Path("/etc/repoman/repoman.conf")
@@ -61,6 +62,7 @@ class Settings:
     :ivar proxy_cert: the proxy's file; empty: look in the usual places.
     :ivar snapshot: the image file of ``save``; see :meth:`place`.
     :ivar sources: the files that were read, in the order of reading.
+    :ivar of_caller: what root, under sudo, has from files that are not root's: by names.
     """
 
     repository: str = ""
@@ -76,21 +78,11 @@ class Settings:
     system_excludes: str = "/dev/* /media/* /mnt/* /proc/* /run/* /sys/* /tmp/*"
     user_excludes: str = ""
     sources: tuple[Path, ...] = ()
+    of_caller: frozenset[str] = frozenset()
 
     def place(self, name: str) -> Path:
         """Where ``lockfile``, ``snapshot`` or ``mountpoint`` is: by itself in ``snapshot_dir``."""
         return Path(self.snapshot_directory, name)
-
-
-def sudo_caller(environ: Mapping[str, str]) -> pwd.struct_passwd | None:
-    """The account that called sudo, if that is not root."""
-    user = environ.get("SUDO_USER")
-    if not user or user == "root":
-        return None
-    try:
-        return pwd.getpwnam(user)
-    except KeyError:
-        return None
 
 
 def home_of(environ: Mapping[str, str]) -> Path:
@@ -118,8 +110,10 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     """Where this client keeps what it must remember, after the XDG base directories.
 
     Of the account that it runs as, also under sudo: root writes nothing into
-    a place that somebody else rules.
+    a place that somebody else rules, though ``sudo -E`` names it in the environment.
     """
+    if sudo_caller(environ) is not None:
+        environ = {}
     state = environ.get("XDG_STATE_HOME") or _own_home(environ) / ".local" / "state"
     return Path(state) / "repoman"
 
@@ -128,15 +122,16 @@ def read_settings(environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -
     """Merge the configuration files that exist.
 
     :raises Misconfigured: the file that the environment names is missing, or
-        a file holds something that cannot be read; all mistakes at once.
+        a file holds something that cannot be read, or as root belongs to a
+        stranger; all mistakes at once.
     """
-    settings, mistakes = Settings(), list[str]()
+    settings, mistakes, owners = Settings(), list[str](), _believed(environ)
     named = environ.get(CONFIG_VARIABLE)
     for path in (system_file, Path(named) if named else None, user_file(environ)):
         if path is None or not (path.exists() or str(path) == named):
             continue
         try:
-            settings = _merged(settings, path)
+            settings = _merged(settings, path, owners)
         except Misconfigured as problem:
             mistakes.extend(problem.mistakes)
     if mistakes:
@@ -144,11 +139,22 @@ def read_settings(environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -
     return settings
 
 
-def _merged(settings: Settings, path: Path) -> Settings:
+def _believed(environ: Mapping[str, str]) -> frozenset[int] | None:
+    """As root: whose files count; a user may take a colleague's file (``None``)."""
+    return believed_owners(environ) if os.geteuid() == 0 else None
+
+
+def _merged(settings: Settings, path: Path, owners: frozenset[int] | None) -> Settings:
     """``settings``, overridden by what the file says."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         with path.open(encoding="utf-8") as lines:
+            owner = os.fstat(lines.fileno()).st_uid
+            if owners is not None and owner not in owners:
+                raise Misconfigured(
+                    [f"{path}: belongs to another user (uid {owner}), whom root does not obey:"
+                     " give it to root, or name another."]
+                )  # fmt: skip
             parser.read_file(lines)
     except OSError as error:
         raise Misconfigured([f"{path}: cannot be read: {error.strerror}."]) from error
@@ -162,7 +168,11 @@ def _merged(settings: Settings, path: Path) -> Settings:
             mistakes.append(f"{path}: {name}: {error}")
     if mistakes:
         raise Misconfigured(mistakes)
-    return evolve(settings, **changes, sources=(*settings.sources, path))
+    of_caller = settings.of_caller - changes.keys()
+    if owners is not None and owner != 0:
+        of_caller |= changes.keys()
+    sources = (*settings.sources, path)
+    return evolve(settings, **changes, sources=sources, of_caller=of_caller)
 
 
 def _file_fault(error: configparser.Error | UnicodeDecodeError) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import ge, instance_of, lt, matches_re
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from repoman.audit import Change
@@ -25,18 +26,24 @@ NOBODY_SAVES = f"""NOT EXISTS (
 """A condition: no backup runs."""
 
 
+KEY, SHA256 = "[0-9a-f]{32}", "[0-9a-f]{64}"
+"""The form of a blob's key and of a digest, as patterns."""
+
+
 @frozen
 class SavedBlob:
     """A file of a backup.
 
     :ivar size: in bytes.
     :ivar needed: its image is not deleted or replaced.
+    :raises ValueError: the key could lead out of the store, or a digest is none.
+    :raises TypeError: something is of another type.
     """
 
-    blob: str
-    size: int
-    sha256: str
-    needed: bool = True
+    blob: str = field(validator=matches_re(KEY))
+    size: int = field(validator=[instance_of(int), ge(0), lt(2**63)])
+    sha256: str = field(validator=matches_re(SHA256))
+    needed: bool = field(default=True, validator=instance_of(bool))
 
 
 async def keep_files(transaction: Transaction) -> None:

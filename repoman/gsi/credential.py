@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -53,18 +54,27 @@ class Credential:
         return tuple(one for one in whole if not _is_authority(one)) or whole[:1]
 
 
+LIMIT = 2**20
+"""How much of a file is read, in bytes: no credential is as long."""
+
+
 def read_credential(
-    certificate_path: Path, key_path: Path, *, of_anybody: bool = True, now: datetime | None = None
+    certificate_path: Path,
+    key_path: Path,
+    *,
+    owners: Set[int] | None = None,
+    now: datetime | None = None,
 ) -> Credential:
     """Read PEM files, which may be one file.
 
-    :param of_anybody: false to refuse a key in another user's file.
+    :param owners: the accounts whose files are taken; ``None``: anybody's.
     :param now: aware, UTC: where there is a choice, take what is valid then.
     :raises ValueError: with a sentence for a person.
     """
-    text, status = _read(key_path, of_anybody=of_anybody)
+    text, status = _read(key_path, owners)
     one_file = certificate_path == key_path  # and may be a pipe, which is read once
-    shown = Pem.parse(certificate_path, text if one_file else _read(certificate_path)[0])
+    # A proxy certificate for the user's key, signed by somebody else, makes the user that one.
+    shown = Pem.parse(certificate_path, text if one_file else _read(certificate_path, owners)[0])
     certificates = shown.certificates()
     pairs = _pairs(certificates, Pem.parse(key_path, text).keys(), now)
     if not pairs:
@@ -162,17 +172,29 @@ def read_host_credential(certificate_path: Path, key_path: Path) -> Credential:
         ) from None
 
 
-def _read(path: Path, *, of_anybody: bool = True) -> tuple[bytes, os.stat_result]:
+def _read(path: Path, owners: Set[int] | None) -> tuple[bytes, os.stat_result]:
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             # Not the path's owner: a link may lead elsewhere by the time it is opened.
-            if not of_anybody and os.geteuid() not in (0, status.st_uid):
-                raise ValueError(f"{path} belongs to another user.")
+            if owners is not None and status.st_uid not in owners:
+                raise ValueError(_of_another(path, status.st_uid))
             os.set_blocking(file.fileno(), True)
-            return file.read(), status
+            return file.read(LIMIT), status
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _of_another(path: Path, owner: int) -> str:
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"uid {owner}"
+    own = "your own" if os.geteuid() else "root's, and under sudo the caller's,"
+    return (
+        f"{path} belongs to another user ({name}), into whose account your data could go; only"
+        f" {own} files are used: name one with --proxy."
+    )
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -217,18 +239,24 @@ class ClientCredential:
 
     @classmethod
     def read(
-        cls, certificate_path: Path, key_path: Path | None = None, now: datetime | None = None
+        cls,
+        certificate_path: Path,
+        key_path: Path | None = None,
+        now: datetime | None = None,
+        owners: Set[int] | None = None,
     ) -> ClientCredential:
         """Read a credential that is fit to be shown.
 
         :param key_path: ``None`` for a proxy, which holds its key itself.
         :param now: aware, UTC; ``None`` to take an expired one too.
+        :param owners: the accounts whose files are taken; ``None``: root's and one's own.
         :raises CredentialProblem: with what to do about it.
         """
         key_path = key_path or certificate_path
         try:
             # Anybody can put a file of theirs where a proxy is looked for, in /tmp.
-            found = read_credential(certificate_path, key_path, of_anybody=False, now=now)
+            ours = {0, os.geteuid()} if owners is None else owners
+            found = read_credential(certificate_path, key_path, owners=ours, now=now)
         except ValueError as error:
             raise CredentialProblem(f"{error} Make a proxy with grid-proxy-init.") from None
         if found.open_to_others:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from repoman import config
 from repoman.database.blobs import BlobRecords
@@ -43,8 +45,13 @@ def _check(source: Path, saved: Manifest, store: Path) -> None:
             [f"{source} has tables of version {saved.schema}, this Repoman knows versions up to"
              f" {len(shipped())}: install {saved.repoman} or a later one"]
         )  # fmt: skip
-    if manifest.digest(source / manifest.DUMP) != saved.dump_sha256:
-        raise Misconfigured([f"{source / manifest.DUMP} is not what was saved: use another backup"])
+    try:
+        manifest.check_dump(source, saved)
+        for blob in saved.blobs:
+            with suppress(FileNotFoundError), _opened(source, blob):
+                pass
+    except OSError as error:
+        raise Misconfigured([f"{error.filename or source}: {error.strerror}"]) from None
     known = store / "REPO_ID"
     if known.exists() and known.read_text().strip() != saved.repository_id:
         raise Misconfigured([f"{store} is another repository's: restore into an empty place"])
@@ -57,7 +64,7 @@ async def _restore(reached: Reached, source: Path, saved: Manifest) -> int:
     layout = DirectoryStore(reached.reactor, store, repository_id=saved.repository_id)
     await layout.start()
     await layout.stop()
-    stamps, wrong = _copy_all(source / manifest.BLOBS, store, saved.blobs)
+    stamps, wrong = _copy_all(source, store, saved.blobs)
     if wrong:
         print(*(f"{blob} is not what was saved." for blob in wrong), sep="\n", file=sys.stderr)
     await load(reached.reactor, reached.pool, reached.dsn, source / manifest.DUMP)
@@ -78,16 +85,34 @@ def _copy_all(
     """Bring every file over; answer the stamps of those that are right, and the others."""
     stamps, wrong = {}, []
     for blob in blobs:
-        origin, target = manifest.place(source, blob.blob), manifest.place(store, blob.blob)
+        target = manifest.place(store, blob.blob)
         # One that is there has come from an attempt before, or was never lost.
-        there = target.exists() and manifest.digest(target) == blob.sha256
-        if there or (origin.exists() and manifest.copy(origin, target, blob)):
+        if _is_there(target, blob) or _brought(source, target, blob):
             stamps[blob.blob] = stamp(os.stat(target))
         else:
             wrong.append(blob.blob)
     for directory in sorted(store.glob("data/*/")):
         manifest.sync(directory)
     return stamps, wrong
+
+
+def _is_there(target: Path, blob: SavedBlob) -> bool:
+    if not target.exists():
+        return False
+    with target.open("rb") as file:
+        return manifest.digest(file) == blob.sha256
+
+
+def _brought(source: Path, target: Path, blob: SavedBlob) -> bool:
+    try:
+        with _opened(source, blob) as file:
+            return manifest.copy(file, target, blob)
+    except FileNotFoundError:
+        return False
+
+
+def _opened(source: Path, blob: SavedBlob) -> AbstractContextManager[BinaryIO]:
+    return manifest.opened(source, manifest.BLOBS, *manifest.names(blob.blob))
 
 
 def _arguments(parser: ArgumentParser) -> None:

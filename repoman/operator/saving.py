@@ -40,27 +40,29 @@ def backup(arguments: Namespace) -> int:
 
 
 async def _save(reached: Reached, target: Path, earlier: Path | None) -> int:
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any(target.iterdir()):
-        raise Misconfigured([f"{target} is not empty: name a new directory"])
+    _take(target)
     repository_id = await BlobRecords(reached.pool).repository_id()
     _, newest = await AuditRecords(reached.pool).ends()
 
     async def hold(transaction: Transaction) -> tuple[list[SavedBlob], list[str]]:
         await keep_files(transaction)
+        # For pg_dump, which would make it as open as the umask says.
+        manifest.made_anew(target / manifest.DUMP).close()
         # The database first: then each file that the dump names is still there.
         await dump(reached.reactor, transaction, reached.dsn, target / manifest.DUMP)
         blobs = await saved_blobs(transaction)
         return _copy_all(reached.config.storage.directory, target, earlier, blobs)
 
     saved, missing = await reached.pool.interact(hold)
+    with manifest.opened(target, manifest.DUMP) as file:
+        dump_sha256 = manifest.digest(file)
     made = Manifest(
         repoman=__version__,
         made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         repository_id=repository_id,
         schema=len(shipped()),
         audit=f"{newest.number}:{newest.digest}",
-        dump_sha256=manifest.digest(target / manifest.DUMP),
+        dump_sha256=dump_sha256,
         blobs=tuple(saved),
         missing=tuple(missing),
     )
@@ -70,6 +72,26 @@ async def _save(reached: Reached, target: Path, earlier: Path | None) -> int:
     for blob in missing:
         print(f"{blob} is missing or not what was stored, and not saved.", file=sys.stderr)
     return 1 if missing else 0
+
+
+def _take(target: Path) -> None:
+    """Make a directory for the backup, or take an empty one, for ourselves alone.
+
+    :raises Misconfigured: it is not empty, or another account's.
+    """
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = target.stat().st_uid
+    if any(target.iterdir()):
+        raise Misconfigured([f"{target} is not empty: name a new directory"])
+    if owner != os.geteuid():
+        raise Misconfigured(
+            [f"{target} belongs to uid {owner}, who could read and change the backup: name a new"
+             " directory"]
+        )  # fmt: skip
+    target.chmod(0o700)
+    # One by one: pathlib makes parents as open as the umask says.
+    for inner in (manifest.BLOBS, f"{manifest.BLOBS}/data"):
+        (target / inner).mkdir(mode=0o700)
 
 
 def _copy_all(
@@ -94,13 +116,15 @@ def _copy_all(
 def _link(earlier: Path, target: Path, blob: SavedBlob) -> bool:
     # Not to the store: a new link changes a file's ctime, and with it the stamp by which the
     # store knows that nobody touched it.
-    source = manifest.place(earlier / manifest.BLOBS, blob.blob)
+    names = manifest.names(blob.blob)
     new = manifest.place(target / manifest.BLOBS, blob.blob)
     try:
-        if source.stat().st_size != blob.size:
+        with manifest.opened(earlier, manifest.BLOBS, *names) as file:
+            found = os.fstat(file.fileno())
+        if found.st_size != blob.size or found.st_mode & 0o077:
             return False
         new.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.link(source, new)
+        os.link(earlier.joinpath(manifest.BLOBS, *names), new, follow_symlinks=False)
     except OSError:  # not there, or on another file system
         return False
     return True
@@ -110,7 +134,8 @@ def _copy(store: Path, target: Path, blob: SavedBlob) -> bool:
     source = manifest.place(store, blob.blob)
     if not source.exists():
         return False
-    return manifest.copy(source, manifest.place(target / manifest.BLOBS, blob.blob), blob)
+    with source.open("rb") as file:
+        return manifest.copy(file, manifest.place(target / manifest.BLOBS, blob.blob), blob)
 
 
 def _arguments(parser: ArgumentParser) -> None:

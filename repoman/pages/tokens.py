@@ -16,7 +16,7 @@ LIFETIME = 12 * 3600
 class Tokens:
     """Issues tokens and checks them; nothing is kept.
 
-    :param secret: known to this daemon alone.
+    :param secret: known to the daemons of this repository alone.
     """
 
     def __init__(self, secret: bytes, clock: Clock) -> None:

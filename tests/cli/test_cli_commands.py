@@ -90,7 +90,8 @@ PRINTED: list[tuple[list[str], str, list[str]]] = [
     (["whoami"], "impeyr", ["GET /api/whoami"]),
     (["list"], "impeyr/a.img\nimpeyr/b.img", ["GET /api/whoami"]),
     (["list", "-a"], "impeyr/a.img\nkyle/c.img", ["GET /api/images"]),
-    (["ci", "vm", "-h", "kvm"], "[OK]     Created new image 'vm'", ["POST /api/images"]),
+    (["ci", "vm", "-h", "kvm"], "[OK]     Created new image 'vm'",
+     ["GET /api/whoami", "POST /api/images"]),
     (["rename", "vm", "new"], "[OK]     Renaming image.", ["POST /api/images/vm"]),
     (["rn", "roger/vm", "roger/new"], "[OK]     Renaming image.", ["POST /api/images/roger/vm"]),
     (["mi", "vm", "--foo", "x"], "[OK]     Modifying image.", ["POST /api/images/vm"]),
@@ -156,7 +157,8 @@ async def test_what_a_command_asks_and_prints(
     for route, answer in ANSWERS.items():
         server.scripts[route] = lambda _, answer=answer: json_reply(answer)
     await run(client, *words)
-    assert capsys.readouterr() == (printed + "\n", "")
+    told = "Into the account of impeyr.\n" if words[0] == "ci" else ""
+    assert capsys.readouterr() == (printed + "\n", told)
     assert server.paths() == asked
 
 

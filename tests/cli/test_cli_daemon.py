@@ -229,7 +229,7 @@ def test_an_interrupted_upload_leaves_the_old_file(daemon: Daemon, disk: Path) -
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=10)
-    assert (running.returncode, err) == (130, "Interrupted.\n")
+    assert (running.returncode, err) == (130, "Into the account of impeyr.\nInterrupted.\n")
     assert "[OK]" not in out
     assert daemon.does("di", "vm") == before
     daemon.does("ri", "vm", "-f")

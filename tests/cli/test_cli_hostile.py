@@ -97,7 +97,7 @@ def test_an_interrupted_put_goes_on_in_the_next_run(desk: Desk, number: int) -> 
     assert desk.stored() is None
     before = desk.line.upwards
     code, out, err = desk.run("put", "disk", "vm")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"Into the account of {desk.person.name}.\n")
     assert "[OK]     disk uploaded" in out
     assert desk.stored() == SHA256
     assert desk.line.upwards - before < SIZE * 3 // 4
@@ -321,7 +321,7 @@ def test_a_full_disk_is_told_and_leaves_no_file(desk: Desk) -> None:
 def test_an_upload_that_cannot_be_remembered_works_all_the_same(desk: Desk) -> None:
     (desk.place / ".local").touch()
     code, _, err = desk.run("put", "disk", "vm")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"Into the account of {desk.person.name}.\n")
     assert desk.stored() == SHA256
 
 

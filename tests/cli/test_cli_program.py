@@ -348,7 +348,7 @@ async def test_an_upload_is_compared_with_what_the_server_stored(
         0,
         "Uploading disk to image 'vm', hypervisor xen ...\n"
         "[OK]     disk uploaded to image 'vm', hypervisor xen\n",
-        "",
+        "Into the account of impeyr.\n",
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+from attrs import field, frozen
 
 from tests.cli.conftest import ROOT
 from tests.server import Daemon, Person
@@ -31,10 +31,14 @@ def sh(*words: object) -> str:
 
 @frozen
 class Machine:
-    """A system with its disk, and somebody who saves it."""
+    """A system with its disk, and somebody who saves it.
+
+    :ivar more: of the environment.
+    """
 
     place: Path
     person: Person
+    more: dict[str, str] = field(factory=dict)
 
     @property
     def root(self) -> Path:
@@ -55,6 +59,7 @@ class Machine:
             "X509_USER_PROXY": str(self.person.proxy),
             "X509_CERT_DIR": str(self.person.daemon.ca_directory),
             "REPOMAN_CLIENT_CONFIG": str(self.place / "conf"),
+            **self.more,
         }  # fmt: skip
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -277,3 +282,38 @@ def test_killed_it_says_what_is_left_to_do(machine: Machine) -> None:
     sh("umount", machine.snapshots / "mnt")
     machine.saves("vm", "-f")
     assert content(differences(machine, machine.fetch("vm"))) == LEFT_OUT
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "directory"])
+def test_what_the_image_is_stands_in_the_image_and_nowhere_else(
+    machine: Machine, kind: str
+) -> None:
+    victim, laid = machine.place / "victim", machine.root / ".image.metadata"
+    victim.write_text("the host's\n")
+    if kind == "link":
+        laid.symlink_to(victim)
+    elif kind == "hard link":
+        os.link(machine.root / "etc/passwd", laid)
+    else:
+        laid.mkdir()
+        (laid / "x").touch()
+    machine.saves("vm", "--resize", "40")
+    assert victim.read_text() == "the host's\n"
+    image = machine.snapshots / "snapshot.img"
+    assert "name: vm\n" in sh("debugfs", "-R", "cat /.image.metadata", image)
+    assert "/bin/sh" in sh("debugfs", "-R", "cat /etc/passwd", image)
+
+
+def test_under_sudo_a_new_place_of_the_callers_choice_serves_again_and_again(
+    machine: Machine,
+) -> None:
+    conf = machine.place / "conf"
+    conf.write_text(f"[ThisImage]\nsnapshot_dir: {machine.snapshots}\nsnapshot: mine.img\n")
+    os.chown(conf, 43210, 43210)
+    machine.more["SUDO_UID"] = "43210"
+    machine.saves("vm", "--resize", "40")
+    machine.snapshots.chmod(0o755)
+    assert "Reusing the snapshot" in machine.saves("vm", "--resize", "40", "-f")
+    # Nobody else reads what root has read.
+    files = [path for path in machine.snapshots.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o077 for path in files} == {0}

@@ -123,9 +123,24 @@ def test_of_another_user(grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Anybody could put a proxy of theirs where mine is looked for."""
     path = grid.user().proxy().write(tmp_path / "x509up")
     os.chown(path, 12345, 12345)
-    assert ClientCredential.read(path)
-    monkeypatch.setattr(os, "geteuid", lambda: 54321)
-    assert "belongs to another user" in refused(path)
+    for uid in (54321, 0):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert "belongs to another user (uid 12345)" in refused(path)
+    assert ClientCredential.read(path, owners={12345})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("whose", ["cert", "key"])
+def test_half_a_credential_of_another_user(grid: Grid, tmp_path: Path, whose: str) -> None:
+    """The certificate, too: somebody may have signed a proxy of theirs for my public key."""
+    grid.user().write_pair(tmp_path / "cert", tmp_path / "key")
+    os.chown(tmp_path / whose, 12345, 12345)
+    assert f"{whose} belongs to another user" in refused(tmp_path / "cert", tmp_path / "key")
+
+
+def test_what_never_ends_is_not_read_to_its_end() -> None:
+    with alarm(5):
+        assert "holds no certificate" in refused(Path("/dev/zero"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

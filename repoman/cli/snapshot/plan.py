@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from attrs import frozen
 
 from repoman.cli.exits import Usage
 from repoman.cli.output import size as readable
-from repoman.client.settings import Settings
+from repoman.client.settings import SYSTEM_FILE, Settings
 from repoman.errors import Conflict, NoRoom, NotPermitted, RepomanError
 
 MEBIBYTE = 2**20
@@ -28,6 +29,12 @@ DEVICES = ("/dev/console", "/dev/null", "/dev/zero", "/dev/tty")
 
 METADATA_FILE = ".image.metadata"
 """In the root of the image: what it is."""
+
+PLACES = ("snapshot_directory", "snapshot", "mountpoint", "lockfile")
+"""The settings that say where a snapshot is made."""
+
+MARK = ".snapshots-of-repoman"
+"""In a directory that a caller's configuration names: save has found it new or empty."""
 
 SPARE = 0.08
 """What a file system needs for itself, as a part of what is in it."""
@@ -52,6 +59,8 @@ class Plan:
     :ivar kind: of the image's file system.
     :ivar excludes: patterns of rsync(1), anchored at ``root``.
     :ivar device: that ``root`` is on; may be nothing that can be asked.
+    :ivar of_caller: under sudo, the caller's configuration says where image, mountpoint and
+        lock file are: none of them may be what the caller could not overwrite.
     """
 
     root: Path
@@ -63,6 +72,7 @@ class Plan:
     kind: str
     excludes: tuple[str, ...]
     device: str = ""
+    of_caller: bool = False
 
     def rsync(self) -> list[str]:
         """The words for rsync, but for source and target."""
@@ -109,15 +119,21 @@ def make_plan(root: Path, settings: Settings, mounts: Sequence[Mount], resize: i
     size = resize * MEBIBYTE if resize else _size_of(root, on.device if on else "")
     return Plan(
         root=root,
-        image=settings.place(settings.snapshot),
-        mountpoint=settings.place(settings.mountpoint),
-        lockfile=settings.place(settings.lockfile),
-        directory=Path(settings.snapshot_directory),
+        image=_real(settings.place(settings.snapshot)),
+        mountpoint=_real(settings.place(settings.mountpoint)),
+        lockfile=_real(settings.place(settings.lockfile)),
+        directory=Path(settings.snapshot_directory).resolve(),
         size=size // MEBIBYTE * MEBIBYTE,
         kind=kind,
         excludes=_excludes(root, settings, mounts),
         device=on.device if on else "",
+        of_caller=any(name in settings.of_caller for name in PLACES),
     )
+
+
+def _real(path: Path) -> Path:
+    """The path through directories that are no links: who checks them checks all of the way."""
+    return path.parent.resolve() / path.name
 
 
 def _size_of(root: Path, device: str) -> int:
@@ -139,10 +155,12 @@ def _excludes(root: Path, settings: Settings, mounts: Iterable[Mount]) -> tuple[
     foreign = [m.point for m in mounts if m.kind not in LOCAL and root in m.point.parents]
     own = [settings.snapshot, settings.lockfile, settings.mountpoint, ""]
     inside = [path for path in map(settings.place, own) if root in path.resolve().parents]
+    # Last what is ours: a word "!" of the user's would begin the list anew.
     return (
         *filter(None, words),
         *(f"/{_literal(point.relative_to(root))}/*" for point in foreign),
         *(f"/{_literal(path.resolve().relative_to(root))}" for path in inside),
+        f"/{METADATA_FILE}",
     )
 
 
@@ -163,6 +181,28 @@ def check_account(uid: int) -> None:
         )
 
 
+def take_place(directory: Path, *, of_caller: bool) -> None:
+    """Make sure of a directory in which root writes.
+
+    :param of_caller: named by the configuration of who called sudo: then it must be new, empty,
+        or taken before, since they choose the names of the files that are overwritten in it.
+    :raises Conflict: somebody else rules it, or it holds what is not ours.
+    """
+    check_above(directory)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_above(directory)
+    check_place(directory)
+    mark, usual = directory / MARK, Path(Settings().snapshot_directory).resolve()
+    if not of_caller or directory == usual or mark.exists():
+        return
+    if any(directory.iterdir()):
+        raise Conflict(
+            f"{directory} holds files, and your configuration names it, not root's: name a new"
+            f" directory in section [ThisImage], or have root name it in {SYSTEM_FILE}."
+        )
+    mark.touch(mode=0o600)
+
+
 def check_place(directory: Path) -> None:
     """Nobody but root may rule where the snapshot lies: others would read what root reads.
 
@@ -174,6 +214,22 @@ def check_place(directory: Path) -> None:
             f"{directory} belongs to somebody else, or others may write there: remove it, or set"
             " snapshot_dir in section [ThisImage]."
         )
+
+
+def check_above(directory: Path) -> None:
+    """Nobody but root may put something else in the place of a directory in which root writes.
+
+    :raises Conflict: somebody could, in a directory above it.
+    """
+    for above in filter(Path.exists, directory.parents):
+        state = above.lstat()
+        # The sticky bit keeps what is there for its owner (unlink(2), rename(2)).
+        replaced = state.st_mode & 0o022 and not state.st_mode & stat.S_ISVTX
+        if state.st_uid != os.geteuid() or replaced or above.is_symlink():
+            raise Conflict(
+                f"{above} belongs to somebody else, or others may write there, who could replace"
+                f" {directory}: set snapshot_dir in section [ThisImage] to a place of root's."
+            )
 
 
 def check_leftovers(plan: Plan, mounts: Iterable[Mount]) -> None:

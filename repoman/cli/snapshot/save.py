@@ -9,7 +9,7 @@ from pathlib import Path
 from repoman.cli.arguments import METADATA, add_force, add_owner, fields_of, image_ref, renamed
 from repoman.cli.command import Arguments, Command, Options, Session
 from repoman.cli.exits import Usage
-from repoman.cli.files import put
+from repoman.cli.files import into_account, put
 from repoman.cli.snapshot.plan import check_account, make_plan, read_mounts, remarks
 from repoman.client.records import Record, has_file, hypervisors
 from repoman.errors import AlreadyExists, Missing, Protected
@@ -66,6 +66,7 @@ async def save(session: Session) -> None:
     fields = fields_of(options, METADATA)
     if options.comment:
         fields.setdefault("description", options.comment)
+    session.out.note(into_account(ref.owner or await session.me()))
     mounts = read_mounts(Path("/proc/self/mountinfo").read_text())
     plan = make_plan(Path(options.root), session.settings, mounts, options.resize)
     snapshot = Snapshot(plan, Programs(session.reactor, options.verbose), session.out.say)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import BinaryIO
 
 from attrs import frozen
 from twisted.internet.task import deferLater
@@ -19,11 +20,12 @@ from repoman.cli.output import size as readable
 from repoman.cli.snapshot.plan import (
     METADATA_FILE,
     Plan,
+    check_above,
     check_leftovers,
-    check_place,
     check_room,
     content_size,
     read_mounts,
+    take_place,
 )
 from repoman.cli.snapshot.programs import ProgramFailed, Programs
 from repoman.errors import Conflict
@@ -54,8 +56,7 @@ class Snapshot:
         """
         plan = self.plan
         for directory in {plan.directory, plan.lockfile.parent, plan.image.parent}:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            check_place(directory)
+            take_place(directory, of_caller=plan.of_caller)
         file = os.open(plan.lockfile, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,6 +79,9 @@ class Snapshot:
         for name in ("rsync", f"mkfs.{plan.kind}", "mount", "umount"):
             self.programs.find(name)
         check_leftovers(plan, read_mounts(Path("/proc/self/mountinfo").read_text()))
+        check_above(plan.mountpoint)
+        if plan.mountpoint.exists():
+            take_place(plan.mountpoint, of_caller=plan.of_caller)
         with tempfile.TemporaryDirectory(dir=plan.directory) as nowhere:
             statistics = await self.programs.run(
                 "rsync", *plan.rsync(), "--dry-run", "--stats", f"{plan.root}/", f"{nowhere}/",
@@ -114,7 +118,7 @@ class Snapshot:
         self.say("Compressing ...")
         part = packed.with_name(packed.name + ".part")
         try:
-            with part.open("wb") as file:
+            with _made_anew(part) as file:
                 # -n: no name and date, so that the same system gives the same bytes.
                 words = ("-c", "-n", str(self.plan.image))
                 await self.programs.run("gzip", *words, stdout=file.fileno())
@@ -142,8 +146,7 @@ class Snapshot:
         self.say(f"Making an image of {readable(plan.size)} with {plan.kind} ...")
         part = plan.image.with_name(plan.image.name + ".part")
         try:
-            with part.open("wb") as file:
-                os.fchmod(file.fileno(), 0o600)  # it will hold what only root may read
+            with _made_anew(part) as file:
                 file.truncate(plan.size)
             await self.programs.run(f"mkfs.{plan.kind}", *await self._mkfs_words(), str(part))
             part.replace(plan.image)
@@ -164,7 +167,7 @@ class Snapshot:
     @asynccontextmanager
     async def _mounted(self) -> AsyncIterator[Path]:
         plan = self.plan
-        plan.mountpoint.mkdir(mode=0o700, parents=True, exist_ok=True)
+        take_place(plan.mountpoint, of_caller=plan.of_caller)
         options = "loop,nodev,nosuid" + (",nouuid" if plan.kind == "xfs" else "")
         point = str(plan.mountpoint)
         try:
@@ -200,6 +203,12 @@ class Snapshot:
         )
 
 
+def _made_anew(path: Path) -> BinaryIO:
+    """A new file, for root alone: it will hold what only root may read."""
+    path.unlink(missing_ok=True)
+    return open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600))
+
+
 def _write_metadata(path: Path, metadata: Mapping[str, object]) -> None:
     facts = {
         **metadata,
@@ -208,4 +217,7 @@ def _write_metadata(path: Path, metadata: Mapping[str, object]) -> None:
         "client": f"repoman {__version__}",
     }
     lines = (f"{key}: {' '.join(str(v).split())}" for key, v in facts.items() if v is not None)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    # The saved system's file of this name was not copied: a link would lead out of the image.
+    path.unlink(missing_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
