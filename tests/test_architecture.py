@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "supervisor": set(),
     "stopping": set(),
     "accesslog": CORE,
-    "metrics": set(),
+    "metrics": {"site"},
     "history": set(),
     "admins": CORE | {"gsi", "repository"},
     "gridmap": CORE | {"gsi"},
