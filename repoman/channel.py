@@ -45,6 +45,9 @@ LINGER_BYTES = 64 * 2**20
 CLOSE_SECONDS = 60.0
 """How long a peer may take to fetch the end of an answer and close."""
 
+LONGEST_NAME = 256
+"""Bytes of a header's name: Twisted keeps the first ten thousand that it sees for ever."""
+
 _CLOSED = Failure(ConnectionDone())
 
 REASONS = {431: b"Request Header Fields Too Large"}
@@ -133,6 +136,9 @@ class Channel(http.HTTPChannel):
     def headerReceived(self, line: bytes) -> bool:
         """Parse a header; refuse lengths that no number can hold."""
         name, _, value = line.partition(b":")
+        if len(name) > LONGEST_NAME:
+            self.refuse(431, "The name of a header is too long.")
+            return False
         if name.strip().lower() == b"content-length" and len(value.strip()) > 18:
             self.refuse(400, "Content-Length is not a length.")
             return False

@@ -148,5 +148,5 @@ def _refusal(request: Any, now: datetime) -> Refusal:
         str(getattr(request.client, "host", "")),
         f"{request.method.decode('latin-1')} {request.path.decode('latin-1')}"[:200],
         request.code,
-        str(getattr(request, "refusal", "")),
+        str(getattr(request, "refusal", ""))[:500],
     )
