@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ FIELDS = (
 )  # fmt: skip
 """What a line tells, in order."""
 
+LIMITS = {"method": 32, "path": 1024, "range": 256, "digest": 512, "user": 128, "dn": 2000}
+"""Characters that are kept of what others choose: what is longer is cut, and says so."""
+
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
+"""ASCII without blanks, quotes, backslashes and equals signs."""
+
 STDOUT = 1
 """The descriptor of standard output."""
 
@@ -29,7 +35,7 @@ def entry(request: Any, moment: datetime, milliseconds: float) -> dict[str, Any]
     # Not the caller's: a request that fits no route has none, and somebody made it all the same.
     identity = request.peer.identity if request.peer else None
     sent = request.responseHeaders.getRawHeaders("repr-digest") or [request.stored_digest]
-    return {
+    facts = {
         "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "request_id": request.request_id,
         "peer": getattr(request.client, "host", None),
@@ -46,6 +52,20 @@ def entry(request: Any, moment: datetime, milliseconds: float) -> dict[str, Any]
         "digest": sent[0],
         "complete": not request.was_cut,
     }
+    return {**facts, **{name: cut(facts[name], limit) for name, limit in LIMITS.items()}}
+
+
+def cut(text: str | None, limit: int) -> str | None:
+    """``text``, or its beginning and how many characters more there were.
+
+    :param limit: of characters; as JSON, with its escapes, twice as many.
+    """
+    if text is None or (len(text) <= limit and _PLAIN.fullmatch(text)):
+        return text
+    kept = text[:limit]
+    while len(json.dumps(kept)) > 2 * limit:
+        kept = kept[: len(kept) // 2]
+    return kept if kept == text else f"{kept}...+{len(text) - len(kept)}"
 
 
 def as_text(facts: dict[str, Any]) -> str:
@@ -53,13 +73,11 @@ def as_text(facts: dict[str, Any]) -> str:
     return " ".join(f"{name}={_word(facts[name])}" for name in FIELDS)
 
 
-@lru_cache(maxsize=1000, typed=True)  # 0 is not False
 def _word(value: Any) -> str:
     if value is None:
         return "-"
     text = value if isinstance(value, str) else json.dumps(value)
-    plain = text.isascii() and text.isprintable() and not set(text) & set(' "\\=') and text
-    return text if plain else json.dumps(text)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 class AccessLog:

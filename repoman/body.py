@@ -30,6 +30,7 @@ class Body:
     :ivar length: announced, in bytes; ``None`` for a chunked body.
     :ivar announced: the peer said that there is a body, if only an empty one.
     :ivar complete: every byte has arrived.
+    :ivar is_small: it is read as a whole, and not complete.
     :ivar count: how many bytes were delivered.
     """
 
@@ -37,6 +38,7 @@ class Body:
         self.length = length
         self.announced = announced
         self.complete = False
+        self.is_small = False
         self.expects_continue = False
         self._channel = channel
         self._waiting: list[bytes] = []
@@ -73,6 +75,7 @@ class Body:
         if self.length is not None and self.length > limit:
             raise TooLarge(f"The body has {self.length} bytes; at most {limit} are read here.")
         collector = _Collector(limit)
+        self.is_small = not self.complete
         await self.deliver_to(collector)
         return bytes(collector.data)
 
@@ -105,6 +108,7 @@ class Body:
     def finished(self) -> None:
         """The peer has sent every byte."""
         self.complete = True
+        self.is_small = False
         # Reading on is how we notice that the peer leaves while we work.
         self._channel.resume_body(False)
         if self._consumer is not None:

@@ -12,6 +12,9 @@ from twisted.logger import Logger
 LINES_A_MINUTE: Final = 60
 """How many are logged at most."""
 
+LONGEST_LINE: Final = 2000
+"""How many characters of a line are logged: names in certificates can have any length."""
+
 
 @define
 class BoundedLog:
@@ -35,4 +38,6 @@ class BoundedLog:
             self._minute, self._count = minute, 0
         self._count += 1
         if self._count <= LINES_A_MINUTE:
+            if len(line) > LONGEST_LINE:
+                line = f"{line[:LONGEST_LINE]}...+{len(line) - LONGEST_LINE}"
             self.log.info("{line}", line=line)  # as a field, because it may hold braces

@@ -13,7 +13,7 @@ twisted.web; the tests pin what they rely on.
 from __future__ import annotations
 
 import secrets
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
@@ -22,8 +22,10 @@ from twisted.python.failure import Failure
 from twisted.web import http
 from zope.interface import implementer
 
+from repoman.crowd import Standing, Waiting, standing
 from repoman.errors import Invalid
-from repoman.request import IPeer, ITrust, Request
+from repoman.patience import Patience
+from repoman.request import IPeer, ISite, Request
 
 HEADER_DEADLINE = 20.0
 """Seconds for the handshake and the first request's headers."""
@@ -40,37 +42,16 @@ LINGER_SECONDS = 5.0
 LINGER_BYTES = 64 * 2**20
 """How much of it."""
 
-RATE_WINDOW = 60.0
-"""Seconds over which a peer must keep the minimum rate."""
-
 CLOSE_SECONDS = 60.0
 """How long a peer may take to fetch the end of an answer and close."""
 
+LONGEST_NAME = 256
+"""Bytes of a header's name: Twisted keeps the first ten thousand that it sees for ever."""
 
 _CLOSED = Failure(ConnectionDone())
 
 REASONS = {431: b"Request Header Fields Too Large"}
 """Reason phrases that Twisted does not know (RFC 6585 section 5)."""
-
-
-class ISite(Protocol):
-    """What a channel asks of the endpoint that it belongs to."""
-
-    reactor: Any
-    trust: ITrust | None
-    draining: bool
-
-    def opened(self, channel: Channel) -> None:
-        """A connection was made."""
-
-    def closed(self, channel: Channel) -> None:
-        """A connection has ended."""
-
-    def cut_slow(self, channel: Channel) -> None:
-        """A connection's peer is too slow."""
-
-    def timed_out(self, channel: Channel) -> None:
-        """A connection is closed whose peer was silent for too long."""
 
 
 def _is_text(value: bytes) -> bool:
@@ -83,7 +64,10 @@ def _is_text(value: bytes) -> bool:
 
 @implementer(IHandshakeListener)
 class Channel(http.HTTPChannel):
-    """One connection.  HTTP/1.1 only: HTTP/2 has none of the hooks that bodies need."""
+    """One connection.  HTTP/1.1 only: HTTP/2 has none of the hooks that bodies need.
+
+    :ivar source: where it comes from, see :func:`repoman.crowd.source_of`; the site says.
+    """
 
     site: ISite
     transport: Any
@@ -92,12 +76,13 @@ class Channel(http.HTTPChannel):
     def __init__(self) -> None:
         super().__init__()
         self.peer: Any = None
+        self.source = ""
+        self._waiting_since: float | None = 0.0
         self._body_paused = False
         self._dropping = False
         self._dropped = 0
         self._closing: Any = None
-        self._waited = 0.0
-        self._moved = 0
+        self._patience = Patience(None)
         self._unfetched: Request | None = None
         self._secure = False
         self._is_new = True
@@ -108,6 +93,8 @@ class Channel(http.HTTPChannel):
         super().connectionMade()
         self._secure = ISSLTransport(self.transport, None) is not None
         self.setTimeout(HEADER_DEADLINE)
+        self._patience = Patience(self.transport)
+        self._wait()
         self.site.opened(self)
 
     def handshakeCompleted(self) -> None:
@@ -149,6 +136,9 @@ class Channel(http.HTTPChannel):
     def headerReceived(self, line: bytes) -> bool:
         """Parse a header; refuse lengths that no number can hold."""
         name, _, value = line.partition(b":")
+        if len(name) > LONGEST_NAME:
+            self.refuse(431, "The name of a header is too long.")
+            return False
         if name.strip().lower() == b"content-length" and len(value.strip()) > 18:
             self.refuse(400, "Content-Length is not a length.")
             return False
@@ -175,6 +165,7 @@ class Channel(http.HTTPChannel):
         if self._dropping:
             return
         self._is_new = False
+        self._waiting_since = None
         request: Request = self.requests[-1]
         self.persistent = self.checkPersistence(request, self._version)
         request.begin(self._command, self._path, self._version, self.length)
@@ -218,15 +209,20 @@ class Channel(http.HTTPChannel):
         self._waitingForTransport = False
         if self._requestProducer is not None:
             self._requestProducer.resumeProducing()
-        if self._unfetched is not None:
-            answered, self._unfetched = self._unfetched, None
-            self.requestDone(answered)
+        self._go_on()
         if not self._handlingRequest and not self._body_paused:
             self._networkProducer.resumeProducing()
 
+    def _has_more(self) -> bool:
+        return self._busyReceiving and (bool(self._buffer) or any(self._dataBuffer))
+
+    def _go_on(self) -> None:
+        if self._unfetched is not None and not self._waitingForTransport:
+            self.requestDone(self._unfetched)
+
     def moved(self, count: int) -> None:
         """Bytes of a body or an answer have passed."""
-        self._moved += count
+        self._patience.moved(count)
 
     def watch(self, seconds: float, min_rate: int) -> None:
         """Cut a transfer that the peer lets starve.
@@ -234,21 +230,43 @@ class Channel(http.HTTPChannel):
         Only time in which we wait for the peer counts, not our own pauses.
 
         :param seconds: since the last look.
-        :param min_rate: bytes per second, over RATE_WINDOW.
+        :param min_rate: bytes per second, over :data:`repoman.patience.RATE_WINDOW`.
         """
-        if not self._waits_for_peer():
-            return
-        self._waited += seconds
-        if self._waited >= RATE_WINDOW:
-            if self._moved < min_rate * self._waited:
-                self.site.cut_slow(self)
-            self._waited, self._moved = 0.0, 0
+        waits = self._waits_for_peer()
+        self._patience.look(waits or self._patience.is_sending)
+        if waits and self._patience.is_too_slow(seconds, min_rate):
+            self.site.cut_slow(self)
 
     def _waits_for_peer(self) -> bool:
         if not self.requests:
             return False
         uploading = not self.requests[-1].body.complete and not self._body_paused
         return uploading or self._waitingForTransport
+
+    def waiting(self) -> Waiting[Channel] | None:
+        """Why this connection may go to make room; ``None``: something is under way on it."""
+        since = self._waiting_since
+        if self.requests and self.requests[-1].body.is_small:
+            since = self.requests[-1].begun
+        if since is not None and not self._patience.is_sending:
+            seconds = self.site.reactor.seconds() - since
+            is_known = getattr(self.peer, "identity", None) is not None
+            why = standing(is_known, self._is_new or bool(self.requests), seconds)
+            return Waiting(self, self.source, why, since)
+        if self._patience.is_stalled:
+            return Waiting(self, self.source, Standing.STALLED, since or 0.0)
+        return None
+
+    def _wait(self) -> None:
+        self._waiting_since = self.site.reactor.seconds()
+
+    def make_room(self) -> None:
+        """Close for somebody else's sake; the end of an answer still reaches who fetches it."""
+        if self._is_new or self._waiting_since is None or self._patience.is_sending:
+            self.transport.abortConnection()
+        else:
+            self._close_within(LINGER_SECONDS)
+            self.loseConnection()
 
     def about_to_answer(self, request: Request) -> None:
         """Announce the end of the connection where the answer leaves it unusable."""
@@ -265,8 +283,15 @@ class Channel(http.HTTPChannel):
         elif self._waitingForTransport and self.persistent:
             # The peer has not taken what it asked for: no more answers until it does.
             self._unfetched = request
+        elif self._unfetched is None and self.persistent and self._has_more():
+            # Answered from within the parser: if more was asked, others come first, or one peer
+            # would have the whole turn.
+            self._unfetched = request
+            self.site.reactor.callLater(0, self._go_on)
         else:
+            self._unfetched = None
             self._body_paused = False
+            self._wait()
             super().requestDone(request)
 
     def refuse(self, status: int, message: str) -> None:
@@ -299,6 +324,7 @@ class Channel(http.HTTPChannel):
         still sending, and it would never see the answer (RFC 9112 section 9.6).
         """
         self._dropping = True
+        self._wait()
         self.persistent = False
         self.setTimeout(None)
         self._networkProducer.resumeProducing()
@@ -339,12 +365,13 @@ class Channel(http.HTTPChannel):
 
     def drain(self) -> None:
         """Close now if idle, else at the end of the running request, or of a newcomer's first."""
-        if self._is_new and not self.requests:
+        if self._waiting_since is None:
+            self.persistent = False
+        elif self._is_new or self.requests:
             # Its request is on the way: closed now, it would be reset, and nobody answers it.
             self.setTimeout(NEWCOMER_SECONDS)
-            return
-        self.persistent = False
-        if not self.requests:
+        else:
+            self.persistent = False
             self.loseConnection()
 
     def connectionLost(self, reason: Failure = _CLOSED) -> None:

@@ -11,14 +11,31 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.web.server import NOT_DONE_YET
+
+from repoman.site import RepositorySite, accept_few
 
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"})
 """Methods that are counted by name; clients can make up others without end."""
+
+
+CONNECTIONS = 20
+"""How many may be open at the endpoint for monitoring; it is asked now and then, by few."""
+
+MIN_RATE = 1024
+"""Bytes per second that who asks there must take."""
+
+SHARE = 0.1
+"""How much of the time may go into making the metrics."""
+
+WATCH_SECONDS = 5.0
+"""Seconds between two looks at the connections there."""
 
 
 _log = Logger()
@@ -117,13 +134,6 @@ class IExposed(Protocol):
         """All of them, in Prometheus' text format."""
 
 
-class MonitoringSite(Site):
-    """Serves the probes, which are no news for a log."""
-
-    def log(self, request: Any) -> None:
-        """Nothing."""
-
-
 async def open_monitoring(
     reactor: Any,
     endpoint: str | None,
@@ -138,8 +148,16 @@ async def open_monitoring(
     """
     if endpoint is None:
         return
+    # Not Twisted's own, which reads any body, and forms in one go, before it looks at the method.
+    site = RepositorySite(
+        reactor,
+        Monitoring(reactor, metrics, troubles),
+        None,
+        connections=CONNECTIONS,
+        min_rate=MIN_RATE,
+        log_request=lambda request: None,  # the probes are no news for a log
+    )
     try:
-        site = MonitoringSite(Monitoring(metrics, troubles))
         port = await serverFromString(reactor, endpoint).listen(site)
     except CannotListenError as error:
         _log.error(
@@ -148,11 +166,23 @@ async def open_monitoring(
             why=error.socketError,
         )
         return
+    accept_few(port)
     running.push_async_callback(port.stopListening)
+    _look_after(site, reactor, running)
+
+
+def _look_after(site: RepositorySite, reactor: Any, running: AsyncExitStack) -> None:
+    looking = LoopingCall(lambda: Deferred.fromCoroutine(site.watch(WATCH_SECONDS)))
+    looking.clock = reactor
+    looking.start(WATCH_SECONDS, now=False)
+    running.callback(looking.stop)
+    running.callback(site.cut)
 
 
 class Monitoring(Resource):
-    """``/metrics``, ``/healthz`` and ``/readyz``.
+    """``/metrics``, ``/healthz`` and ``/readyz``.  No body is read, whatever the method.
+
+    Who asks often for the metrics waits: making them takes a SHARE of the time at most.
 
     :param metrics: has an ``exposition()``.
     :param troubles: why we cannot serve now, a line each; empty if we can.
@@ -160,17 +190,23 @@ class Monitoring(Resource):
 
     isLeaf = True
 
-    def __init__(self, metrics: IExposed, troubles: Callable[[], list[str]]) -> None:
+    def __init__(self, reactor: Any, metrics: IExposed, troubles: Callable[[], list[str]]) -> None:
         super().__init__()
+        self._reactor = reactor
         self._metrics = metrics
         self._troubles = troubles
+        self._scrapes: list[Any] = []
+        self._next_scrape = reactor.seconds()
 
-    def render_GET(self, request: Any) -> bytes:
-        """Answer a probe."""
+    def render(self, request: Any) -> Any:
+        """Return what a probe asks for."""
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        if request.method not in (b"GET", b"HEAD"):
+            request.setResponseCode(405)
+            request.setHeader("Allow", "GET, HEAD")
+            return b"Only GET and HEAD can be done here.\n"
         if request.path == b"/metrics":
-            request.setHeader("Content-Type", CONTENT_TYPE_LATEST)
-            return self._metrics.exposition()
+            return self._queue_scrape(request)
         if request.path == b"/healthz":
             return b"ok\n"
         if request.path == b"/readyz":
@@ -179,3 +215,23 @@ class Monitoring(Resource):
             return "".join(f"{line}\n" for line in troubles or ["ready"]).encode()
         request.setResponseCode(404)
         return b"There are /metrics, /healthz and /readyz.\n"
+
+    def _queue_scrape(self, request: Any) -> int:
+        self._scrapes.append(request)
+        if len(self._scrapes) == 1:
+            wait = self._next_scrape - self._reactor.seconds()
+            self._reactor.callLater(max(wait, 0.0), self._scrape)
+        return NOT_DONE_YET
+
+    def _scrape(self) -> None:
+        """Give all who wait the numbers as they are now."""
+        begun = self._reactor.seconds()
+        text = self._metrics.exposition()
+        now = self._reactor.seconds()
+        self._next_scrape = now + (now - begun) / SHARE
+        waiting, self._scrapes = self._scrapes, []
+        for request in waiting:
+            request.setHeader("Content-Type", CONTENT_TYPE_LATEST)
+            request.setHeader("Content-Length", str(len(text)))
+            request.write(text)
+            request.finish()

@@ -109,9 +109,15 @@ class _Announced(Protocol):
     What will speak on it is made at once, so that its deadlines and limits hold before, too.
     """
 
-    def __init__(self, wrapped: Any, refuse: Callable[[Any], object]) -> None:
+    def __init__(
+        self,
+        wrapped: Any,
+        refuse: Callable[[Any], object],
+        announced: Callable[[Any], object],
+    ) -> None:
         self._wrapped = wrapped
         self._refuse = refuse
+        self._announced = announced
         self._header = b""
 
     def connectionMade(self) -> None:
@@ -134,6 +140,7 @@ class _Announced(Protocol):
         if header.peer is not None:
             transport.getPeer = lambda: header.peer
         transport.protocol = self._wrapped
+        self._announced(self._wrapped)
         if rest := self._header[header.length :]:
             self._wrapped.dataReceived(rest)
 
@@ -147,18 +154,25 @@ class AnnouncedFactory(Factory):
 
     :param wrapped: the factory of what speaks after the header.
     :param refuse: ends a transport whose peer began otherwise.
+    :param announced: told of what speaks on a connection, when its header has come.
     """
 
     noisy = False
 
-    def __init__(self, wrapped: Any, refuse: Callable[[Any], object]) -> None:
+    def __init__(
+        self,
+        wrapped: Any,
+        refuse: Callable[[Any], object],
+        announced: Callable[[Any], object],
+    ) -> None:
         self._wrapped = wrapped
         self._refuse = refuse
+        self._announced = announced
 
     def buildProtocol(self, addr: Any) -> Protocol | None:
         """Make both ends of it."""
         wrapped = self._wrapped.buildProtocol(addr)
-        return None if wrapped is None else _Announced(wrapped, self._refuse)
+        return None if wrapped is None else _Announced(wrapped, self._refuse, self._announced)
 
     def doStart(self) -> None:
         """Start the other as well."""

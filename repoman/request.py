@@ -42,6 +42,26 @@ class ITrust(Protocol):
         """Judge again at a request: expiry, revocation.  Never raises."""
 
 
+class ISite(Protocol):
+    """What a channel asks of the endpoint that it belongs to."""
+
+    reactor: Any
+    trust: ITrust | None
+    draining: bool
+
+    def opened(self, channel: Any) -> None:
+        """A connection was made."""
+
+    def closed(self, channel: Any) -> None:
+        """A connection has ended."""
+
+    def cut_slow(self, channel: Any) -> None:
+        """A connection's peer is too slow."""
+
+    def timed_out(self, channel: Any) -> None:
+        """A connection is closed whose peer was silent for too long."""
+
+
 class Request(server.Request):
     """A request that is rendered at the end of its headers.
 

@@ -32,7 +32,7 @@ from repoman.premises import IPremises, Own, what_is_absent
 from repoman.proxied import AnnouncedFactory
 from repoman.resources import Gate, Root
 from repoman.settings import PROXIED
-from repoman.site import RepositorySite
+from repoman.site import RepositorySite, accept_few
 from repoman.stopping import heed_stops, hurry_when_told
 from repoman.supervisor import Supervisor
 from repoman.tls import ServerTLS
@@ -189,8 +189,9 @@ class RepomanService(Service):
         )
         factory: Any = site if tls is None else tls_factory(tls, site, self._reactor)
         if endpoint.startswith(PROXIED):
-            factory = AnnouncedFactory(factory, site.unannounced)
+            factory = AnnouncedFactory(factory, site.unannounced, site.announced)
         port = await self._premises.listen(endpoint.removeprefix(PROXIED), factory)
+        accept_few(port)
         self.ports.append(port)
         self._sites.append(site)
         self._background.every(WATCH_SECONDS, "watch", partial(site.watch, WATCH_SECONDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
@@ -12,8 +13,27 @@ from twisted.web import server
 
 from repoman.bounded_log import BoundedLog
 from repoman.channel import IDLE_DEADLINE, Channel
+from repoman.crowd import first_to_go, share, source_of
 from repoman.request import ITrust, Request
 from repoman.transfers import Transfer
+
+ACCEPTS = 4
+"""How many connections are accepted in one turn of the reactor.
+
+Twisted takes as many as there are.  Where places are short, each newcomer pushes out another,
+and in a turn with more newcomers than places nobody who came in the turn before would be heard.
+"""
+
+
+def accept_few(port: Any) -> None:
+    """Let ``port`` accept ACCEPTS connections in one turn at most."""
+    accept = port.doRead
+
+    def accept_some() -> Any:
+        port.numberAccepts = ACCEPTS
+        return accept()
+
+    port.doRead = accept_some
 
 
 class RepositorySite(server.Site):
@@ -53,6 +73,7 @@ class RepositorySite(server.Site):
         self.min_rate = min_rate
         self._log_request = log_request
         self._channels: dict[Channel, None] = {}  # the oldest first
+        self._sources: Counter[str] = Counter()
         self._drained: Deferred[None] | None = None
         self._strangers = BoundedLog(
             lambda: datetime.fromtimestamp(reactor.seconds(), timezone.utc), self._log
@@ -63,16 +84,51 @@ class RepositorySite(server.Site):
         self._log_request(request)
 
     def opened(self, channel: Channel) -> None:
-        """A connection was made; if it is one too many, the oldest idle one is cut."""
+        """A connection was made; where all places are taken, one that lets us wait makes room."""
+        channel.source = source_of(channel.transport.getPeer())
         self._channels[channel] = None
-        if len(self._channels) > self.connections:
-            # At the latest it finds the new one.
-            idle = next(one for one in self._channels if not one.requests)
-            idle.transport.abortConnection()
+        self._sources[channel.source] += 1
+        self._keep_room(channel)
+
+    def announced(self, protocol: Any) -> None:
+        """The PROXY header of a connection has come: it is somebody else's than it seemed.
+
+        :param protocol: what speaks on it, a channel or its TLS.
+        """
+        channel = getattr(protocol, "wrappedProtocol", protocol)
+        if channel in self._channels:
+            self._forget(channel)
+            self.opened(channel)
+
+    def _keep_room(self, newcomer: Channel) -> None:
+        """See somebody off, the newcomer itself if need be, where there are too many."""
+        limit, own = self.connections, newcomer.source
+        takes_all = self._sources[own] > share(limit)
+        if not takes_all and len(self._channels) <= limit:
+            return
+        waiting = [
+            found
+            for one in self._channels
+            if one is not newcomer
+            and (not takes_all or one.source == own)
+            and (found := one.waiting()) is not None
+        ]
+        leaves = first_to_go(waiting, self._sources, limit)
+        channel = newcomer if leaves is None else leaves.connection
+        self._strangers.say(f"All places are taken, cut: {channel.transport.getPeer()}")
+        self._forget(channel)  # now, not when it has gone: many may come in one turn
+        channel.make_room()
+
+    def _forget(self, channel: Channel) -> None:
+        if channel in self._channels:
+            del self._channels[channel]
+            self._sources[channel.source] -= 1
+            if not self._sources[channel.source]:
+                del self._sources[channel.source]
 
     def closed(self, channel: Channel) -> None:
         """A connection has ended."""
-        self._channels.pop(channel, None)
+        self._forget(channel)
         if self._drained is not None and not self._channels:
             drained, self._drained = self._drained, None
             drained.callback(None)

@@ -13,6 +13,9 @@ missing, it does nothing, and their own ways remain.  The tests pin both.
 
 from __future__ import annotations
 
+import fcntl
+import struct
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -182,9 +185,35 @@ def _is_idle(tcp: Any) -> bool:
         isinstance(tcp, Connection)
         and bool(tcp.connected)
         and not (tcp.disconnecting or tcp.disconnected)
-        and not getattr(tcp, "_tempDataBuffer", "unknown")
-        and len(tcp.dataBuffer) == tcp.offset
+        and not _is_sending(tcp)
     )
+
+
+def _is_sending(tcp: Connection) -> bool:
+    return bool(getattr(tcp, "_tempDataBuffer", "unknown")) or len(tcp.dataBuffer) != tcp.offset
+
+
+def _tcp_of(transport: Any) -> Connection | None:
+    found = transport if isinstance(transport, Connection) else getattr(transport, "transport", 0)
+    return found if isinstance(found, Connection) and found.connected else None
+
+
+def is_sending(transport: Any) -> bool:
+    """Bytes for the peer wait in this process, because the kernel takes no more."""
+    tcp = _tcp_of(transport)
+    return tcp is not None and _is_sending(tcp)
+
+
+def unfetched(transport: Any) -> int:
+    """How many bytes the kernel holds that the peer has not acknowledged."""
+    tcp = _tcp_of(transport)
+    if tcp is None:
+        return 0
+    try:
+        [count] = struct.unpack("i", fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):  # it is being closed
+        return 0
+    return int(count)
 
 
 class FlowingTLSFactory(TLSMemoryBIOFactory):

@@ -210,6 +210,30 @@ def test_pipelined_requests_are_answered_in_order(connection: Connection) -> Non
     assert len(connection.page.requests) == 3
 
 
+class Prompt(Resource):
+    """Answers at once."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Any] = []
+
+    def render(self, request: Any) -> bytes:
+        self.asked.append(request.channel)
+        return b"ok"
+
+
+def test_of_requests_in_one_piece_each_waits_for_those_of_others(connection: Connection) -> None:
+    connection.site.resource = prompt = Prompt()
+    first, second = connection.channel, connection.connect(Wire())
+    first.dataReceived(GET * 100)
+    second.dataReceived(GET * 100)
+    connection.clock.advance(0)
+    assert prompt.asked == [first, second] * 100
+    assert connection.wire.value().count(b"HTTP/1.1 200 OK") == 100
+
+
 def test_a_client_that_leaves_fails_the_flow_with_client_gone(connection: Connection) -> None:
     connection.receive(PUT % 6 + b"ab")
     result = flow(connection.request, Sink())
@@ -347,6 +371,18 @@ def test_draining_closes_idle_connections_and_lets_requests_end(connection: Conn
     for channel in list(connection.site._channels):
         channel.connectionLost(Failure(OSError()))
     assert drained.called
+
+
+@pytest.mark.parametrize("begun", [b"GET /thing", b"GET /thing HTTP/1.1\r\n", GET[:-2]])
+def test_draining_does_not_wait_for_headers_that_do_not_end(
+    connection: Connection, begun: bytes
+) -> None:
+    connection.receive(GET)
+    answer(connection.request)
+    connection.receive(begun)
+    Deferred.fromCoroutine(connection.site.drain(100))
+    connection.clock.advance(4)
+    assert connection.wire.disconnecting
 
 
 def test_draining_lets_a_newcomer_ask_once_but_not_sit_there(connection: Connection) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from contextlib import closing
 from pathlib import Path
 
-from repoman.accesslog import FIELDS
+import pytest
+
+from repoman.accesslog import FIELDS, LIMITS, cut
+from tests.ledger import pid_of, status
 from tests.server import ROOT, Daemon, ask_plain, free_ports
 
 
@@ -165,6 +169,67 @@ def test_the_access_log_names_who_asked_for_what_is_not_there(tmp_path: Path) ->
         assert daemon.admin.ask("GET", "/api/nothing").status == 404
         (line,) = lines_of(daemon, "/api/nothing")
         assert (line["dn"], line["limited"]) == (daemon.admin.dn, False)
+
+
+LONG = {
+    "path": b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 16000),
+    "quoted path": b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b'"' * 16000),
+    "query": b"GET /?%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x=\\&" * 4000),
+    "method": b"%s / HTTP/1.1\r\nHost: x\r\n\r\n" % (b"X" * 16000),
+    "range": b"GET / HTTP/1.1\r\nHost: x\r\nRange: bytes=%s\r\n\r\n" % (b"0-1," * 4000),
+    "controls": b"GET / HTTP/1.1\r\nHost: x\r\nRange: %s\r\n\r\n" % (b"\x01" * 16000),
+    "odd range": b"GET / HTTP/1.1\r\nHost: x\r\nRange: %s\r\n\r\n" % ("\u00fc" * 7000).encode(),
+    "other headers": b"GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: %s\r\n\r\n" % (b"x" * 16000),
+}
+"""Requests that have a field of almost 16 KiB."""
+
+
+def lines_caused(daemon: Daemon, words: bytes, count: int) -> list[str]:
+    """The lines of the access log for the same request, made again and again on one connection."""
+    log = daemon.directory / "state" / "log" / "access.log"
+    before = len(log.read_text().splitlines())
+    with closing(socket.create_connection(("127.0.0.1", daemon.http), 30)) as peer:
+        for _ in range(count):
+            peer.sendall(words)
+            assert peer.recv(65536).startswith(b"HTTP/1.1 4")
+    end = time.monotonic() + 10
+    while len(lines := log.read_text().splitlines()[before:]) < count:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return lines
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_stranger_makes_a_long_line_of_the_access_log(tmp_path: Path, form: str) -> None:
+    with Daemon(tmp_path, log={"format": form}).running() as daemon:
+        for what, words in LONG.items():
+            for line in lines_caused(daemon, words, 3):
+                assert len(line) < 3072, what
+                assert what == "other headers" or re.search(r"\.\.\.\+[0-9]+\b", line), what
+        pid, words = pid_of(daemon), LONG["controls"]
+        lines_caused(daemon, words, 50)
+        before = memory_of(pid)
+        lines_caused(daemon, words, 1000)
+        for number in range(300):
+            name = b"GET / HTTP/1.1\r\nHost: x\r\n%d%s: 1\r\n\r\n" % (number, b"x" * 16000)
+            with closing(socket.create_connection(("127.0.0.1", daemon.http), 30)) as peer:
+                peer.sendall(name)
+                assert peer.recv(65536).startswith(b"HTTP/1.1 431 ")
+        assert memory_of(pid) - before < 4 << 20
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that a process has in memory."""
+    [line] = [line for line in status(pid).splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
+
+
+def test_a_line_that_is_short_stays_as_it_is() -> None:
+    path = "/api/images/raw/" + "/".join(["x" * 100] * 3)
+    assert cut(path, LIMITS["path"]) == path
+    assert cut("/C=CA/O=Grid/CN=Zo\u00eb", 2000) == "/C=CA/O=Grid/CN=Zo\u00eb"
+    assert cut("x" * 1030, 1024) == "x" * 1024 + "...+6"
+    assert cut(None, 1) is None
 
 
 def test_no_client_makes_a_line_of_the_service_log(tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ EVENTS = {
         "test_a_silent_worker_is_killed_and_replaced",
     },
     "site.py": {
+        "All places are taken, cut: {channel.transport.getPeer()}": "end_to_end/test_crowds.py::"
+        "test_nor_does_a_larger_one_from_the_same_address",
         "No PROXY header, cut: {transport.getPeer()}": "test_proxied.py::"
         "test_who_does_not_begin_with_the_header_is_cut_with_a_line",
         "Transfer too slow, cut: {channel.transport.getPeer()}": "test_settings_at_work.py::"

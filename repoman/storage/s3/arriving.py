@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
 from attrs import define, field, frozen
@@ -17,6 +18,8 @@ COPIED = 1024 * MIB
 
 SMALLEST = 5 * MIB
 """Fewer bytes are no part that others follow."""
+
+_END = re.compile(r"[0-9]{1,15}")
 
 
 class IMultipartRecords(Protocol):
@@ -149,7 +152,9 @@ class Arrivals:
         prefix = f"{self.at.partial(arriving.blob)}{begin}-"
         ends = [key.removeprefix(prefix) async for key in self.bucket.keys(prefix)]
         # The nearest one: longer ones may end in bytes that were taken back.
-        end = min((int(end) for end in ends if end.isdigit() and int(end) >= offset), default=None)
+        end = min(
+            (int(end) for end in ends if _END.fullmatch(end) and int(end) >= offset), default=None
+        )
         if end is None:
             return False
         arriving.partial = f"{prefix}{end}"

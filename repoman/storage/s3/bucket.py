@@ -63,7 +63,8 @@ class Bucket:
         if answer.status == 404:
             return None
         _check("HEAD", answer, 200)
-        return Found(int(answer.header("Content-Length") or -1), answer.etag)
+        size = answer.number("HEAD", answer.header("Content-Length"))
+        return Found(size, answer.known("HEAD", answer.etag))
 
     async def get(self, key: str, limit: int = LIMIT) -> bytes | None:
         """An object of ``limit`` bytes at most; ``None``: the bucket has none of that key."""
@@ -113,13 +114,15 @@ class Bucket:
         """Begin a multipart upload; answer its id."""
         order = Order("POST", key, {"uploads": ""}, once=True)
         answer = _check("POST uploads", await self.client.ask(order), 200)
-        return text(answer.xml(), "UploadId")
+        # Without one a part would be an object of its own.
+        return answer.known("POST uploads", text(answer.xml(), "UploadId"))
 
     async def send_part(self, key: str, upload: str, number: int, content: Content) -> Part:
         """Store a part; one of the same number is replaced."""
         query = {"partNumber": str(number), "uploadId": upload}
         answer = await self.client.ask(Order("PUT", key, query, content=content))
-        return Part(number, _check("PUT part", answer, 200).etag, content.size)
+        _check("PUT part", answer, 200)
+        return Part(number, answer.known("PUT part", answer.etag), content.size)
 
     async def copy_part(
         self, key: str, upload: str, number: int, source: str, start: int, end: int
@@ -132,7 +135,8 @@ class Bucket:
         }
         order = Order("PUT", key, query, headers, stall=LONG_STALL)
         answer = _check("copy part", await self.client.ask(order), 200)
-        return Part(number, text(answer.xml(), "ETag").strip('"'), end - start)
+        etag = answer.known("copy part", text(answer.xml(), "ETag").strip('"'))
+        return Part(number, etag, end - start)
 
     async def complete(self, key: str, upload: str, parts: Iterable[Part]) -> Found:
         """Make an object of the parts.
@@ -189,10 +193,13 @@ class Bucket:
             if answer.code in GONE:
                 return None
             root = _check("list parts", answer, 200).xml()
-            found += map(_part, children(root, "Part"))
+            found += [_part(answer, element) for element in children(root, "Part")]
             if text(root, "IsTruncated") != "true":
                 return found
-            query["part-number-marker"] = text(root, "NextPartNumberMarker")
+            after = answer.number("list parts", text(root, "NextPartNumberMarker"))
+            if after <= int(query.get("part-number-marker", "0")):
+                raise rejected("list parts (the marker does not move)", answer)
+            query["part-number-marker"] = str(after)
 
     # -- listings --
 
@@ -214,12 +221,17 @@ class Bucket:
     async def _pages(
         self, query: dict[str, str], markers: Mapping[str, str]
     ) -> AsyncIterator[ElementTree.Element]:
+        seen = {("",) * len(markers)}
         while True:
-            root = _check("list", await self.client.ask(Order("GET", "", query)), 200).xml()
-            yield root
+            answer = _check("list", await self.client.ask(Order("GET", "", query)), 200)
+            yield (root := answer.xml())
             if text(root, "IsTruncated") != "true":
                 return
-            query.update({name: text(root, element) for name, element in markers.items()})
+            found = tuple(text(root, element) for element in markers.values())
+            if found in seen:  # where it was before, so it would never end
+                raise rejected("list (the marker does not move)", answer)
+            seen.add(found)
+            query.update(zip(markers, found, strict=True))
 
     def _source(self, key: str) -> str:
         return quote(f"/{self.name}/{key}", safe="/-_.~")
@@ -232,9 +244,11 @@ def _check(what: str, answer: Answer, *statuses: int) -> Answer:
     return answer
 
 
-def _part(element: Any) -> Part:
-    etag = text(element, "ETag").strip('"')
-    return Part(int(text(element, "PartNumber")), etag, int(text(element, "Size")))
+def _part(answer: Answer, element: Any) -> Part:
+    number, size = (
+        answer.number("list parts", text(element, name)) for name in ("PartNumber", "Size")
+    )
+    return Part(number, answer.known("list parts", text(element, "ETag").strip('"')), size)
 
 
 def _etag_of(parts: list[Part]) -> str:

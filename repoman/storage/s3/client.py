@@ -164,7 +164,7 @@ class Client:
         if answer.status in REPEATED or code in REPEATED_CODES:
             pause = 0.0
             with suppress(ValueError):
-                pause = float(answer.header("Retry-After") or 0)
+                pause = max(pause, float(answer.header("Retry-After") or 0))  # NaN is no more
             why = f"{answer.status} {code}"
             raise _Trouble(why, pause=pause, undone=answer.status == 503)
         return answer

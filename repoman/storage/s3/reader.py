@@ -79,8 +79,8 @@ class S3Reader:
             if reply.status in (404, 412):
                 raise damaged(self._blob, f"was replaced or removed ({reply.status} {reply.code})")
             raise rejected("GET", reply)
-        began = reply.headers.getRawHeaders("Content-Range") or [""]
-        if reply.code == 206 and not str(began[-1]).startswith(f"bytes {offset}-"):
+        began = reply.headers.getRawHeaders(b"Content-Range") or [b""]
+        if reply.code == 206 and not began[-1].startswith(b"bytes %d-" % offset):
             reply.deliverBody(_Unwanted())
             raise StoreUnavailable("The object store sends other bytes than it was asked for.")
         if reply.code == 200 and (offset or reply.length != self.size):

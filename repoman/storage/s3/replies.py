@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
@@ -13,6 +14,8 @@ from twisted.web.http_headers import Headers
 from repoman.errors import StoreUnavailable
 
 _log = Logger()
+
+_NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 @frozen
@@ -31,7 +34,7 @@ class Answer:
         """
         try:
             root = _parsed(self.body)
-        except ElementTree.ParseError:
+        except (ElementTree.ParseError, ValueError, LookupError):
             return ""
         return text(root, "Code") if root.tag == "Error" else ""
 
@@ -42,18 +45,36 @@ class Answer:
         """
         try:
             return _parsed(self.body)
-        except ElementTree.ParseError:
+        except (ElementTree.ParseError, ValueError, LookupError):  # also of odd encodings
             raise rejected("a question", self) from None
 
     def header(self, name: str) -> str:
         """A header's value, or nothing."""
-        values = self.headers.getRawHeaders(name) or [""]
-        return str(values[-1])
+        values = self.headers.getRawHeaders(name.encode()) or [b""]
+        return values[-1].decode("latin-1")  # whatever it is
 
     @property
     def etag(self) -> str:
         """The entity tag, without its quotes."""
         return self.header("ETag").strip('"')
+
+    def known(self, what: str, value: str) -> str:
+        """``value``, if there is one.
+
+        :raises StoreUnavailable: it is missing from this answer.
+        """
+        if not value:
+            raise rejected(f"{what} (a field is empty)", self)
+        return value
+
+    def number(self, what: str, value: str) -> int:
+        """The number that ``value`` is, in what was asked.
+
+        :raises StoreUnavailable: it is none, or larger than any object.
+        """
+        if not _NUMBER.fullmatch(value):
+            raise rejected(f"{what} (a number is none)", self)
+        return int(value)
 
 
 class Rejected(StoreUnavailable):
