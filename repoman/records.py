@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from attrs import field, frozen
 
@@ -132,16 +132,22 @@ class Login:
     dn: str
 
 
+AdminFate = Literal["created", "known before", "left alone"]
+"""What becomes of a line of the administrators' file: one is made; the DN was looked at before, or
+is an administrator's; the DN, or an administrator's name, is another user's, who stays as they are.
+"""
+
+
 class IAccountRecords(Protocol):
     """Who logs in as whom."""
 
     async def by_identity(self, identity: Identity) -> User | None:
         """The user with this DN from this issuer; binds the issuer at the first login."""
 
-    async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> bool:
-        """Create an administrator if there is no user of that name; answer whether it did.
+    async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> AdminFate:
+        """Create an administrator, once for each DN and for ever.
 
-        :raises AlreadyExists: the DN or the address is another user's.
+        :raises AlreadyExists: the name or the address is another's; asked again, it is tried again.
         """
 
     async def admit(self, login: Login) -> bool:

@@ -1,0 +1,11 @@
+-- The DNs of the file of administrators that were looked at once, for ever: whoever was removed, or
+-- is no administrator any more, does not come back at the next start.  The audit knows of some.
+CREATE TABLE admin_line (
+    subject  text PRIMARY KEY,
+    since    timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO admin_line (subject)
+SELECT DISTINCT jsonb_path_query(detail, '$.client_dns[*]') #>> '{}' FROM audit
+ WHERE action = 'user.create' AND outcome = 'done'
+   AND jsonb_path_exists(detail, '$.groups[*] ? (@ == "admins")')
+ON CONFLICT DO NOTHING;
