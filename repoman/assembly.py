@@ -145,6 +145,7 @@ def apply_limits(assembly: Assembly, config: Config) -> None:
     limits, bounds = config.limits, assembly.bounds
     bounds.max_upload, bounds.quota = limits.max_upload, limits.quota
     bounds.uploads, bounds.keep = limits.uploads, float(limits.partial_uploads)
+    bounds.longest = float(limits.upload_time)
     assembly.repository.images.quota = limits.quota
     assembly.sweeper.expired_kept = float(limits.expired_kept)
     if isinstance(assembly.store, DirectoryStore):

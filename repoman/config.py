@@ -135,6 +135,7 @@ class Limits:
     :ivar quota: per user who has none of their own.
     :ivar uploads: at once per user.
     :ivar partial_uploads: how long an unfinished upload is kept.
+    :ivar upload_time: how long one may take, in one request and from its first to its last one.
     :ivar expired_kept: how long the bytes of an expired image are kept.
     :ivar disk_reserve: what of the store's room is never given to uploads.
     :ivar min_rate: bytes per second below which a transfer is given up; 0: never.
@@ -145,6 +146,7 @@ class Limits:
     quota: int = setting("1TiB", settings.size)
     uploads: int = setting("4", settings.count)
     partial_uploads: int = setting("7d", settings.duration)
+    upload_time: int = setting("14d", settings.duration)
     expired_kept: int = setting("30d", settings.duration)
     disk_reserve: Share | Amount = setting("5%", settings.share_or_size)
     min_rate: int = setting("8KiB", settings.size)

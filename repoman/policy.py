@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from repoman.errors import Missing, NotIdentified, NotPermitted, Protected
+from repoman.errors import Conflict, Missing, NotIdentified, NotPermitted, Protected
 from repoman.model import Caller, Group, Image, User
 
 Predicate = Callable[[User, Any], bool]
@@ -310,6 +310,25 @@ def _would(action: str, user: User, image: Image) -> bool:
 def missing_image(owner: str, name: str) -> Missing:
     """The one answer for images that do not exist and for those not to be seen."""
     return Missing(f"There is no image {owner}/{name}, or you may not see it.")
+
+
+def check_still_permitted(uploader: User | None, image: Image) -> None:
+    """Ask when an upload ends what was asked at its beginning: hours may lie between.
+
+    :param uploader: as they are now; ``None``: gone.
+    :param image: as it is now.
+    :raises NotIdentified: the uploader was suspended or deleted meanwhile.
+    :raises NotPermitted: they may no longer upload to the image.
+    :raises Conflict: the image became read-only.
+    """
+    if uploader is None or uploader.suspended:
+        raise NotIdentified("Who uploads this was suspended or deleted meanwhile.")
+    rule = RULES["image.write_bytes"]
+    if not may(rule.action, Caller(uploader), image):
+        ended = "The right to upload this ended meanwhile, and nothing was stored."
+        raise NotPermitted(f"{rule.sentence} {ended}", rule=rule.action)
+    if image.read_only:
+        raise Conflict("The image became read-only during the upload.")
 
 
 def forbid_changes_to_read_only(image: Image) -> None:
