@@ -95,6 +95,10 @@ def _is_public(image: Image) -> bool:
     return image.unauthenticated_access
 
 
+def _creates_privately(user: User, new: Any) -> bool:
+    return "image_modify" in user.permissions and not new.unauthenticated_access
+
+
 def _either(*predicates: Predicate) -> Predicate:
     return lambda user, thing: any(p(user, thing) for p in predicates)
 
@@ -158,8 +162,9 @@ RULES: Mapping[str, Rule] = {
         _row("image.create", "Needs the permission image_create.", _holds("image_create")),
         _row(
             "image.create_for_another",
-            "An image for another owner needs the permission image_modify.",
-            _holds("image_modify"),
+            "An image for another owner needs the permission image_modify, and only "
+            "administrators may make it public.",
+            _creates_privately,
         ),
         _row(
             "image.see",
@@ -195,6 +200,18 @@ RULES: Mapping[str, Rule] = {
             _holds("image_modify"),
             _through_group("image_modify_group"),
         ),
+        _row("image.publish", "Only the owner may make an image public, or end that.", _owner),
+        _row(
+            "image.give",
+            "Only the owner and holders of image_modify may give an image away.",
+            _owner,
+            _holds("image_modify"),
+        ),
+        _row(
+            "image.arrange_files",
+            "Only the owner may change the list of hypervisors, which files and addresses hang on.",
+            _owner,
+        ),
         _row(
             "image.delete",
             "Only the owner and holders of image_delete, or of image_delete_group through "
@@ -219,6 +236,13 @@ RULES: Mapping[str, Rule] = {
     )
 }
 """Every rule by its action."""
+
+CHANGES: Mapping[str, str] = {
+    "unauthenticated_access": "image.publish",
+    "owner": "image.give",
+    "hypervisors": "image.arrange_files",
+}
+"""The fields of an image whose change needs more than ``image.modify``, and what."""
 
 PROTECTIONS: Mapping[str, str] = {
     "credential.limited": "A limited proxy may read but not change anything; "
@@ -305,6 +329,20 @@ def authorize_image(action: str, caller: Caller, image: Image) -> User:
 def _would(action: str, user: User, image: Image) -> bool:
     # A limited proxy of somebody who may: say that it is the proxy.
     return RULES[action].allows(user, image)
+
+
+def authorize_changes(caller: Caller, image: Image, changes: Mapping[str, Any]) -> None:
+    """Ask for what ``image.modify`` alone does not permit, field by field.
+
+    A value that is there already changes nothing, for those who may see it: others would
+    learn it from the difference.
+
+    :raises NotPermitted: with the first rule that does not hold.
+    """
+    sees = may("image.see", caller, image)
+    for name, action in CHANGES.items():
+        if name in changes and not (sees and changes[name] == getattr(image, name)):
+            authorize(action, caller, image)
 
 
 def missing_image(owner: str, name: str) -> Missing:

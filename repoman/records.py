@@ -14,11 +14,15 @@ from attrs import field, frozen
 
 from repoman.audit import AuditQuery, Change, End, Entry
 from repoman.model import Group, Identity, Image, Profile, User
+from repoman.reach import Reach
 
 
 @frozen
 class NewImage:
-    """What an image is created with; names are already checked."""
+    """What an image is created with; names are already checked.
+
+    :ivar keeps_files: its time of expiry ends its service only, and never removes files.
+    """
 
     owner: str
     name: str
@@ -30,6 +34,7 @@ class NewImage:
     expires: datetime | None = None
     read_only: bool = False
     unauthenticated_access: bool = False
+    keeps_files: bool = False
 
 
 @frozen
@@ -67,11 +72,16 @@ class Listing:
 class IImageRecords(Protocol):
     """Images and who they are shared with."""
 
-    async def find(self, owner: str, name: str) -> Image | None:
-        """An image by its owner's and its own name."""
+    async def find(self, owner: str, name: str, within: Reach) -> Image | None:
+        """An image by its owner's and its own name, if it lies within somebody's reach.
 
-    async def find_either(self, word: str, caller: str | None, name: str) -> Image | None:
-        """The image of user ``word``; or the caller's own, if ``word`` is a hypervisor."""
+        One that does not takes as long as none, and so does :meth:`find_either`'s.
+        """
+
+    async def find_either(
+        self, word: str, own: str | None, name: str, within: Reach
+    ) -> Image | None:
+        """The image of user ``word``; or that of user ``own``, if ``word`` is a hypervisor."""
 
     async def create(self, new: NewImage) -> Image:
         """Make an image.
@@ -120,7 +130,8 @@ class IImageRecords(Protocol):
     async def expire_images(self, kept: float) -> int:
         """Let go of the files of images that expired ``kept`` seconds ago; answer how many images.
 
-        Read-only images keep theirs, and so do those that got one since.
+        Read-only images keep theirs, and so do those that got one since, and those whose
+        expiry was set by somebody who may not remove files.
         """
 
 

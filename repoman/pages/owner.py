@@ -26,7 +26,7 @@ def owner_forms(caller: Caller, tokens: Tokens, image: Image, known: Known) -> l
     if may("image.share", caller, image):
         content.append(_sharing(image, path, tokens_of["share"], known))
     if may("image.modify", caller, image):
-        content.append(_changing(image, f"{path}/change", tokens_of["change"]))
+        content.append(_changing(caller, image, f"{path}/change", tokens_of["change"]))
     if may("image.delete", caller, image) and not image.read_only:
         content.append(_deleting(image, f"{path}/delete", tokens_of["delete"]))
     if content:
@@ -62,17 +62,18 @@ def _share(action: str, token: str, kind: str, name: str) -> Tag:
     )  # fmt: skip
 
 
-def _changing(image: Image, action: str, token: str) -> Tag:
+def _changing(caller: Caller, image: Image, action: str, token: str) -> Tag:
     if image.read_only:
         content = [_protecting(image, action, token)]
     else:
         content = [
-            _opened("Description and system", _describing(image, action, token)),
+            _opened("Description and system", _describing(caller, image, action, token)),
             _opened("Expiry", _expiring(image, action, token)),
             _opened("Name", _renaming(image, action, token)),
-            _opened("Owner", _giving(action, token)),
+            _opened("Owner", _giving(action, token))
+            if may("image.give", caller, image) else None,
             _opened("Protection", _protecting(image, action, token)),
-        ]
+        ]  # fmt: skip
     return el("section", el("h2", "Change"), content, class_="change")
 
 
@@ -80,7 +81,7 @@ def _opened(title: str, content: Content) -> Tag:
     return el("details", el("summary", title), content)
 
 
-def _describing(image: Image, action: str, token: str) -> Tag:
+def _describing(caller: Caller, image: Image, action: str, token: str) -> Tag:
     hypervisors = field(
         "hypervisor", "Hypervisors", ", ".join(image.hypervisors), required=True,
         hint="with commas; the file of one that you take out is deleted",
@@ -91,7 +92,9 @@ def _describing(image: Image, action: str, token: str) -> Tag:
         el("div", area("description", "Description", image.description),
            field("os_type", "System", image.os_type),
            field("os_variant", "Variant", image.os_variant),
-           field("os_arch", "Architecture", image.os_arch), hypervisors, public,
+           field("os_arch", "Architecture", image.os_arch),
+           hypervisors if may("image.arrange_files", caller, image) else None,
+           public if may("image.publish", caller, image) else None,
            class_="fields"),
         button="Save",
     )  # fmt: skip

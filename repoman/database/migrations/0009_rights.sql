@@ -1,3 +1,6 @@
+-- Whose expiry was set by somebody who may not remove files is no longer served then, but keeps them.
+ALTER TABLE image ADD COLUMN keeps_files boolean NOT NULL DEFAULT false;
+
 -- The DNs of the file of administrators that were looked at once, for ever: whoever was removed, or
 -- is no administrator any more, does not come back at the next start.  The audit knows of some.
 CREATE TABLE admin_line (
