@@ -231,6 +231,7 @@ class IUserRecords(Protocol):
         """Set fields: those of NewUser but for ``groups``.
 
         ``issuer_dn`` is that of the first DN; the others keep what they were bound to.
+        ``own_email`` says that the user set the address, which others may have as well.
 
         :raises AlreadyExists: the name, a DN or the e-mail address is taken.
         :raises Missing: the user is gone meanwhile.

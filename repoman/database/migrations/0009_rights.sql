@@ -12,3 +12,8 @@ SELECT DISTINCT jsonb_path_query(detail, '$.client_dns[*]') #>> '{}' FROM audit
  WHERE action = 'user.create' AND outcome = 'done'
    AND jsonb_path_exists(detail, '$.groups[*] ? (@ == "admins")')
 ON CONFLICT DO NOTHING;
+
+-- Addresses that users set themselves are unique no more: a refusal told who is registered.
+ALTER TABLE account ADD COLUMN own_email boolean NOT NULL DEFAULT false;
+ALTER TABLE account DROP CONSTRAINT account_email_taken;
+CREATE UNIQUE INDEX account_email_taken ON account (email) WHERE NOT own_email;
