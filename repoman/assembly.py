@@ -151,6 +151,7 @@ def apply_limits(assembly: Assembly, config: Config) -> None:
     limits, bounds = config.limits, assembly.bounds
     bounds.max_upload, bounds.quota = limits.max_upload, limits.quota
     bounds.uploads, bounds.keep = limits.uploads, float(limits.partial_uploads)
+    bounds.longest = float(limits.upload_time)
     images = assembly.repository.images
     images.quota, counts = limits.quota, images.limits
     counts.images, counts.hypervisors = limits.images, limits.hypervisors

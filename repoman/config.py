@@ -135,6 +135,7 @@ class Limits:
     :ivar quota: per user who has none of their own.
     :ivar uploads: at once per user.
     :ivar partial_uploads: how long an unfinished upload is kept.
+    :ivar upload_time: how long one may take, in one request and from its first to its last one.
     :ivar images: per owner.
     :ivar hypervisors: words of one owner's images that were not known from the start.
     :ivar shares: per image, with users and groups.
@@ -149,6 +150,7 @@ class Limits:
     quota: int = setting("1TiB", settings.size)
     uploads: int = setting("4", settings.count)
     partial_uploads: int = setting("7d", settings.duration)
+    upload_time: int = setting("14d", settings.duration)
     images: int = setting("10000", settings.count)
     hypervisors: int = setting("100", settings.count)
     shares: int = setting("1000", settings.count)

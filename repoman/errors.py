@@ -22,6 +22,7 @@
      +-- PreconditionFailed          If-Match or the like (412)
      +-- TooLarge                    over a limit (413)
      |    +-- QuotaExceeded          the owner's quota has no room for it
+     +-- TookTooLong                an upload that ran for longer than any may (408)
      +-- UnsupportedMedia            a body of a kind we do not read (415)
      +-- UnsatisfiableRange          a range outside the file (416)
      +-- TooManyUploads              a user's simultaneous uploads (429)
@@ -189,6 +190,12 @@ class QuotaExceeded(TooLarge):
     """The owner's quota has no room for the bytes."""
 
     title = "Quota exceeded"
+
+
+class TookTooLong(RepomanError):
+    """An upload has run for longer than any may."""
+
+    title = "Took too long"
 
 
 class UnsupportedMedia(RepomanError):

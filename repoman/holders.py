@@ -22,6 +22,10 @@ class Resumption:
     was_mine: bool
 
 
+LONGEST = 14 * 86400.0
+"""Seconds that an upload may take, unless somebody says otherwise."""
+
+
 @frozen
 class UploadTerms:
     """What an upload asks for and is bound to.
@@ -32,6 +36,7 @@ class UploadTerms:
     :ivar lease: for how many seconds the upload lives without a renewal.
     :ivar keep: for how many seconds a resumable one is kept, paused;
         ``None`` for one that is not resumable.
+    :ivar longest: seconds after its beginning from which on it is not resumed any more.
     """
 
     size: int | None
@@ -39,6 +44,7 @@ class UploadTerms:
     uploads: int
     lease: float
     keep: float | None = None
+    longest: float = LONGEST
 
 
 class IHolders(Protocol):

@@ -303,6 +303,7 @@ class IBlobRecords(IHolders, Protocol):
         :param precondition: asked of the file that they replace, with all others kept out.
         :raises Conflict: the upload was given up, or the image deleted, meanwhile.
         :raises NotIdentified: the uploader was suspended or deleted meanwhile.
+        :raises NotPermitted: the uploader may no longer upload to the image.
         :raises QuotaExceeded: it grew larger than there was room for.
         """
 

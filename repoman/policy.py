@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from repoman.errors import Missing, NotIdentified, NotPermitted, Protected
+from repoman.errors import Conflict, Missing, NotIdentified, NotPermitted, Protected
 from repoman.model import Caller, Group, Image, User
 
 Predicate = Callable[[User, Any], bool]
@@ -95,6 +95,10 @@ def _is_public(image: Image) -> bool:
     return image.unauthenticated_access
 
 
+def _creates_privately(user: User, new: Any) -> bool:
+    return "image_modify" in user.permissions and not new.unauthenticated_access
+
+
 def _either(*predicates: Predicate) -> Predicate:
     return lambda user, thing: any(p(user, thing) for p in predicates)
 
@@ -158,8 +162,9 @@ RULES: Mapping[str, Rule] = {
         _row("image.create", "Needs the permission image_create.", _holds("image_create")),
         _row(
             "image.create_for_another",
-            "An image for another owner needs the permission image_modify.",
-            _holds("image_modify"),
+            "An image for another owner needs the permission image_modify, and only "
+            "administrators may make it public.",
+            _creates_privately,
         ),
         _row(
             "image.see",
@@ -194,6 +199,12 @@ RULES: Mapping[str, Rule] = {
             _owner,
             _holds("image_modify"),
             _through_group("image_modify_group"),
+        ),
+        _row("image.publish", "Only the owner may make an image public, or end that.", _owner),
+        _row(
+            "image.arrange_files",
+            "Only the owner may change the list of hypervisors, which files and addresses hang on.",
+            _owner,
         ),
         _row(
             "image.delete",
@@ -236,6 +247,12 @@ RULES: Mapping[str, Rule] = {
     )
 }
 """Every rule by its action."""
+
+CHANGES: Mapping[str, str] = {
+    "unauthenticated_access": "image.publish",
+    "hypervisors": "image.arrange_files",
+}
+"""The fields of an image whose change needs more than ``image.modify``, and what."""
 
 PROTECTIONS: Mapping[str, str] = {
     "credential.limited": "A limited proxy may read but not change anything; "
@@ -327,6 +344,20 @@ def _would(action: str, user: User, image: Image) -> bool:
     return RULES[action].allows(user, image)
 
 
+def authorize_changes(caller: Caller, image: Image, changes: Mapping[str, Any]) -> None:
+    """Ask for what ``image.modify`` alone does not permit, field by field.
+
+    A value that is there already changes nothing, for those who may see it: others would
+    learn it from the difference.
+
+    :raises NotPermitted: with the first rule that does not hold.
+    """
+    sees = may("image.see", caller, image)
+    for name, action in CHANGES.items():
+        if name in changes and not (sees and changes[name] == getattr(image, name)):
+            authorize(action, caller, image)
+
+
 def missing_image(owner: str, name: str) -> Missing:
     """The one answer for images that do not exist and for those not to be seen."""
     return Missing(f"There is no image {owner}/{name}, or you may not see it.")
@@ -335,6 +366,25 @@ def missing_image(owner: str, name: str) -> Missing:
 def missing_offer(owner: str, name: str) -> Missing:
     """The one refusal for offers that do not stand and for those between others."""
     return Missing(f"There is no offer of {owner}/{name} to you or by you, or none any more.")
+
+
+def check_still_permitted(uploader: User | None, image: Image) -> None:
+    """Ask when an upload ends what was asked at its beginning: hours may lie between.
+
+    :param uploader: as they are now; ``None``: gone.
+    :param image: as it is now.
+    :raises NotIdentified: the uploader was suspended or deleted meanwhile.
+    :raises NotPermitted: they may no longer upload to the image.
+    :raises Conflict: the image became read-only.
+    """
+    if uploader is None or uploader.suspended:
+        raise NotIdentified("Who uploads this was suspended or deleted meanwhile.")
+    rule = RULES["image.write_bytes"]
+    if not may(rule.action, Caller(uploader), image):
+        ended = "The right to upload this ended meanwhile, and nothing was stored."
+        raise NotPermitted(f"{rule.sentence} {ended}", rule=rule.action)
+    if image.read_only:
+        raise Conflict("The image became read-only during the upload.")
 
 
 def forbid_changes_to_read_only(image: Image) -> None:

@@ -113,8 +113,11 @@ class Own:
         """Bring the tables to their form, and take the store for ourselves."""
         await migrate(pool)
         config, blobs = self._config, BlobRecords(pool)
-        for name in await make_accounts(config, pool).ensure_admins(self._admins):
+        founded = await make_accounts(config, pool).ensure_admins(self._admins)
+        for name in founded.created:
             log.info("Administrator {name} created", name=name)
+        for why in founded.refused:
+            log.warn("[accounts] admins: {why}", why=why)
         if self.is_alone:
             # Nobody else uses this database: whatever was on its way in, is not any more.
             await blobs.expire_leases(all_of_them=True)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from attrs import asdict, define, field, frozen
 
 from repoman.audit import AuditQuery, Change, End, Entry
 from repoman.model import Group, Identity, Image, Offer, Profile, User, check_dns, check_texts
+from repoman.reach import Reach
 
 
 @frozen
 class NewImage:
     """What an image is created with; names are already checked.
 
+    :ivar keeps_files: its time of expiry ends its service only, and never removes files.
     :raises Invalid: a text is too long.
     """
 
@@ -33,6 +35,7 @@ class NewImage:
     expires: datetime | None = None
     read_only: bool = False
     unauthenticated_access: bool = False
+    keeps_files: bool = False
 
     def __attrs_post_init__(self) -> None:
         check_texts(asdict(self, recurse=False))
@@ -102,11 +105,16 @@ class Place:
 class IImageRecords(Protocol):
     """Images and who they are shared with."""
 
-    async def find(self, owner: str, name: str) -> Image | None:
-        """An image by its owner's and its own name."""
+    async def find(self, owner: str, name: str, within: Reach) -> Image | None:
+        """An image by its owner's and its own name, if it lies within somebody's reach.
 
-    async def find_either(self, word: str, caller: str | None, name: str) -> Image | None:
-        """The image of user ``word``; or the caller's own, if ``word`` is a hypervisor."""
+        One that does not takes as long as none, and so does :meth:`find_either`'s.
+        """
+
+    async def find_either(
+        self, word: str, own: str | None, name: str, within: Reach
+    ) -> Image | None:
+        """The image of user ``word``; or that of user ``own``, if ``word`` is a hypervisor."""
 
     async def create(self, new: NewImage) -> Image:
         """Make an image.
@@ -158,7 +166,8 @@ class IImageRecords(Protocol):
     async def expire_images(self, kept: float) -> int:
         """Let go of the files of images that expired ``kept`` seconds ago; answer how many images.
 
-        Read-only images keep theirs, and so do those that got one since.
+        Read-only images keep theirs, and so do those that got one since, and those whose
+        expiry was set by somebody who may not remove files.
         """
 
 
@@ -212,6 +221,12 @@ class Login:
     dn: str
 
 
+AdminFate = Literal["created", "known before", "left alone"]
+"""What becomes of a line of the administrators' file: one is made; the DN was looked at before, or
+is an administrator's; the DN, or an administrator's name, is another user's, who stays as they are.
+"""
+
+
 class IAccountRecords(Protocol):
     """Who logs in as whom."""
 
@@ -221,10 +236,10 @@ class IAccountRecords(Protocol):
         What is not bound yet is bound by this login.
         """
 
-    async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> bool:
-        """Create an administrator if there is no user of that name; answer whether it did.
+    async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> AdminFate:
+        """Create an administrator, once for each DN and for ever.
 
-        :raises AlreadyExists: the DN or the address is another user's.
+        :raises AlreadyExists: the name or the address is another's; asked again, it is tried again.
         """
 
     async def admit(self, login: Login) -> bool:
@@ -315,6 +330,7 @@ class IUserRecords(Protocol):
 
         ``issuer_dn`` and ``anchor_dn`` are those of the first DN, and a new issuer forgets the
         anchor; the others keep what they were bound to.
+        ``own_email`` says that the user set the address, which others may have as well.
 
         :raises AlreadyExists: the name, a DN or the e-mail address is taken.
         :raises Missing: the user is gone meanwhile.

@@ -185,6 +185,7 @@ class RepomanService(Service):
             tls,
             connections=self._config.limits.connections,
             min_rate=self._config.limits.min_rate,
+            upload_time=self._config.limits.upload_time,
             log_request=self._note,
         )
         factory: Any = site if tls is None else tls_factory(tls, site, self._reactor)
@@ -348,6 +349,7 @@ class RepomanService(Service):
         self._config = evolve(self._config, limits=fresh.limits, log=fresh.log)
         for site in self._sites:
             site.connections, site.min_rate = fresh.limits.connections, fresh.limits.min_rate
+            site.upload_time = fresh.limits.upload_time
         if self._assembly is not None:
             apply_limits(self._assembly, self._config)
 

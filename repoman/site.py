@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,6 +15,7 @@ from twisted.web import server
 from repoman.bounded_log import BoundedLog
 from repoman.channel import IDLE_DEADLINE, Channel
 from repoman.crowd import first_to_go, share, source_of
+from repoman.errors import TookTooLong
 from repoman.request import ITrust, Request
 from repoman.transfers import Transfer
 
@@ -36,12 +38,19 @@ def accept_few(port: Any) -> None:
     port.doRead = accept_some
 
 
+def took_too_long(limit: float) -> TookTooLong:
+    """The end of an upload that has run for ``limit`` seconds."""
+    hours = f"{limit / 3600:.4g} hours"
+    return TookTooLong(f"An upload may run for {hours} at most; begin or resume a faster one.")
+
+
 class RepositorySite(server.Site):
     """Makes the channels of one endpoint and sees them off.
 
     :ivar trust: judges peers; ``None`` on the plain endpoint.
     :ivar connections: how many may be open at once.
     :ivar min_rate: bytes per second below which a transfer is given up; 0: never.
+    :ivar upload_time: the most seconds that a request may take to bring an upload.
     :ivar draining: the daemon is about to stop.
     """
 
@@ -57,6 +66,7 @@ class RepositorySite(server.Site):
         *,
         connections: int,
         min_rate: int,
+        upload_time: float = inf,
         log_request: Callable[[Any], None],
     ) -> None:
         super().__init__(
@@ -71,6 +81,7 @@ class RepositorySite(server.Site):
         self.draining = False
         self.connections = connections
         self.min_rate = min_rate
+        self.upload_time = upload_time
         self._log_request = log_request
         self._channels: dict[Channel, None] = {}  # the oldest first
         self._sources: Counter[str] = Counter()
@@ -141,6 +152,8 @@ class RepositorySite(server.Site):
         for request in self._requests():
             if (transfer := request.transfer()) is not None:
                 request.pace.note(now, transfer.moved)
+                if transfer.direction == "upload" and transfer.seconds > self.upload_time:
+                    request.body.fail(took_too_long(self.upload_time))
 
     @property
     def open_connections(self) -> int:

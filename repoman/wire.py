@@ -34,6 +34,7 @@ STATUSES: Mapping[type[errors.RepomanError], int] = {
     errors.Refused: 403,
     errors.Missing: 404,
     errors.MethodNotAllowed: 405,
+    errors.TookTooLong: 408,
     errors.Conflict: 409,
     errors.Expired: 410,
     errors.LengthRequired: 411,

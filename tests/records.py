@@ -19,6 +19,7 @@ from repoman.database.users import UserRecords
 from repoman.holders import UploadTerms
 from repoman.interfaces import Committed
 from repoman.model import Digests, Image, User
+from repoman.reach import Reach
 from repoman.records import NewImage, NewUser
 
 T = TypeVar("T")
@@ -71,6 +72,10 @@ class Records:
         user = await self.users.find(name)
         assert user is not None
         return user
+
+    async def found(self, owner: str, name: str) -> Image | None:
+        """An image, whoever may see it."""
+        return await self.images.find(owner, name, Reach(everything=True))
 
     async def image(self, owner: str, name: str, *hypervisors: str, **fields: Any) -> Image:
         """Make an image."""

@@ -22,9 +22,13 @@ from repoman.policy import (
     identified,
     may,
 )
+from repoman.reach import reach
 
 SECURITY = Path(__file__).parents[1] / "docs" / "security.md"
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+NOT_OF_AN_IMAGE = ("image.create", "image.create_for_another", "image.share_with_group")
+"""Actions whose thing is no image that is there."""
 
 names = st.sampled_from(["a", "b", "c"])
 memberships = st.lists(
@@ -153,6 +157,30 @@ def test_a_permission_counts_only_through_a_group_of_the_owner() -> None:
     plain = Membership("a", frozenset())
     assert may("image.modify", Caller(User(1, "user1", memberships=(through,))), image)
     assert not may("image.modify", Caller(User(1, "user1", memberships=(plain, beside))), image)
+
+
+@given(images, users)
+def test_whoever_may_do_anything_to_an_image_reaches_it(image: Image, user: User) -> None:
+    """The keys of groups are their names' places here, as the database would have them."""
+    keys = {"a": 1, "b": 2, "c": 3}
+    theirs = User(
+        user.id,
+        user.user_name,
+        memberships=tuple(
+            Membership(m.group, m.permissions, keys[m.group]) for m in user.memberships
+        ),
+    )
+    within = reach(theirs)
+    reached = (
+        within.everything
+        or image.unauthenticated_access
+        or image.owner_id == within.user_id
+        or theirs.user_name in image.shared_users
+        or not {keys[name] for name in image.shared_groups}.isdisjoint(within.groups)
+        or not {keys[name] for name in image.owner_groups}.isdisjoint(within.acting)
+    )
+    asked = [a for a in RULES if a.startswith("image.") and a not in NOT_OF_AN_IMAGE]
+    assert reached == any(may(action, Caller(theirs), image) for action in asked)
 
 
 def test_every_permission_is_asked_for_by_some_rule() -> None:

@@ -83,6 +83,8 @@ EVENTS = {
         "test_a_monitoring_port_in_use_does_not_stop_the_service",
     },
     "premises.py": {
+        "[accounts] admins: {why}": "end_to_end/test_administrators.py::"
+        "test_the_administrators_file_undoes_nothing_and_ends_no_start",
         "Administrator {name} created": "test_events.py::"
         "test_a_start_tells_of_administrators_and_of_the_audit",
     },

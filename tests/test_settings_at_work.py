@@ -38,6 +38,7 @@ ELSEWHERE = {
     "accounts.admins": "test_operator.py::test_everything_is_made_before_the_first_start",
     "limits.max_upload": "test_supervised.py::test_limits_change_without_a_restart",
     "limits.quota": "test_supervised.py::test_limits_change_without_a_restart",
+    "limits.upload_time": "end_to_end/test_meanwhile.py::upload_time",
     "limits.expired_kept": "end_to_end/test_expiry.py::expired_kept",
     "limits.disk_reserve": "test_supervised.py::test_limits_change_without_a_restart",
     "limits.connections": "end_to_end/test_attacks.py::connections",

@@ -9,7 +9,18 @@ from repoman.database.constraints import translated
 from repoman.database.pool import Pool, Transaction
 from repoman.database.users import COLUMNS, insert, user_from_row
 from repoman.model import ADMINS, Binding, Identity, User, check_dns
-from repoman.records import Login, NewUser
+from repoman.records import AdminFate, Login, NewUser
+
+NOTE_LINE = "INSERT INTO admin_line VALUES (%s) ON CONFLICT DO NOTHING RETURNING subject"
+
+RIVALS = """
+SELECT EXISTS (SELECT FROM login l WHERE l.account_id = a.account_id AND subject = %(dn)s),
+       EXISTS (SELECT FROM membership m JOIN user_group g USING (group_id)
+                WHERE m.account_id = a.account_id AND g.name = %(admins)s)
+  FROM account a
+ WHERE user_name = %(name)s
+    OR account_id = (SELECT account_id FROM login WHERE subject = %(dn)s)
+"""
 
 
 class AccountRecords:
@@ -55,22 +66,23 @@ class AccountRecords:
 
         return await self._pool.interact(work)
 
-    async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> bool:
-        """Create an administrator if there is no user of that name; answer whether it did.
+    async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> AdminFate:
+        """Create an administrator, once for each DN and for ever.
 
-        :raises AlreadyExists: the DN or the address is another user's.
+        :raises AlreadyExists: the name or the address is another's; asked again, it is tried again.
         """
-        known = "SELECT 1 FROM account WHERE user_name = %s"
 
-        async def work(transaction: Transaction) -> bool:
-            if await transaction.run_one(known, (user_name,)):
-                return False
-            # Another daemon may start at the same time.
-            await transaction.run("LOCK TABLE account IN SHARE ROW EXCLUSIVE MODE")
-            if await transaction.run_one(known, (user_name,)):
-                return False
+        async def work(transaction: Transaction) -> AdminFate:
+            # Another daemon that starts at the same time waits here for us.
+            if not await transaction.run(NOTE_LINE, (dn,)):
+                return "known before"
+            rivals = await transaction.run(RIVALS, {"dn": dn, "name": user_name, "admins": ADMINS})
+            if (True, True) in rivals:
+                return "known before"
+            if any(has_dn or is_admin for has_dn, is_admin in rivals):
+                return "left alone"
             await insert(transaction, NewUser(user_name, (dn,), email=email, groups=(ADMINS,)))
-            return True
+            return "created"
 
         with translated(name=user_name):
             return await self._pool.interact(work)

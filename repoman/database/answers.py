@@ -12,7 +12,7 @@ KEPT = 1.0
 """Seconds after which what changed without our knowledge counts at the latest."""
 
 MOST = 1000
-"""How many answers are kept."""
+"""How many answers are kept, and beside them how many questions to which there is none."""
 
 Rows = list[Any]
 
@@ -32,26 +32,32 @@ class Answers:
 
     _seconds: Callable[[], float]
     _kept: dict[Hashable, tuple[float, Rows]] = field(factory=dict)
+    # By themselves: who asks for what is not there pushes out nobody's answers.
+    _nothing: dict[Hashable, tuple[float, Rows]] = field(factory=dict)
     _writers: int = 0
     _age: int = 0
 
     def find(self, question: Hashable) -> Rows | None:
         """The answer, if it is known."""
-        asked, rows = self._kept.get(question, (-KEPT, None))
-        return rows if self._seconds() < asked + KEPT else None
+        found = self._kept.get(question) or self._nothing.get(question)
+        if found is None or self._seconds() >= found[0] + KEPT:
+            return None
+        return found[1]
 
     def asking(self, question: Hashable) -> Callable[[Rows], None]:
         """Begin to ask; answer what keeps the answer, if nobody wrote meanwhile.
 
-        That there is nothing is not kept: it is not asked often, and changes what most people see.
+        That there is nothing is kept as well: else who may not know that something is there
+        would see it from the time that "no" takes.
         """
         asked, age = self._seconds(), self._age
 
         def keep(rows: Rows) -> None:
-            if rows and age == self._age and not self._writers:
-                if len(self._kept) >= MOST:
-                    self._kept.clear()
-                self._kept[question] = asked, rows
+            if age == self._age and not self._writers:
+                kept = self._kept if rows else self._nothing
+                if len(kept) >= MOST:
+                    kept.clear()
+                kept[question] = asked, rows
 
         return keep
 
@@ -69,3 +75,4 @@ class Answers:
     def _forget(self) -> None:
         self._age += 1
         self._kept.clear()
+        self._nothing.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from attrs import asdict
+from attrs import asdict, evolve
 
 from repoman.audit import DAEMON, OPERATOR, ORIGIN, Change
 from repoman.database.holding import FREE, goes_on_elsewhere
@@ -13,12 +13,14 @@ from repoman.database.images import load
 from repoman.database.pool import Transaction
 from repoman.database.saving import NOBODY_SAVES
 from repoman.database.uploads import UploadRecords
-from repoman.errors import Conflict, NotIdentified, QuotaExceeded
+from repoman.database.users import COLUMNS, user_from_row
+from repoman.errors import Conflict, QuotaExceeded
 from repoman.interfaces import Committed, Precondition, ScrubDue
-from repoman.model import Digests, Image
+from repoman.model import Digests, Image, User
+from repoman.policy import check_still_permitted
 
 LOCK = """
-SELECT i.image_id, i.owner_id, i.read_only FROM image i JOIN blob b USING (image_id)
+SELECT i.image_id, i.owner_id FROM image i JOIN blob b USING (image_id)
  WHERE b.blob = %s AND b.state = 'receiving' FOR NO KEY UPDATE OF i
 """
 
@@ -30,8 +32,15 @@ UPDATE blob SET state = 'present', size = %(size)s, sha256 = %(sha256)s, sha512 
                 scrubbed = CASE WHEN num_nulls(%(sha512)s::text, %(md5)s::text,
                                                %(adler32)s::text) = 0 THEN now() END
  WHERE blob = %(blob)s AND state = 'receiving' AND holder = %(me)s
-RETURNING hypervisor, payer_id, reserved,
-          (SELECT NOT suspended FROM account WHERE account_id = uploader_id)
+RETURNING hypervisor, payer_id, reserved, uploader_id
+"""
+
+# Whoever suspends or deletes the uploader, or ends a membership of theirs, waits: what is read
+# next is the truth until COMMIT.
+HOLD = """
+WITH account_held AS (SELECT FROM account WHERE account_id = %(user)s FOR NO KEY UPDATE),
+memberships_held AS (SELECT FROM membership WHERE account_id = %(user)s FOR KEY SHARE)
+SELECT (SELECT count(*) FROM account_held), (SELECT count(*) FROM memberships_held)
 """
 
 # Two files of one image never have the same second: as Last-Modified it is a strong validator,
@@ -119,6 +128,7 @@ class BlobRecords(UploadRecords):
 
         :raises Conflict: the upload was given up, or the image deleted, meanwhile.
         :raises NotIdentified: the uploader was suspended or deleted meanwhile.
+        :raises NotPermitted: the uploader may no longer upload to the image.
         :raises QuotaExceeded: it grew larger than there was room for.
         """
         size = committed.size
@@ -131,14 +141,16 @@ class BlobRecords(UploadRecords):
             row = await transaction.run_one(FINISH, known) if image is not None else None
             if image is None or row is None:
                 raise Conflict("The image, or its file, was removed or given away meanwhile.")
-            (image_id, owner, read_only), (hypervisor, payer, reserved, is_active) = image, row
-            # None: no user at all any more.  The operator also stores for who is suspended.
-            if not (is_active or (is_active is False and ORIGIN.get().user == OPERATOR)):
-                raise NotIdentified("Who uploads this was suspended or deleted meanwhile.")
-            if read_only:
-                raise Conflict("The image became read-only during the upload.")
+            (image_id, owner), (hypervisor, payer, reserved, uploader) = image, row
+            # The payer first, as an upload that begins has it.
+            await transaction.run(
+                "UPDATE account SET reserved = reserved - %s WHERE account_id = %s",
+                (reserved, payer),
+            )
+            before = await load(transaction, image_id)
+            check_still_permitted(await _uploader(transaction, uploader), before)
             if precondition is not None:
-                precondition((await load(transaction, image_id)).files.get(hypervisor))
+                precondition(before.files.get(hypervisor))
             await transaction.run(
                 "UPDATE image SET uploaded = now(), modified = now(), version = version + 1"
                 " WHERE image_id = %s",
@@ -146,10 +158,6 @@ class BlobRecords(UploadRecords):
             )
             place = {"image": image_id, "hypervisor": hypervisor, "blob": blob}
             replaced = await transaction.run_one(POINT, place)
-            await transaction.run(
-                "UPDATE account SET reserved = reserved - %s WHERE account_id = %s",
-                (reserved, payer),
-            )
             grown = size - int(replaced[0]) if replaced else size
             charged = await transaction.run_one(
                 """
@@ -332,6 +340,19 @@ class BlobRecords(UploadRecords):
     async def forget(self, blob: str) -> None:
         """Their bytes are gone."""
         await self._run("DELETE FROM blob WHERE blob = %s AND state = 'deleting'", (blob,))
+
+
+async def _uploader(transaction: Transaction, account_id: int | None) -> User | None:
+    """Who uploads, as they are now and until this transaction has ended."""
+    await transaction.run(HOLD, {"user": account_id})
+    rows = await transaction.run(
+        f"SELECT {COLUMNS} FROM account a WHERE account_id = %s",  # noqa: S608 a constant
+        (account_id,),
+    )
+    user = user_from_row(rows[0]) if rows else None
+    if user is not None and ORIGIN.get().user == OPERATOR:
+        return evolve(user, suspended=False)  # the operator also stores for who is suspended
+    return user
 
 
 async def _mark_damaged(blobs: Sequence[str], transaction: Transaction) -> int:

@@ -13,12 +13,13 @@ from repoman.audit import Change
 from repoman.database.constraints import translated
 from repoman.database.giving import fence_uploads, give, offer_to
 from repoman.database.limits import check_owner, check_shares
-from repoman.database.listings import PLACES, SORTS, image_query
+from repoman.database.listings import BY_NAME, EITHER, PLACES, SORTS, image_query, reached
 from repoman.database.pool import Pool, Transaction
 from repoman.database.words import set_hypervisors
 from repoman.errors import Invalid, Missing
-from repoman.model import Digests, Image, ImageFile
+from repoman.model import NAME_LIMIT, Digests, Image, ImageFile
 from repoman.policy import protected
+from repoman.reach import Reach
 from repoman.records import ImageLimits, Listing, NewImage, Place
 
 SELECTED = """
@@ -42,18 +43,10 @@ SELECTED = """
 
 SELECT = f"SELECT {SELECTED} FROM image i JOIN account o ON o.account_id = i.owner_id"  # noqa: S608 a constant
 
-BY_NAME = SELECT + " WHERE o.user_name = %s AND i.name = %s"
-
-EITHER = """
- WHERE i.name = %(name)s
-   AND o.user_name = (SELECT CASE kind WHEN 'user' THEN word WHEN 'hypervisor' THEN %(caller)s END
-                        FROM word WHERE word = %(word)s)
-"""
-
 EXPIRED = """
 SELECT image_id, (SELECT user_name FROM account WHERE account_id = owner_id) || '/' || name
   FROM image i
- WHERE expires < now() - %(kept)s * interval '1 s' AND NOT read_only
+ WHERE expires < now() - %(kept)s * interval '1 s' AND NOT read_only AND NOT keeps_files
    AND uploaded < now() - %(kept)s * interval '1 s'
    AND EXISTS (SELECT FROM image_file f WHERE f.image_id = i.image_id)
    AND NOT EXISTS (SELECT FROM blob b WHERE b.image_id = i.image_id AND b.state = 'receiving')
@@ -63,7 +56,7 @@ SELECT image_id, (SELECT user_name FROM account WHERE account_id = owner_id) || 
 COLUMNS = frozenset(
     {
         "name", "description", "os_variant", "os_type", "os_arch", "expires",
-        "read_only", "unauthenticated_access",
+        "read_only", "unauthenticated_access", "keeps_files",
     }
 )  # fmt: skip
 """The columns that a change may set as they are."""
@@ -170,15 +163,20 @@ class ImageRecords:
         self._pool = pool
         self._limits = limits
 
-    async def find(self, owner: str, name: str) -> Image | None:
-        """An image by its owner's and its own name."""
-        images = await self._pool.ask(BY_NAME, (owner, name), image_from_row)
-        return images[0] if images else None
+    async def find(self, owner: str, name: str, within: Reach) -> Image | None:
+        """An image by its owner's and its own name, if it lies within somebody's reach."""
+        return await self._find(SELECT + BY_NAME, {"owner": owner, "name": name}, within)
 
-    async def find_either(self, word: str, caller: str | None, name: str) -> Image | None:
-        """The image of user ``word``; or the caller's own, if ``word`` is a hypervisor."""
-        params = {"word": word, "caller": caller, "name": name}
-        images = await self._pool.ask(SELECT + EITHER, params, image_from_row)
+    async def find_either(
+        self, word: str, own: str | None, name: str, within: Reach
+    ) -> Image | None:
+        """The image of user ``word``; or that of user ``own``, if ``word`` is a hypervisor."""
+        return await self._find(SELECT + EITHER, {"word": word, "own": own, "name": name}, within)
+
+    async def _find(self, sql: str, names: Mapping[str, str | None], within: Reach) -> Image | None:
+        if any(name and len(name) > NAME_LIMIT for name in names.values()):
+            return None  # nothing has such a name, and what strangers ask for is remembered
+        images = await self._pool.ask(sql, {**names, **reached(within)}, image_from_row)
         return images[0] if images else None
 
     async def create(self, new: NewImage) -> Image:
@@ -193,14 +191,15 @@ class ImageRecords:
             row = await transaction.run_one(
                 """
                 INSERT INTO image (owner_id, name, description, os_variant, os_type, os_arch,
-                                   expires, read_only, unauthenticated_access)
-                SELECT account_id, %s, %s, %s, %s, %s, %s, %s, %s
+                                   expires, read_only, unauthenticated_access, keeps_files)
+                SELECT account_id, %s, %s, %s, %s, %s, %s, %s, %s, %s
                   FROM account WHERE user_name = %s
                 RETURNING image_id, owner_id
                 """,
                 (
                     new.name, new.description, new.os_variant, new.os_type, new.os_arch,
-                    new.expires, new.read_only, new.unauthenticated_access, new.owner,
+                    new.expires, new.read_only, new.unauthenticated_access, new.keeps_files,
+                    new.owner,
                 ),
             )  # fmt: skip
             if row is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from repoman.model import User
+from repoman.reach import Reach
 from repoman.records import Listing
 
 PLACES = """
@@ -27,6 +29,34 @@ _WAYS = (
     _SHARED_BY_GROUP.format(groups="%(viewers_groups)s::bigint[]"),
 )
 """The ways in which a user may see ``image i``."""
+
+_REACHED = f"""
+ WHERE i.image_id = (
+    WITH whose AS MATERIALIZED (
+        SELECT max(account_id) AS account_id FROM account WHERE user_name = {{owner}}),
+    named AS MATERIALIZED (
+        SELECT coalesce(i.image_id, 0) AS image_id, coalesce(i.owner_id, 0) AS owner_id,
+               coalesce(i.unauthenticated_access, false) AS is_public
+          FROM whose LEFT JOIN image i ON i.owner_id = whose.account_id AND i.name = %(name)s)
+    SELECT image_id FROM named i
+     WHERE %(everything)s::boolean OR i.is_public OR {" OR ".join(_WAYS)}
+        OR EXISTS (SELECT FROM membership m
+            WHERE m.account_id = i.owner_id AND m.group_id = ANY(%(acting)s::bigint[])))
+"""  # noqa: S608 constants
+
+BY_NAME = _REACHED.format(owner="%(owner)s")
+"""A condition: ``image i`` has an owner and a name, and lies within a reach.
+
+What is not there goes the same way as what is out of reach, under the number 0, which no row has:
+all the same indexes are looked into before either of them is no row.
+"""
+
+EITHER = _REACHED.format(
+    owner="""(
+        SELECT CASE kind WHEN 'user' THEN word WHEN 'hypervisor' THEN %(own)s END
+          FROM word WHERE word = %(word)s)"""
+)
+"""The same of an image of user ``word``; or of user ``own``, if ``word`` is a hypervisor."""
 
 _OTHER = "(SELECT account_id FROM account WHERE user_name = %(shared_with_user)s)"
 _OTHERS_GROUPS = f"ARRAY(SELECT group_id FROM membership WHERE account_id = {_OTHER})"  # noqa: S608
@@ -71,6 +101,20 @@ def visible_to(viewer: User, *, private: bool = False) -> tuple[str, dict[str, A
 def _viewer(user: User) -> dict[str, Any]:
     # Keys, not names: the planner then knows how much is shared with these very groups.
     return {"viewer": user.id, "viewers_groups": [m.group_id for m in user.memberships]}
+
+
+def reached(within: Reach) -> dict[str, Any]:
+    """The parameters of a reach; arrays as text, so that they can be keys of what is remembered."""
+    return {
+        "everything": within.everything,
+        "viewer": within.user_id,
+        "viewers_groups": _array(within.groups),
+        "acting": _array(within.acting),
+    }
+
+
+def _array(keys: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, keys)) + "}"
 
 
 def image_query(wanted: Listing) -> tuple[str, dict[str, Any]]:

@@ -21,7 +21,14 @@ from repoman.database.holding import (
     why_not,
 )
 from repoman.database.pool import Pool, Transaction
-from repoman.errors import Conflict, LengthMismatch, Missing, QuotaExceeded, TooManyUploads
+from repoman.errors import (
+    Conflict,
+    LengthMismatch,
+    Missing,
+    QuotaExceeded,
+    TookTooLong,
+    TooManyUploads,
+)
 from repoman.holders import Resumption, UploadTerms
 from repoman.interfaces import Reservation, new_key
 from repoman.model import Image, Upload, User
@@ -57,7 +64,8 @@ UPDATE blob SET lease = now() + %(lease)s * interval '1 s', wanted = false,
                 announced = coalesce(announced, %(size)s)
   FROM before
  WHERE blob = %(blob)s AND state = 'receiving' AND resumable AND durable = %(offset)s AND {FREE}
-RETURNING payer_id, announced, durable, reserved, coalesce(before.holder = %(me)s, false)
+RETURNING payer_id, announced, durable, reserved, coalesce(before.holder = %(me)s, false),
+          created < now() - %(longest)s * interval '1 s'
 """  # noqa: S608 a constant
 
 PAUSE = """
@@ -196,6 +204,7 @@ class UploadRecords:
         :param terms: their size is that of the whole, if it is known only now.
         :param offset: how many bytes of it are durable.
         :raises Missing: it is no more.
+        :raises TookTooLong: it began too long ago.
         :raises WrongOffset: more are durable by now.
         :raises Unavailable: another process has it.
         :raises QuotaExceeded: no room for the size that was not announced before.
@@ -206,10 +215,13 @@ class UploadRecords:
         async def work(transaction: Transaction) -> Resumption:
             # Its own lease may be left over from a daemon that was killed.
             await _admit(transaction, uploader, terms, blob)
-            row = await transaction.run_one(RESUME, {**known, "me": self.holder, "held": HELD})
+            params = {**known, "me": self.holder, "held": HELD, "longest": terms.longest}
+            row = await transaction.run_one(RESUME, params)
             if row is None:
                 raise await why_not(transaction, blob)
-            payer, announced, durable, reserved, was_mine = row
+            payer, announced, durable, reserved, was_mine, is_too_old = row
+            if is_too_old:
+                raise TookTooLong("This upload has taken longer than any may; begin it anew.")
             if announced is not None and announced < durable:
                 raise LengthMismatch(f"{durable} bytes are stored already, of {announced}.")
             more = evolve(terms, size=max((announced or 0) - reserved, 0))

@@ -30,7 +30,7 @@ COLUMNS = """
 """
 """What a user is made of, for a query of ``account a``."""
 
-SETTABLE = ("full_name", "email", "suspended", "quota")
+SETTABLE = ("full_name", "email", "own_email", "suspended", "quota")
 """The columns that a change may set as they are."""
 
 _IN_GROUP = """
@@ -275,7 +275,7 @@ class UserRecords:
     async def change(self, user: User, changes: Mapping[str, Any]) -> None:
         """Set fields: those of NewUser but for ``groups``.
 
-        :raises AlreadyExists: the name, a DN or the e-mail address is taken.
+        :raises AlreadyExists: the name, a DN or the e-mail address is taken; not an ``own_email``.
         :raises Missing: the user is gone meanwhile.
         :raises Protected: it would suspend the last administrator.
         """

@@ -24,6 +24,7 @@ from repoman.model import Caller, Image, User
 from repoman.operator.command import Command
 from repoman.operator.database import Reached, with_database
 from repoman.original import Plan, PlannedFile, PlannedImage, plan
+from repoman.reach import Reach
 from repoman.records import NewGroup, NewUser
 from repoman.repository.files import Files
 from repoman.repository.images import FileRef
@@ -121,7 +122,7 @@ class _Import:
         try:
             image = await self._images.create(new)
         except AlreadyExists:
-            found = await self._images.find(new.owner, new.name)
+            found = await self._images.find(new.owner, new.name, Reach(everything=True))
             if found is None:
                 raise
             image = found

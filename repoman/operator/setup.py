@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 
 from repoman import config
@@ -24,12 +25,15 @@ def init(arguments: Namespace) -> int:
         await store.start()
         await store.stop()
         accounts = Accounts(AccountRecords(reached.pool), settings.tls.limited_proxies)
-        for name in await accounts.ensure_admins(admins):
+        founded = await accounts.ensure_admins(admins)
+        for name in founded.created:
             print(f"Administrator {name} created.")
+        for why in founded.refused:
+            print(f"[accounts] admins: {why}", file=sys.stderr)
         if not admins:
             print("[accounts] admins names nobody: nobody can add users yet.")
         print(f"The repository is ready: {settings.server.state}, {settings.storage.directory}.")
-        return 0
+        return 1 if founded.refused else 0
 
     return with_database(settings, work)
 

@@ -36,7 +36,7 @@ def owner_forms(
         content.append(_sharing(image, path, tokens_of["share"], known))
     if may("image.modify", caller, image):
         giving = _giving(caller, tokens, image, offer)
-        content.append(_changing(image, f"{path}/change", tokens_of["change"], giving))
+        content.append(_changing(caller, image, f"{path}/change", tokens_of["change"], giving))
     if may("image.delete", caller, image) and not image.read_only:
         content.append(_deleting(image, f"{path}/delete", tokens_of["delete"]))
     if content:
@@ -75,17 +75,17 @@ def _share(action: str, token: str, kind: str, name: str) -> Tag:
     )  # fmt: skip
 
 
-def _changing(image: Image, action: str, token: str, giving: Content) -> Tag:
+def _changing(caller: Caller, image: Image, action: str, token: str, giving: Content) -> Tag:
     if image.read_only:
         content = [giving, _protecting(image, action, token)]
     else:
         content = [
-            _opened("Description and system", _describing(image, action, token)),
+            _opened("Description and system", _describing(caller, image, action, token)),
             _opened("Expiry", _expiring(image, action, token)),
             _opened("Name", _renaming(image, action, token)),
             _opened("Owner", giving) if giving else None,
             _opened("Protection", _protecting(image, action, token)),
-        ]
+        ]  # fmt: skip
     return el("section", el("h2", "Change"), content, class_="change")
 
 
@@ -93,7 +93,7 @@ def _opened(title: str, content: Content) -> Tag:
     return el("details", el("summary", title), content)
 
 
-def _describing(image: Image, action: str, token: str) -> Tag:
+def _describing(caller: Caller, image: Image, action: str, token: str) -> Tag:
     hypervisors = field(
         "hypervisor", "Hypervisors", ", ".join(image.hypervisors), required=True,
         hint="with commas; the file of one that you take out is deleted",
@@ -104,7 +104,9 @@ def _describing(image: Image, action: str, token: str) -> Tag:
         el("div", area("description", "Description", image.description),
            field("os_type", "System", image.os_type),
            field("os_variant", "Variant", image.os_variant),
-           field("os_arch", "Architecture", image.os_arch), hypervisors, public,
+           field("os_arch", "Architecture", image.os_arch),
+           hypervisors if may("image.arrange_files", caller, image) else None,
+           public if may("image.publish", caller, image) else None,
            class_="fields"),
         button="Save",
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
-from repoman.errors import AlreadyExists, Misconfigured
+from repoman.errors import AlreadyExists
 from repoman.model import Caller, Identity
 from repoman.records import IAccountRecords
 
@@ -18,6 +18,18 @@ class AdminLine:
     user_name: str
     email: str | None
     dn: str
+
+
+@frozen
+class Founded:
+    """What came of the administrators' file.
+
+    :ivar created: names of the administrators that were made.
+    :ivar refused: a line for each that could not be, with the reason.
+    """
+
+    created: tuple[str, ...]
+    refused: tuple[str, ...]
 
 
 class Accounts:
@@ -57,22 +69,24 @@ class Accounts:
         reads_only = identity.limited and self._limited_proxies == "read-only"
         return Caller(user, identity, reads_only=reads_only)
 
-    async def ensure_admins(self, lines: Iterable[AdminLine]) -> list[str]:
-        """Create the administrators that do not exist yet; answer their names.
-
-        :raises Misconfigured: with every line that cannot be done.
-        """
+    async def ensure_admins(self, lines: Iterable[AdminLine]) -> Founded:
+        """Create the administrators of lines that nobody has looked at yet."""
         created: list[str] = []
-        mistakes: list[str] = []
+        refused: list[str] = []
         for line in lines:
             try:
-                if await self._records.ensure_admin(line.user_name, line.email, line.dn):
-                    created.append(line.user_name)
+                fate = await self._records.ensure_admin(line.user_name, line.email, line.dn)
             except AlreadyExists as error:
-                mistakes.append(f"[accounts] admins: {line.user_name}: {error.message}")
-        if mistakes:
-            raise Misconfigured(mistakes)
-        return created
+                refused.append(f"{line.user_name} was not created: {error.message}")
+                continue
+            if fate == "created":
+                created.append(line.user_name)
+            elif fate == "left alone":
+                refused.append(
+                    f"{line.user_name} was not created: that name, or {line.dn}, is a user's "
+                    "already, who was left as they are; an administrator can change them."
+                )
+        return Founded(tuple(created), tuple(refused))
 
 
 def _issuer(identity: Identity) -> str:

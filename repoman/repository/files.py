@@ -20,7 +20,7 @@ from repoman.errors import (
     RepomanError,
     TooLarge,
 )
-from repoman.holders import UploadTerms
+from repoman.holders import LONGEST, UploadTerms
 from repoman.interfaces import (
     Clock,
     Committed,
@@ -81,12 +81,14 @@ class UploadLimits:
     :ivar quota: of users without one of their own, in bytes.
     :ivar uploads: that one user may run at once.
     :ivar keep: how long an unfinished resumable one is kept, in seconds.
+    :ivar longest: how long one may take from its beginning, in seconds.
     """
 
     max_upload: int
     quota: int
     uploads: int
     keep: float
+    longest: float = LONGEST
 
     def terms(self, size: int | None, *, resumable: bool = False) -> UploadTerms:
         """What an upload of ``size`` bytes asks of the records.
@@ -95,7 +97,8 @@ class UploadLimits:
         """
         if size is not None and size > self.max_upload:
             raise self.too_large()
-        return UploadTerms(size, self.quota, self.uploads, LEASE, self.keep if resumable else None)
+        keep = self.keep if resumable else None
+        return UploadTerms(size, self.quota, self.uploads, LEASE, keep, self.longest)
 
     def too_large(self) -> TooLarge:
         """The refusal of a file over the limit."""

@@ -21,12 +21,14 @@ from repoman.model import (
 )
 from repoman.policy import (
     authorize,
+    authorize_changes,
     authorize_image,
     forbid_changes_to_read_only,
     identified,
     may,
     missing_image,
 )
+from repoman.reach import reach
 from repoman.records import IImageRecords, ImageLimits, Listing, NewImage, Place
 
 MOST_HYPERVISORS = 32
@@ -90,7 +92,7 @@ class Images:
         """
         user = identified(caller)
         owner = ref.owner or user.user_name
-        image = await self._records.find(owner, ref.name)
+        image = await self._records.find(owner, ref.name, reach(user))
         if image is None:
             raise missing_image(owner, ref.name)
         authorize_image(action, caller, image)
@@ -102,7 +104,7 @@ class Images:
         :raises Missing: it does not exist, or not for this caller.
         :raises NotIdentified: the same, for nobody in particular.
         """
-        image = await self._records.find(ref.owner or "", ref.name)
+        image = await self._records.find(ref.owner or "", ref.name, reach(caller.user))
         if image is None or not may("image.look", caller, image):
             identified(caller)
             raise missing_image(ref.owner or "", ref.name)
@@ -118,14 +120,14 @@ class Images:
         :raises Missing: there is none.
         """
         own = caller.user.user_name if caller.user else None
-        word, hypervisor = ref.word, ref.hypervisor
+        word, hypervisor, within = ref.word, ref.hypervisor, reach(caller.user)
         if word is not None and word not in DEFAULT_FILE_WORDS:
-            image = await self._records.find_either(word, own, ref.name)
+            image = await self._records.find_either(word, own, ref.name, within)
             if image is not None and image.owner != word:
                 hypervisor = word
         else:
             owner = ref.owner or own
-            image = await self._records.find(owner, ref.name) if owner else None
+            image = await self._records.find(owner, ref.name, within) if owner else None
         if image is None:
             identified(caller)
             raise missing_image(ref.owner or word or own or "", ref.name)
@@ -135,10 +137,13 @@ class Images:
         """Make an image of the caller's; or of another user's, where that is permitted."""
         user = authorize("image.create", caller)
         if new.owner and new.owner != user.user_name:
-            authorize("image.create_for_another", caller)
+            authorize("image.create_for_another", caller, new)
         check_image_name(new.name)
         listed, owner = check_hypervisors(new.hypervisors), new.owner or user.user_name
-        return await self._records.create(evolve(new, hypervisors=listed, owner=owner))
+        keeps = owner != user.user_name and not user.is_admin
+        return await self._records.create(
+            evolve(new, hypervisors=listed, owner=owner, keeps_files=keeps)
+        )
 
     async def change(self, caller: Caller, ref: ImageRef, changes: Mapping[str, Any]) -> Image:
         """Set fields of the record; rename and give away touch no bytes.
@@ -146,6 +151,7 @@ class Images:
         A new ``owner`` is only an offer where the caller may not give the image at once.
         """
         image = await self.find(caller, ref, "image.modify")
+        authorize_changes(caller, image, changes)
         if changes.get("read_only", True) is not False:
             forbid_changes_to_read_only(image)
         check_texts(changes, image)
@@ -159,6 +165,9 @@ class Images:
             authorize("image.offer", caller, image)
             changes = {**changes, "recipient": changes["owner"]}
             del changes["owner"]
+        arranges = may("image.arrange_files", caller, image)
+        if "expires" in changes and (arranges or changes["expires"] != image.expires):
+            changes = {**changes, "keeps_files": not arranges}
         return await self._records.change(image, changes, self.quota)
 
     async def delete(self, caller: Caller, ref: ImageRef) -> None:

@@ -20,6 +20,7 @@ async def publish(
     :raises OutcomeUnknown: nobody can say now; the blob must be left alone.
     :raises Conflict: the image was deleted meanwhile.
     :raises NotIdentified: the uploader was suspended or deleted meanwhile.
+    :raises NotPermitted: the uploader may no longer upload to the image.
     :raises QuotaExceeded: the owner has no room for it.
     :raises PreconditionFailed: the file that it would replace is another by now.
     """

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from repoman.errors import Invalid, Missing
 from repoman.model import Caller, Profile, User, check_dns, check_name, check_texts
-from repoman.policy import authorize, protected
+from repoman.policy import authorize, may, protected
 from repoman.records import IUserRecords, NewUser
 
 OWN_FIELDS = frozenset({"full_name", "email"})
@@ -125,6 +125,9 @@ class Users:
         check_texts(changes, user)
         if "user_name" in changes:
             check_name("user", changes["user_name"], named="user_name")
+        if changes.get("email", user.email) != user.email:
+            # Others' addresses are private: that one is taken is told to those who see them.
+            changes["own_email"] = not may("user.modify", caller)
         if "cert_dn" in changes:
             first = changes.pop("cert_dn")
             others = changes.get("client_dns", user.client_dns[1:])

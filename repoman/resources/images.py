@@ -7,7 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from repoman.model import DEFAULT_HYPERVISOR, ImageRef
-from repoman.policy import authorize
+from repoman.policy import authorize, may
 from repoman.records import Listing, NewImage
 from repoman.repository import Repository
 from repoman.repository.images import Images
@@ -82,8 +82,10 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         ref = ImageRef(user, image)
         await images.find(ask.caller, ref, "image.modify")
         form = await read_form(ask.request, ChangeForm, unknown=UNKNOWN_FIELD)
-        changes = image_changes(form)
-        return Reply(image_json(await images.change(ask.caller, ref, changes), ask.urls))
+        changed = await images.change(ask.caller, ref, image_changes(form))
+        # Who may change it need not be one of those who may see it.
+        sees = may("image.see", ask.caller, changed)
+        return Reply(image_json(changed, ask.urls) if sees else {})
 
     @routes.add("DELETE", *one)
     async def delete(ask: Ask, image: str, user: str | None = None) -> Reply:

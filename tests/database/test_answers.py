@@ -20,6 +20,11 @@ from tests.database.conftest import running
 STEPS = st.lists(st.sampled_from(["ask", "see", "answer", "begin", "change", "end", "wait"]))
 
 
+def true(number: int) -> list[Any]:
+    """What the database would answer; at first, that there is nothing."""
+    return [(number,)] if number else []
+
+
 @example(["ask", "see", "begin", "change", "end", "answer"])
 @example(["begin", "ask", "see", "answer", "change", "end"])
 @example(["ask", "see", "answer", "begin", "change", "end"])
@@ -36,7 +41,7 @@ def test_whatever_overlaps_an_answer_is_never_older_than_the_last_write(steps: l
             asked[0][1] = truth
         elif step == "answer" and asked:
             keep, seen = asked.pop(0)
-            keep([(truth if seen is None else seen,)])
+            keep(true(truth if seen is None else seen))
         elif step == "begin":
             writers.append(answers.writing())
             writers[-1].__enter__()
@@ -46,15 +51,29 @@ def test_whatever_overlaps_an_answer_is_never_older_than_the_last_write(steps: l
             writers.pop(0).__exit__(None, None, None)
         elif step == "wait":
             clock.advance(KEPT / 3)
-        assert answers.find("?") in (None, [(truth,)])
-        assert not (writers and answers.find("?"))
+        assert answers.find("?") in (None, true(truth))
+        assert not (writers and answers.find("?") is not None)
 
 
-def test_nothing_is_kept_for_long_nor_without_end_nor_that_there_is_nothing() -> None:
+def test_that_there_is_nothing_is_kept_as_long_and_pushes_nothing_out() -> None:
     clock = Clock()
     answers = Answers(clock.seconds)
-    answers.asking("empty")([])
-    assert answers.find("empty") is None
+    answers.asking("there")([(1,)])
+    for number in range(MOST + 1):
+        answers.asking(number)([])
+    assert answers.find(0) is None
+    assert answers.find(MOST) == []
+    assert answers.find("there") == [(1,)]
+    clock.advance(KEPT)
+    assert answers.find(MOST) is None
+    answers.asking("new")([])
+    with answers.writing():
+        assert answers.find("new") is None
+
+
+def test_nothing_is_kept_for_long_nor_without_end() -> None:
+    clock = Clock()
+    answers = Answers(clock.seconds)
     for number in range(MOST + 1):
         answers.asking(number)([(number,)])
     assert answers.find(0) is None

@@ -335,3 +335,78 @@ def test_stalled_and_vanished_clients_leave_no_descriptor(daemon: Daemon, alice:
 
 def test_nothing_above_left_a_traceback(daemon: Daemon) -> None:
     assert "Traceback" not in daemon.log.read_text()
+
+
+@pytest.fixture
+def demoted(daemon: Daemon) -> Person:
+    """An administrator, until a test ends that."""
+    return daemon.newcomer(groups="admins")
+
+
+ENDS_OF_A_RIGHT: dict[str, tuple[str, str, dict[str, str], int]] = {
+    # what the administrator does, with which form, and what the uploader is told
+    "demoted": ("DELETE", "/api/groups/admins/users/{uploader}", {}, 403),
+    "suspended": ("POST", "/api/users/{uploader}", {"suspended": "true"}, 403),
+    "deleted": ("DELETE", "/api/users/{uploader}", {}, 403),
+    "read-only": ("POST", "/api/images/{owner}/one", {"read_only": "true"}, 409),
+    "given away": ("POST", "/api/images/{owner}/one", {"owner": "{other}"}, 409),
+    "without hypervisor": ("POST", "/api/images/{owner}/one", {"hypervisor": "kvm"}, 409),
+}
+"""What ends somebody's right to upload to an image, while they upload."""
+
+
+@pytest.mark.parametrize("end", ENDS_OF_A_RIGHT)
+def test_the_right_to_upload_is_asked_again_when_the_bytes_are_there(
+    daemon: Daemon, alice: Person, demoted: Person, end: str
+) -> None:
+    alice.ask("POST", "/api/images", form={"name": "one"})
+    raw = f"/api/images/raw/{alice.name}/xen/one"
+    if end != "without hypervisor":
+        assert alice.ask("PUT", raw, body=b"old").status == 200
+    headers = {"Upload-Complete": "?0", "Upload-Length": "6"}
+    place = demoted.ask("POST", raw, headers=headers).headers["Location"]
+    whole, part = demoted.connection(), begin_part(demoted, place, 0, 6)
+    whole.putrequest("PUT", raw)
+    whole.putheader("Content-Length", "6")
+    whole.endheaders(b"new")
+    part.send(b"new")
+    running = "SELECT 1 FROM blob JOIN account ON account_id = uploader_id WHERE lease > now()"
+    query = f"{running} AND user_name = '{demoted.name}'"
+    wait_for(lambda: len(Ledger(daemon).query(query)) == 2, 5)
+    method, path, form, status = ENDS_OF_A_RIGHT[end]
+    names = {"uploader": demoted.name, "owner": alice.name, "other": daemon.newcomer().name}
+    form = {name: value.format(**names) for name, value in form.items()}
+    assert daemon.admin.ask(method, path.format(**names), form=form or None).status == 200
+    for connection in (whole, part):
+        connection.send(b"er!")
+        refused = connection.getresponse()
+        assert refused.status == status, refused.read()
+        assert b"meanwhile" in (text := refused.read()) or b"during" in text
+        connection.close()
+    kept = alice.ask("GET", raw)
+    if end in ("demoted", "suspended", "deleted", "read-only"):
+        assert kept.body == b"old"
+        assert owed(daemon, alice.name)[0] == 3
+    else:
+        assert kept.status == 404
+
+
+def test_an_upload_has_an_end_however_slowly_it_comes(tmp_path: Path) -> None:
+    with Daemon(tmp_path, limits={"upload_time": "1s"}).running() as daemon:
+        alice = daemon.newcomer()
+        place = begin(alice, "one", 6)
+        whole, part = alice.connection(), begin_part(alice, place, 0, 6)
+        whole.putrequest("PUT", "/api/images/raw/one")
+        whole.putheader("Content-Length", "6")
+        whole.endheaders(b"who")
+        part.send(b"par")
+        for connection in (whole, part):
+            refused = connection.getresponse()
+            assert refused.status == 408
+            assert b"An upload may run for" in refused.read()
+            connection.close()
+        assert offset_of(alice, place) == 3
+        refused_later = send(alice, place, 3, b"ts!", last=True)
+        assert refused_later.status == 408
+        assert "begin it anew" in refused_later.text
+        assert alice.ask("GET", "/api/images/raw/one").status == 404

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 import pytest_twisted
 
-from repoman.errors import AlreadyExists, Conflict, Invalid, Protected, QuotaExceeded
+from repoman.errors import AlreadyExists, Conflict, Invalid, Missing, Protected, QuotaExceeded
 from repoman.holders import UploadTerms
+from repoman.model import Caller, Image, ImageRef
+from repoman.records import NewGroup
+from repoman.repository.images import Images
 from tests.records import QUOTA, Records, at_once
 
 DAY = 86400.0
@@ -24,7 +29,7 @@ async def test_rename_and_new_owner_touch_no_bytes_and_move_the_quota(records: R
     before = await records.store(await records.image("alice", "one"), alice, 5)
     after = await records.images.change(before, {"name": "two", "owner": "bob"}, QUOTA)
     assert (after.owner, after.name, after.files) == ("bob", "two", before.files)
-    assert await records.images.find("alice", "one") is None
+    assert await records.found("alice", "one") is None
     assert [(await records.read(name)).used for name in ("alice", "bob")] == [0, 5]
 
 
@@ -34,14 +39,67 @@ async def test_a_name_or_owner_that_is_taken_is_a_conflict(records: Records) -> 
         await records.user(owner)
         for name in ("one", "two"):
             await records.image(owner, name)
-    image = await records.images.find("alice", "one")
+    image = await records.found("alice", "one")
     assert image is not None
     for changes in ({"name": "two"}, {"owner": "bob"}):
         with pytest.raises(AlreadyExists):
             await records.images.change(image, {"description": "new", **changes}, QUOTA)
     with pytest.raises(Invalid):
         await records.images.change(image, {"owner": "nobody"}, QUOTA)
-    assert await records.images.find("alice", "one") == image
+    assert await records.found("alice", "one") == image
+
+
+LATE: dict[str, Callable[[Records, Image], Awaitable[Any]]] = {
+    "change": lambda r, image: r.images.change(image, {"unauthenticated_access": True}, QUOTA),
+    "give on": lambda r, image: r.images.change(image, {"owner": "alice"}, QUOTA),
+    "delete": lambda r, image: r.images.delete(image),
+    "share": lambda r, image: r.images.share(image, user="alice"),
+    "share with a group": lambda r, image: r.images.share(image, group="users"),
+    "end a share": lambda r, image: r.images.unshare(image, user="carol"),
+}
+"""What the owner of a moment ago may have begun before the image changed hands."""
+
+
+@pytest.mark.parametrize("late", LATE.values(), ids=LATE)
+@pytest_twisted.ensureDeferred
+async def test_who_has_given_an_image_away_has_no_late_word(
+    records: Records, late: Callable[[Records, Image], Awaitable[Any]]
+) -> None:
+    for name in ("alice", "bob", "carol"):
+        await records.user(name)
+    seen_before = await records.image("alice", "one")
+    given = await records.images.change(seen_before, {"owner": "bob"}, QUOTA)
+    await records.images.share(given, user="carol")
+    given = await records.found("bob", "one")
+    with pytest.raises(Missing, match="given away meanwhile"):
+        await late(records, seen_before)
+    assert await records.found("bob", "one") == given
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_expiry_set_by_who_may_not_remove_files_keeps_them(records: Records) -> None:
+    owner = await records.user("owner")
+    await records.user("root", "admins")
+    for permission in ("image_modify", "image_modify_group"):
+        await records.user(permission)
+        group = NewGroup(f"with-{permission}", (permission, "owner"), (permission,))
+        await records.groups.create(group)
+    # The group permits its owner as well; who owns an image may remove its files.
+    images, past = Images(records.images, QUOTA), {"expires": days_ago(90)}
+    for who in ("owner", "root", "image_modify", "image_modify_group"):
+        image = await records.store(await records.image("owner", who), owner, 5)
+        caller = Caller(await records.read(who))
+        await images.change(caller, ImageRef("owner", image.name), past)
+        await images.change(caller, ImageRef("owner", image.name), {"description": "x"})
+    await records.run("UPDATE image SET uploaded = %s", days_ago(50))
+    assert await records.images.expire_images(DAY) == 2
+    left = {name for name in ("owner", "root", "image_modify", "image_modify_group")
+            if (found := await records.found("owner", name)) and found.files}  # fmt: skip
+    assert left == {"image_modify", "image_modify_group"}
+    # Until the owner says so: only who sees what is there may say it again without a change.
+    caller = Caller(owner)
+    await images.change(caller, ImageRef("owner", "image_modify"), past)
+    assert await records.images.expire_images(DAY) == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -53,7 +111,7 @@ async def test_what_has_just_become_read_only_stays_as_it_is(records: Records) -
         await records.images.change(seen_before, {"description": "new"}, QUOTA)
     with pytest.raises(Protected):
         await records.images.delete(seen_before)
-    assert await records.images.find("alice", "one") == locked
+    assert await records.found("alice", "one") == locked
     await records.images.change(locked, {"read_only": False}, QUOTA)
     await records.images.delete(seen_before)
 
@@ -130,7 +188,7 @@ async def test_bytes_go_some_time_after_the_image_expired(records: Records) -> N
     # "again" got its bytes after it had expired, and that lately
     await records.run("UPDATE image SET uploaded = %s WHERE name <> 'again'", days_ago(50))
     assert await records.images.expire_images(30 * DAY) == 1
-    over = await records.images.find("alice", "over")
+    over = await records.found("alice", "over")
     assert over is not None
     assert over.files == {}
     assert len(await records.blobs.to_delete(10, 0.0)) == 1

@@ -75,7 +75,7 @@ async def test_deleting_a_user_gives_their_bytes_to_the_sweeper(records: Records
     assert len(marked) == 2
     assert kept.files["xen"].blob not in marked
     assert await records.users.find("alice") is None
-    assert await records.images.find("alice", "gone") is None
+    assert await records.found("alice", "gone") is None
     assert (await records.read("bob")).used == 7
 
 
@@ -116,7 +116,7 @@ async def test_a_rename_touches_no_bytes(records: Records) -> None:
     alice = await records.user("alice")
     before = await records.store(await records.image("alice", "one"), alice, 5)
     await records.users.change(alice, {"user_name": "alicia"})
-    after = await records.images.find("alicia", "one")
+    after = await records.found("alicia", "one")
     assert after is not None
     assert after.files == before.files
     assert await records.users.find("alice") is None

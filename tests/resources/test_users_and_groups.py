@@ -116,6 +116,28 @@ def test_users_change_their_own_name_and_address_only(daemon: Daemon) -> None:
     assert me.ask("POST", path, form={"email": ""}).json["email"] is None
 
 
+@pytest.mark.parametrize("form", [{}, {"full_name": "Me"}], ids=["alone", "with the name"])
+def test_nobody_learns_who_has_an_address_by_taking_it(
+    daemon: Daemon, form: dict[str, str]
+) -> None:
+    me, other = daemon.newcomer(), daemon.newcomer()
+    address, path = f"{other.name}@example.org", f"/api/users/{me.name}"
+    assert daemon.admin.ask("POST", f"/api/users/{other.name}", form={"email": address}).status == (
+        200
+    )
+    free = me.ask("POST", path, form={"email": f"{me.name}@example.org", **form})
+    taken = me.ask("POST", path, form={"email": address, **form})
+    assert (free.status, taken.status) == (200, 200)
+    assert taken.json == {**free.json, "email": address}
+    assert other.ask("GET", f"/api/users/{other.name}").json["email"] == address
+    # For administrators, who see the addresses, they stay exact.
+    assert daemon.admin.ask("POST", path, form={"email": address, "full_name": "x"}).status == 200
+    daemon.admin.ask("POST", path, form={"email": f"{me.name}@here"})
+    assert daemon.admin.ask("POST", path, form={"email": address}).status == 409
+    new = {"user_name": f"{me.name}n", "cert_dn": f"/CN={me.name}n", "email": address}
+    assert daemon.admin.ask("POST", "/api/users", form=new).status == 409
+
+
 def test_cert_dn_replaces_the_first_dn(daemon: Daemon) -> None:
     me, spare = daemon.newcomer(), daemon.person("My Spare")
     path = f"/api/users/{me.name}?view=full"

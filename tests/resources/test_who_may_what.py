@@ -125,6 +125,10 @@ ROWS = [
         form={"owner": "{target}"},
         otherwise={"image_modify_group": 403},
     ),
+    *(
+        image_row(f"POST {IMAGE}", "owner admin", form=form, otherwise={"image_modify_group": 403})
+        for form in ({"unauthenticated_access": "true"}, {"hypervisor": "kvm"})
+    ),
     image_row(f"DELETE {IMAGE}", DELETERS),
     image_row(f"POST {IMAGE}/share/user/{{target}}", "owner admin"),
     image_row(f"DELETE {IMAGE}/share/user/{{target}}", "owner admin"),
