@@ -50,7 +50,8 @@ class Accounts:
                 None,
                 identity,
                 f"Nobody is registered here as {identity.subject} (issued by {identity.issuer}); "
-                "ask the administrator for an account with exactly this DN.",
+                "ask the administrator for an account with exactly this DN; "
+                "it can be copied as it stands.",
             )
         if user.suspended:
             return Caller(None, identity, f"User {user.user_name} is suspended.")
