@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from repoman.errors import CredentialProblem, TrustUnreadable
 from repoman.gsi.chain import moment
+from repoman.gsi.quietly import quietly
 
 
 @frozen(eq=False, repr=False)
@@ -35,6 +36,7 @@ class Credential:
     open_to_others: bool
 
 
+@quietly()
 def read_credential(
     certificate_path: Path, key_path: Path, *, of_anybody: bool = True
 ) -> Credential:

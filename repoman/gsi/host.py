@@ -16,10 +16,12 @@ from repoman.errors import CredentialRefused
 from repoman.gsi.ca_directory import CADirectory, build, read_files, stem
 from repoman.gsi.chain import divide, moment
 from repoman.gsi.credential import Credential
+from repoman.gsi.quietly import quietly
 from repoman.gsi.steps import finish
 from repoman.gsi.trust import Trust
 
 
+@quietly()
 def host_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """The host names, then addresses, that a certificate is for; without wildcards."""
     try:
@@ -59,6 +61,7 @@ def is_address(host: str) -> bool:
     return True
 
 
+@quietly()
 def proves_name(certificate: x509.Certificate, host: str) -> bool:
     """The certificate's subjectAltName has this host name or address (RFC 9525).
 
@@ -73,6 +76,7 @@ def proves_name(certificate: x509.Certificate, host: str) -> bool:
     return True
 
 
+@quietly()
 def refusal_of_server(
     chain: Sequence[x509.Certificate], place: Path, authorities: CADirectory, now: datetime
 ) -> str:
