@@ -89,9 +89,14 @@ class Authority:
 
     @property
     @quietly()
-    def dn(self) -> str:
+    def subject(self) -> x509.Name:
         """Its name."""
-        return dn_text(self.certificate.subject)
+        return self.certificate.subject
+
+    @property
+    def dn(self) -> str:
+        """Its name, printed."""
+        return dn_text(self.subject)
 
 
 @frozen(eq=False)
@@ -225,6 +230,33 @@ def build(files: Sequence[File]) -> Steps[CADirectory]:
     return CADirectory(
         tuple(authorities), readable, tuple(dict.fromkeys(told)), frozenset(crl_faults)
     )
+
+
+@quietly()
+def files_about(
+    chain: Iterable[x509.Certificate], files: Sequence[File], directory: CADirectory
+) -> list[File]:
+    """The files that matter to a certificate: of its authorities, up to the root.
+
+    Where an authority is not to be found, what could be its file matters too: any that
+    cannot be used.
+
+    :param chain: the certificate, and what is shown with it.
+    :param directory: made of these files.
+    """
+    names = {certificate.issuer for certificate in chain}
+    known: list[Authority] = []
+    if not names:
+        return []
+    while more := [a for a in directory.authorities if a.subject in names and a not in known]:
+        known += more
+        names |= {authority.certificate.issuer for authority in more}
+    found = {name for a in known for name in (*a.names, *(crl.name for crl in a.crls))}
+    if not known:
+        used = {name for authority in directory.authorities for name in authority.names}
+        found = {file.name for file in files if file.is_a("[0-9]+")} - used
+    stems = set(map(stem, found))
+    return [file for file in files if stem(file.name) in stems]
 
 
 def read_authorities(directory: Path) -> CADirectory:
