@@ -218,6 +218,18 @@ def load(path: Path | None = None) -> Config:
     :param path: the file; ``None`` means :data:`DEFAULT_PATH`.
     :raises Misconfigured: with every mistake found, one line each.
     """
+    config, mistakes = load_partly(path)
+    if mistakes:
+        raise Misconfigured(mistakes)
+    return config
+
+
+def load_partly(path: Path | None = None) -> tuple[Config, list[str]]:
+    """Read what can be read of the configuration.
+
+    :returns: with the default for each setting that is wrong; and the mistakes, one line each.
+    :raises Misconfigured: there is nothing to be read.
+    """
     path = DEFAULT_PATH if path is None else path
     try:
         content = path.read_text("utf-8-sig")
@@ -232,7 +244,7 @@ def load(path: Path | None = None) -> Config:
         raise Misconfigured([f"{path}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
         raise Misconfigured([f"{path}: not UTF-8 text, at byte {error.start}"]) from None
-    return parse(content, str(path))
+    return _parse_partly(content, str(path))
 
 
 def parse(content: str, file: str) -> Config:
@@ -241,7 +253,15 @@ def parse(content: str, file: str) -> Config:
     :param file: what the mistakes call the text.
     :raises Misconfigured: with every mistake found, one line each.
     """
+    config, mistakes = _parse_partly(content, file)
+    if mistakes:
+        raise Misconfigured(mistakes)
+    return config
+
+
+def _parse_partly(content: str, file: str) -> tuple[Config, list[str]]:
     mistakes: list[str] = []
+    wrong: list[tuple[str, str]] = []
     given: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     for section, key, value, where in _settings(content, file, mistakes):
         declared = keys(section)
@@ -254,13 +274,15 @@ def parse(content: str, file: str) -> Config:
                 given[section][key] = declared[key].metadata["read"](value)
             except ValueError as error:
                 given[section][key] = None
+                wrong.append((section, key))
                 mistakes.append(f"{where}: [{section}] {key}: {error}")
     for needed in _missing(given["storage"]):
         if not any(f"{needed}:" in mistake for mistake in mistakes):
             mistakes.append(f"{file}: {needed}: backend = s3 needs it")
-    if mistakes:
-        raise Misconfigured(mistakes)
-    return _under_state(Config(**{name: SECTIONS[name](**given[name]) for name in SECTIONS}))
+    for section, key in wrong:
+        del given[section][key]
+    config = Config(**{name: SECTIONS[name](**given[name]) for name in SECTIONS})
+    return _under_state(config), mistakes
 
 
 def _missing(storage: dict[str, Any]) -> list[str]:

@@ -8,7 +8,6 @@ from datetime import datetime
 
 from repoman.assembly import Assembly
 from repoman.database.pool import Pool
-from repoman.gsi.dn import dn_text
 from repoman.interfaces import Clock
 from repoman.metrics import Metrics
 from repoman.site import RepositorySite
@@ -85,8 +84,7 @@ def watch_trust(metrics: Metrics, tls: ServerTLS, clock: Clock) -> None:
         found = {}
         for authority in tls.directory.authorities:
             for crl in [file.crl for file in authority.crls if file.crl is not None]:
-                name = dn_text(authority.certificate.subject)
-                found[name] = value(crl.last_update_utc, crl.next_update_utc)
+                found[authority.dn] = value(crl.last_update_utc, crl.next_update_utc)
         return found
 
     metrics.show(

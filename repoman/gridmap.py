@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from pathlib import Path
 
 from repoman.errors import Invalid, Misconfigured
@@ -11,32 +12,33 @@ from repoman.model import check_name
 from repoman.records import Login
 
 _LINE = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|(\S+))\s+(\S+)\s*')
-_ESCAPE = re.compile(r"((?:\\x[0-9A-Fa-f]{2})+)|\\(.)")
+# These keep their backslash: a DN in our own form has escapes too, and OpenSSL's has bytes.
+_ESCAPE = re.compile(r"\\(?![\\/+]|x[0-9A-Fa-f]{2})(.)|\\\\")
 
 
-def read_gridmap(path: Path) -> list[Login]:
-    """The logins that a file names.
+def read_gridmap(path: Path) -> tuple[list[Login], list[str]]:
+    """The logins that a file names, and its mistakes, a line each.
 
     A line is ``"DN" user``, as Globus has it; of several users the first one
-    counts.  Blank lines and those that begin with ``#`` are comments.
+    counts.  Blank lines and those that begin with ``#`` are comments.  A line
+    that is not understood costs nothing but itself.
 
-    :raises Misconfigured: with every mistake found, one line each.
+    :raises Misconfigured: the file cannot be read.
     """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise Misconfigured([f"{path} cannot be read: {reason}"]) from None
+        lines = path.read_bytes().removeprefix(BOM_UTF8).splitlines()
+    except OSError as error:
+        raise Misconfigured([f"{path} cannot be read: {error.strerror}"]) from None
     found, mistakes = [], []
-    for number, line in enumerate(lines, 1):
-        if line.strip() and not line.lstrip().startswith("#"):
+    for number, line in enumerate(map(bytes.strip, lines), 1):
+        if line and not line.startswith(b"#"):
             try:
-                found.append(_read_line(line))
+                found.append(_read_line(line.decode()))
+            except UnicodeDecodeError:
+                mistakes.append(f"{path}:{number}: The line is not UTF-8.")
             except Invalid as error:
                 mistakes.append(f"{path}:{number}: {error.message}")
-    if mistakes:
-        raise Misconfigured(mistakes)
-    return found
+    return found, mistakes
 
 
 def _read_line(line: str) -> Login:
@@ -44,15 +46,9 @@ def _read_line(line: str) -> Login:
     if match is None:
         raise Invalid('A line is "DN" user.')
     quoted, plain, users = match.groups()
-    dn = plain if quoted is None else _ESCAPE.sub(_unescaped, quoted)
+    dn = plain if quoted is None else _ESCAPE.sub(_plain, quoted)
     return Login(check_name("user", users.partition(",")[0]), parse_dn(dn))
 
 
-def _unescaped(escape: re.Match[str]) -> str:
-    if escape[1]:
-        try:
-            return bytes.fromhex(escape[1].replace("\\x", "")).decode()
-        except UnicodeDecodeError:
-            raise Invalid(f"{escape[1]} is not UTF-8.") from None
-    # Our own DNs have escapes too, before these three.
-    return escape[0] if escape[2] in "\\/+" else escape[2]
+def _plain(escape: re.Match[str]) -> str:
+    return escape[1] or escape[0]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from attrs import frozen
+
 from repoman.config import Config, Storage
 from repoman.errors import RepomanError
-from repoman.gsi.ca_directory import CADirectory, build, read_files
+from repoman.gsi.ca_directory import CADirectory, File, build, files_about, read_files
 from repoman.gsi.credential import read_host_credential
 from repoman.gsi.host import host_faults, proves_name, refusal_of_server
+from repoman.gsi.quietly import quietly
 from repoman.gsi.steps import finish
 from repoman.gsi.trust import Trust
 from repoman.tls import ServerTLS, TlsSettings
@@ -38,25 +41,52 @@ def tls_settings(config: Config) -> TlsSettings:
     )
 
 
-def inspect_trust(config: Config, now: datetime) -> tuple[list[str], bool]:
+@frozen
+class Inspection:
+    """What was found.
+
+    :ivar faults: to be mended: about this host, a line each.
+    :ivar notes: about others, a line each: an authority far away whose CRL has expired.
+    :ivar starts: the daemon would start with it.
+    """
+
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    starts: bool = True
+
+
+def inspect_trust(config: Config, now: datetime) -> Inspection:
     """Look at the host certificate, its key, the CA directory, CRLs and the clock.
 
+    Every look is taken, whatever the others find.
+
     :param now: aware, UTC.
-    :returns: a line for each thing to be mended, and whether the daemon would start with it.
     """
-    starts, faults = True, []
+    stops, loaded = _seen(lambda: ServerTLS(tls_settings(config), lambda: now).load())
+    found = [*stops, *loaded]
+    for look in (_host, _authorities, _permissions, _clock):
+        failed, lines = _seen(lambda look=look: list(look(config, now)))  # type: ignore[misc]  # a default binds it
+        found += (*failed, *lines)
+    _, far = _seen(lambda: _about_others(config, now))
+    told = dict.fromkeys(found)
+    return Inspection(
+        tuple(line for line in told if line not in far),
+        tuple(line for line in told if line in far),
+        starts=not stops,
+    )
+
+
+@quietly()
+def _seen(look: Callable[[], list[str]]) -> tuple[list[str], list[str]]:
+    """Why a look could not be taken, and what it showed."""
     try:
-        faults += ServerTLS(tls_settings(config), lambda: now).load()
+        return [], look()
     except RepomanError as error:
-        starts, faults = False, [error.message]
-    for look in (_host, _authorities, _clock):
-        try:
-            faults += look(config, now)
-        except RepomanError as error:
-            faults.append(error.message)
-        except OSError as error:
-            faults.append(f"{error.filename} cannot be looked at: {error.strerror}.")
-    return list(dict.fromkeys(faults)), starts
+        return [error.message], []
+    except OSError as error:
+        return [f"{error.filename} cannot be looked at: {error.strerror}."], []
+    except Exception as error:  # odd certificates raise anything
+        return [f"The certificates could not be judged ({type(error).__name__})."], []
 
 
 def _host(config: Config, now: datetime) -> Iterator[str]:
@@ -70,7 +100,7 @@ def _host(config: Config, now: datetime) -> Iterator[str]:
     issuers = [
         authority.certificate
         for authority in directory.authorities
-        if authority.certificate.subject == chain[-1].issuer != chain[-1].subject
+        if authority.subject == chain[-1].issuer != chain[-1].subject
     ]
     refusals = [
         refusal_of_server((*chain, issuer), tls.ca_directory, directory, now) for issuer in issuers
@@ -79,9 +109,26 @@ def _host(config: Config, now: datetime) -> Iterator[str]:
         yield f"{tls.certificate} is refused by clients: {refusals[0]}"
 
 
-def _authorities(config: Config, now: datetime) -> Iterator[str]:
+def _authorities(config: Config, now: datetime) -> list[str]:
+    return _faults(config, read_files(config.tls.ca_directory), now)
+
+
+def _faults(config: Config, files: Sequence[File], now: datetime) -> list[str]:
     tls = config.tls
-    yield from Trust(_directory(tls.ca_directory), tls.crl, tls.signing_policy).faults(now)
+    return Trust(finish(build(files)), tls.crl, tls.signing_policy).faults(now)
+
+
+def _about_others(config: Config, now: datetime) -> list[str]:
+    """What the CA directory says that is nothing to this host's certificate."""
+    tls = config.tls
+    host, files = read_host_credential(tls.certificate, tls.key), read_files(tls.ca_directory)
+    own = files_about((host.certificate, *host.chain), files, finish(build(files)))
+    mine = _faults(config, own, now)
+    return [line for line in _faults(config, files, now) if line not in mine]
+
+
+def _permissions(config: Config, now: datetime) -> Iterator[str]:
+    tls = config.tls
     for path in (tls.ca_directory, tls.certificate, tls.key):
         for one in (path, path.parent):
             if one.exists() and one.stat().st_mode & 0o1002 == 0o002:

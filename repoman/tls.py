@@ -6,13 +6,12 @@ whom the verified chain proves.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509Store, X509StoreFlags
@@ -36,9 +35,11 @@ from repoman.gsi.dn import shown_name
 from repoman.gsi.encoding import encoding_fault
 from repoman.gsi.host import host_faults, host_names, is_address, proves_name, refusal_of_server
 from repoman.gsi.proxy import ProxyRules
+from repoman.gsi.quietly import quietly
 from repoman.gsi.steps import Steps, finish, finish_gently
 from repoman.gsi.trust import NO_CERTIFICATE, Peer, Trust
 from repoman.gsi.waivers import WAIVABLE
+from repoman.tls_store import fill_store
 
 __all__ = ["NO_CERTIFICATE", "ClientTLS", "Peer", "ServerTLS", "TlsSettings", "reason_of"]
 
@@ -72,6 +73,7 @@ class _Connection(SSL.Connection):
         super().__init__(context, None)
         self.fault = ""
 
+    @quietly()
     def do_handshake(self) -> None:
         try:
             super().do_handshake()
@@ -173,7 +175,8 @@ class ServerTLS:
         number, seen, settings = self._loads, self._fingerprint(), self._settings
         host = read_host_credential(settings.certificate, settings.key)
         directory = yield from build(read_files(settings.ca_directory))
-        context = yield from _server_context(host, directory, settings)
+        context, unused = yield from _server_context(host, directory, settings)
+        directory = evolve(directory, faults=(*directory.faults, *unused))
         rules = ProxyRules(settings.legacy_proxies)
         trust = Trust(directory, settings.crl, settings.signing_policy, rules, number)
         if number > self.generation:
@@ -221,9 +224,7 @@ class ServerTLS:
 
     def _safely(self, judge: Callable[[], Peer]) -> Peer:
         try:
-            with warnings.catch_warnings():
-                # The library warns of odd certificates, once for each: strangers make them.
-                warnings.simplefilter("ignore")
+            with quietly():  # of odd certificates, once for each: strangers make them
                 return judge()
         except Exception as error:  # what OpenSSL reads, and the stricter reader does not
             return Peer(None, f"Your certificate chain {encoding_fault(error)}.")
@@ -247,7 +248,7 @@ class ServerTLS:
 
 def _context(
     method: int, credential: Credential | None, place: Path, directory: CADirectory, flags: int
-) -> Steps[SSL.Context]:
+) -> Steps[tuple[SSL.Context, list[str]]]:
     if not directory.authorities:
         broken = f" ({directory.faults[0]})" if directory.faults else ""
         raise TrustUnreadable(
@@ -271,24 +272,18 @@ def _context(
             context.add_extra_chain_cert(certificate)
     store = context.get_cert_store() or X509Store()
     store.set_flags(flags)
-    for authority in directory.authorities:
-        store.add_cert(X509.from_cryptography(authority.certificate))
-    for file in directory.crls:
-        if file.crl is not None:
-            store.add_crl(file.crl)
-            yield
-    return context
+    return context, (yield from fill_store(store, directory))
 
 
 def _server_context(
     host: Credential, directory: CADirectory, settings: TlsSettings
-) -> Steps[SSL.Context]:
+) -> Steps[tuple[SSL.Context, list[str]]]:
     flags = X509StoreFlags.ALLOW_PROXY_CERTS
     if settings.crl != "off":
         # CRL_CHECK alone looks at the leaf only: behind a proxy that is nothing at all.
         flags |= X509StoreFlags.CRL_CHECK | X509StoreFlags.CRL_CHECK_ALL
     try:
-        context = yield from _context(
+        context, unused = yield from _context(
             SSL.TLS_SERVER_METHOD, host, settings.ca_directory, directory, flags
         )
     except SSL.Error as error:
@@ -298,7 +293,7 @@ def _server_context(
     # No FAIL_IF_NO_PEER_CERT: public images are for everybody.  No list of
     # client CAs either: a proxy's issuer, a user, is never in it.
     context.set_verify(SSL.VERIFY_PEER, _verify_client)
-    return context
+    return context, unused
 
 
 _Refuse = Callable[[Sequence[x509.Certificate]], str]
@@ -380,7 +375,7 @@ class ClientTLS:
         self._authorities = read_authorities(ca_directory)
         shown = credential.credential if credential else None
         try:
-            self._context = finish(
+            self._context, _ = finish(
                 _context(SSL.TLS_CLIENT_METHOD, shown, ca_directory, self._authorities, 0)
             )
         except SSL.Error as error:

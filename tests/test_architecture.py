@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "config": CORE | {"settings"},
     "ciphers": set(),
     "bounded_log": set(),
-    "tls": CORE | VOCABULARY | {"ciphers", "bounded_log"},
+    "tls": CORE | VOCABULARY | {"ciphers", "bounded_log", "tls_store"},
+    "tls_store": CORE | {"gsi"},
     "tls_public": CORE | {"tls"},
     "streams": CORE,
     "tls_flow": set(),
@@ -95,7 +96,7 @@ MAY_IMPORT["service"] = set(MAY_IMPORT) - {"client", "cli", "tap"}
 MAY_IMPORT["workers"] = MAY_IMPORT["service"] | {"service"}
 
 MAY_NAME_THE_REACTOR = {"repoman.tap", "repoman.cli.main"}
-MAY_IMPORT_OPENSSL = {"repoman.tls", "repoman.tls_public", "repoman.tls_flow"}
+MAY_IMPORT_OPENSSL = {"repoman.tls", "repoman.tls_store", "repoman.tls_public", "repoman.tls_flow"}
 MAY_USE_PRIVATES_OF_TWISTED_WEB = {"repoman.channel", "repoman.request"}
 
 THREADS = (

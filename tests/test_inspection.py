@@ -22,7 +22,10 @@ from tests.credentials import (
     name_hash,
     now,
     rsa_key,
+    signing_policy,
 )
+from tests.gsi.test_odd_files import IGTF
+from tests.odd_files import ALL
 from tests.test_operator import operate
 
 NOT_EVERYWHERE = (
@@ -128,6 +131,111 @@ def _expired_ca(place: Place) -> None:
     place.grid.directory.add(authority("/C=XX/CN=Old", ends=now() - DAY))
 
 
+def _own_expired_ca(place: Place) -> None:
+    old = authority("/C=CA/O=Grid/CN=Test CA", begins=now() - 9 * DAY, ends=now() - DAY)
+    (place.cas / f"{place.hash}.0").write_bytes(old.pem())
+
+
+def _own_broken_ca(place: Place) -> None:
+    (place.cas / f"{place.hash}.0").write_text("nonsense\n")
+    place.grid.directory.add(authority("/C=XX/CN=Far"))
+
+
+def _far_old_crl(place: Place) -> None:
+    far = authority("/C=XX/CN=Far")
+    old = crl(far, begins=now() - 9 * DAY, ends=now() - DAY)
+    place.grid.directory.add(far, revokes=old)
+
+
+def _far_broken_policy(place: Place) -> None:
+    place.grid.directory.add(authority("/C=XX/CN=Far"), policy="nonsense\n")
+
+
+def _far_idle_policy(place: Place) -> None:
+    policy = signing_policy("/C=XX/CN=Far", "C=XX/*", "/C=XX/*")
+    place.grid.directory.add(authority("/C=XX/CN=Far"), policy=policy)
+
+
+def _far_odd_key(place: Place) -> None:
+    ALL["CA: a brainpool key"].into(place.grid)
+
+
+def _far_fifo(place: Place) -> None:
+    ALL["entry: a FIFO"].into(place.grid)
+
+
+def _far_odd_name(place: Place) -> None:
+    ALL["entry: a name that is no text"].into(place.grid)
+
+
+def _far_serial(place: Place) -> None:
+    """The library warns of it; nobody else does."""
+    ALL["CA: serial number 0"].into(place.grid)
+
+
+FAR = {
+    "a broken CA": (_broken_ca, "0badc0de.0 holds no CA certificate"),
+    "an expired CA": (_expired_ca, "(/C=XX/CN=Old) expired at"),
+    "an expired CRL": (_far_old_crl, "run fetch-crl"),
+    "a broken policy": (_far_broken_policy, ".signing_policy has a line 1"),
+    "a rule that matches nothing": (_far_idle_policy, "no DN can match: C=XX/*"),
+    "a key of an unknown kind": (_far_odd_key, "0dd00000.0 holds a CA certificate with an unknown"),
+    "a FIFO": (_far_fifo, "0dd00000.0 is no ordinary file"),
+    "a name that is no text": (_far_odd_name, "\\udcff.0 holds no CA"),
+    "serial number 0": (_far_serial, ""),
+}
+
+
+@pytest.mark.parametrize("what", FAR)
+def test_what_concerns_others_is_a_note(place: Place, what: str) -> None:
+    spoil, words = FAR[what]
+    spoil(place)
+    done = operate("check-config", "-c", place.config)
+    assert (done.returncode, done.stdout) == (0, "The configuration is good.\n"), done.stderr
+    notes = [line for line in done.stderr.splitlines() if "kernel" not in line]
+    assert all(line.startswith("Note: ") for line in notes), notes
+    assert [words in note for note in notes] == [True] * bool(words)
+
+
+def test_check_config_goes_to_its_end_whatever_it_finds(place: Place, tmp_path: Path) -> None:
+    _no_certificate(place)
+    _broken_ca(place)
+    _open_directory(place)
+    admins = tmp_path / "admins"
+    admins.write_text("nonsense\n")
+    keys = tmp_path / "s3-credentials"
+    settings = place.config.read_text() + (
+        f"[accounts]\nadmins = {admins}\n[storage]\nbackend = s3\nbucket = images\n"
+        f"endpoint = https://s3.example.org\ncredentials = {keys}\n[limits]\nuploads = many\n"
+    )
+    place.config.write_text(settings)
+    code, out, told = place.check()
+    assert (code, out) == (1, "The daemon would not start.\n")
+    for words in (
+        "[limits] uploads", "admins:1", f"{keys} cannot be read", "hostcert.pem cannot be read",
+        "0badc0de.0 holds no CA", "changed by anybody",
+    ):  # fmt: skip
+        assert len([line for line in told if words in line]) == 1, (words, told)
+    # What is about files that nobody named is not said: their names could not be read.
+    place.config.write_text(settings.replace("[tls]", "[tsl]"))
+    _, _, told = place.check()
+    assert ["[tsl]: unknown" in line for line in told].count(True) == 1
+    assert not any("hostcert" in line for line in told), told
+
+
+@pytest.mark.skipif(
+    not list(IGTF.glob("*.signing_policy")), reason="Debian's igtf-policy-* are not installed"
+)
+def test_check_config_is_quiet_on_the_real_igtf(place: Place) -> None:
+    for path in IGTF.iterdir():
+        (place.cas / path.name).write_bytes(path.read_bytes())
+    done = operate("check-config", "-c", place.config)
+    assert (done.returncode, done.stdout) == (0, "The configuration is good.\n")
+    for line in done.stderr.splitlines():
+        assert line.startswith("Note: ")
+        assert "kernel" in line or "expired at" in line
+
+
 def _clock_behind(place: Place) -> None:
     later = time.time() + 86400
     os.utime(place.certificate, (later, later))
@@ -146,8 +254,8 @@ TO_BE_MENDED = {
     "a broken CRL": (_broken_crl, ".r0 holds no CRL"),
     "no CRL where one is required": (_no_crl, "has no CRL: run fetch-crl"),
     "a broken policy": (_broken_policy, ".signing_policy has a line 1 that is not understood"),
-    "a broken CA": (_broken_ca, "0badc0de.0 holds no CA certificate"),
-    "an expired CA": (_expired_ca, "(/C=XX/CN=Old) expired at"),
+    "an expired CA of its own": (_own_expired_ca, "/CN=Test CA) expired at"),
+    "a broken CA, its own for all we know": (_own_broken_ca, ".0 holds no CA certificate"),
     "a clock that is behind": (_clock_behind, "hostcert.pem was written at"),
 }
 

@@ -16,7 +16,8 @@ from repoman.errors import Misconfigured
 from repoman.gridmap import read_gridmap
 from repoman.operator.commands import COMMANDS
 from repoman.records import Login
-from tests.server import ROOT, Daemon
+from tests.credentials import end_entity, rdn, rdns
+from tests.server import ROOT, Daemon, Person
 
 
 def operate(
@@ -45,23 +46,36 @@ def test_a_gridmap_is_read_as_globus_writes_it(tmp_path: Path) -> None:
         '"/C=CA/CN=host/www.example.org/Email=a@b.c" www',
         r'"/C=CA/CN=Quoted \"Q\"" quoted',
         r'"/C=CA/CN=Zo\xC3\xab" zoe',
+        r"/C=CA/CN=Z\xC3\xb6e zoee",
+        '"/C=DE/postalCode=12345/street=Weg 1/CN=x" postal',
+        r'"/C=CA/CN=back\\xC3" back',
     )
-    assert read_gridmap(file) == [
+    logins, mistakes = read_gridmap(file)
+    assert mistakes == []
+    assert logins == [
         Login("impeyr", "/C=CA/O=Grid/CN=Roger Impey"),
         Login("two", "/C=CA/O=Grid/CN=Two Names"),
         Login("plain", "/C=CA/CN=plain"),
         Login("www", r"/C=CA/CN=host\/www.example.org/emailAddress=a@b.c"),
         Login("quoted", '/C=CA/CN=Quoted "Q"'),
         Login("zoe", "/C=CA/CN=Zo\xeb"),
+        Login("zoee", "/C=CA/CN=Z\xf6e"),
+        Login("postal", "/C=DE/2.5.4.17=12345/2.5.4.9=Weg 1/CN=x"),
+        Login("back", r"/C=CA/CN=back\\xC3"),
     ]
 
 
 def test_every_mistake_in_a_gridmap_is_told(tmp_path: Path) -> None:
-    file = gridmap(tmp_path / "map", '"/C=CA/CN=x" .pool', "nonsense", '"CN=x" x', '"/CN=ok" ok')
-    with pytest.raises(Misconfigured) as told:
-        read_gridmap(file)
-    places = [line.split(": ")[0] for line in told.value.mistakes]
-    assert places == [f"{file}:{n}" for n in (1, 2, 3)]
+    file = gridmap(
+        tmp_path / "map",
+        '"/C=CA/CN=x" .pool', "nonsense", '"CN=x" x', '"/CN=ok" ok',
+        r'"/CN=M\xFCller" mueller', r'"/O=Grid/CN=a\x2FCN=b" disguised',
+    )  # fmt: skip
+    file.write_bytes(file.read_bytes() + b'"/CN=M\xfcller" mueller\n"/CN=last" last\n')
+    logins, mistakes = read_gridmap(file)
+    places = [line.split(": ")[0] for line in mistakes]
+    assert places == [f"{file}:{n}" for n in (1, 2, 3, 5, 6, 7)]
+    assert [login.user_name for login in logins] == ["ok", "last"]
     with pytest.raises(Misconfigured, match="cannot be read"):
         read_gridmap(tmp_path / "nothing")
 
@@ -106,12 +120,34 @@ def test_a_gridmap_is_imported_while_no_daemon_runs(tmp_path: Path) -> None:
         assert person.ask("GET", "/api/whoami").json["user_name"] == "early"
 
 
-def test_mistakes_change_nothing_and_are_no_traceback(daemon: Daemon, tmp_path: Path) -> None:
-    file = gridmap(tmp_path / "map", '"/CN=fine" fine', "nonsense")
+def test_a_bad_line_of_a_gridmap_costs_nothing_but_itself(daemon: Daemon, tmp_path: Path) -> None:
+    file = gridmap(tmp_path / "map", '"/CN=fine" fine', "nonsense", '"/CN=too" finetoo')
     done = operate("import-gridmap", "-c", daemon.config, file)
     assert done.returncode == 1
     assert done.stderr == f'{file}:2: A line is "DN" user.\n'
-    assert daemon.admin.ask("GET", "/api/users/fine").status == 404
+    assert done.stdout.endswith("2 of 3 logins are new; 1 could not be.\n")
+    for name in ("fine", "finetoo"):
+        assert daemon.admin.ask("GET", f"/api/users/{name}").status == 200
+    missing = operate("import-gridmap", "-c", daemon.config, tmp_path / "nothing")
+    assert (missing.returncode, len(missing.stderr.splitlines())) == (1, 1)
+
+
+def test_the_dn_of_a_403_can_be_copied_as_it_stands(daemon: Daemon, tmp_path: Path) -> None:
+    """Whatever a CA wrote: what the refusal shows is what an administrator registers."""
+    subject = (
+        rdns("/C=CA/O=Grid")
+        + rdn(("2.5.4.17", "12345"), ("OU", "a+b"))
+        + rdn(("CN", r"J\xC3\xBCrgen/CN=x/\u017ft=\u00fc"))
+    )
+    user = end_entity(subject, daemon.grid.ca)
+    stranger = Person(daemon, "", "", user.proxy().write(tmp_path / "proxy"), user)
+    refused = stranger.ask("GET", "/api/whoami")
+    assert refused.status == 403
+    assert "it can be copied as it stands" in refused.text
+    dn = refused.text.partition("registered here as ")[2].partition(" (issued by")[0]
+    made = daemon.admin.ask("POST", "/api/users", json={"user_name": "odd", "cert_dn": dn})
+    assert made.json["client_dn"] == dn
+    assert stranger.ask("GET", "/api/whoami").json["user_name"] == "odd"
 
 
 def test_the_configuration_is_checked_and_shown(daemon: Daemon, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def _run(words: Sequence[str], as_json: bool) -> int:
     from repoman.cli.output import Output
     from repoman.cli.table import COMMANDS
     from repoman.client.settings import Settings, read_settings
-    from repoman.errors import RepomanError
+    from repoman.errors import Misconfigured, RepomanError
 
     doing, access = "Reading the command line.", None
     try:
@@ -79,7 +79,12 @@ def _run(words: Sequence[str], as_json: bool) -> int:
         doing = command.doing
         command.first(options)
         out = Output(options.json)
-        settings = read_settings(os.environ) if command.configured else Settings()
+        try:
+            settings = read_settings(os.environ) if command.configured else Settings()
+        except Misconfigured:
+            if not command.alone:  # "doctor" says it, and goes on
+                raise
+            settings = Settings()
         if command.local:
             command.local(options, settings, out)
             return 0

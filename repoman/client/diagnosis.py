@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+from cryptography import x509
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 
@@ -19,10 +20,9 @@ from repoman.client.records import one
 from repoman.client.renewal import RenewableTLS
 from repoman.client.replies import decoded, header
 from repoman.errors import ConnectionProblem, CredentialProblem, RepomanError, TrustUnreadable
-from repoman.gsi.ca_directory import CADirectory, build, read_files
+from repoman.gsi.ca_directory import CADirectory, build, files_about, read_files
 from repoman.gsi.credential import ClientCredential
 from repoman.gsi.crl import why_useless
-from repoman.gsi.dn import dn_text
 from repoman.gsi.examination import why_early
 from repoman.gsi.steps import finish
 
@@ -41,24 +41,28 @@ class Finding:
     """What a check has found.
 
     :ivar error: with what to do about it; ``None`` if all is well.
+    :ivar note: what is wrong too, but no trouble of this user's; mostly empty.
     """
 
     subject: str
     text: str
     error: RepomanError | None = None
+    note: str = ""
 
 
 @frozen
 class Diagnosis:
     """What there is to check.
 
-    :ivar find_credential: raises what is wrong with the choice.
+    :ivar read_settings: raises what is wrong with the configuration.
+    :ivar find_server: its name and port; raises what is wrong with the choice.
+    :ivar find_credential: likewise.
     :ivar find_ca_directory: likewise.
     """
 
     reactor: Any
-    host: str
-    port: int
+    read_settings: Callable[[], object]
+    find_server: Callable[[], tuple[str, int]]
     find_credential: Callable[[], CredentialFiles | None]
     find_ca_directory: Callable[[], Path]
 
@@ -67,45 +71,61 @@ class Diagnosis:
         now = datetime.now(timezone.utc)
         credential = directory = None
         try:
+            self.read_settings()
+        except RepomanError as error:
+            yield Finding("configuration", "", error)
+        try:
             credential, text = read_credential(self.find_credential(), now)
             yield Finding("proxy", text)
-        except RepomanError as error:
-            yield Finding("proxy", "", error)
+        except Exception as error:  # files raise anything, and the other checks are made
+            yield Finding("proxy", "", _in_words(error))
         try:
             place = self.find_ca_directory()
-            authorities = finish(build(read_files(place)))
-            yield authorities_finding(place, authorities)
+            files = read_files(place)
+            authorities = finish(build(files))
+            own = finish(build(files_about(self._shown(), files, authorities)))
+            yield authorities_finding(place, authorities, own)
             if authorities.authorities:
                 directory = place
-                yield crls_finding(authorities, now)
-        except RepomanError as error:
-            yield Finding("CA directory", "", error)
+                yield crls_finding(authorities, own, now)
+        except Exception as error:
+            yield Finding("CA directory", "", _in_words(error))
         try:
-            await self._connect()
-            yield Finding("server", f"{self.host}:{self.port} can be reached")
+            host, port = self.find_server()
+            await self._connect(host, port)
+            yield Finding("server", f"{host}:{port} can be reached")
         except RepomanError as error:
             yield Finding("server", "", error)
             return
         if directory is not None:
-            async for finding in self._talk(credential, directory):
+            async for finding in self._talk(host, port, credential, directory):
                 yield finding
 
-    async def _connect(self) -> None:
-        address = HostnameEndpoint(self.reactor, self.host, self.port, timeout=CONNECT_SECONDS)
-        with in_words(f"{self.host}:{self.port}"):
+    def _shown(self) -> Sequence[x509.Certificate]:
+        """The certificates of the user's file; none if it is not fit to be shown."""
+        try:
+            if (files := self.find_credential()) is None:
+                return ()
+            found = ClientCredential.read(files.certificate, files.key).credential
+        except RepomanError:
+            return ()
+        return found.certificate, *found.chain
+
+    async def _connect(self, host: str, port: int) -> None:
+        address = HostnameEndpoint(self.reactor, host, port, timeout=CONNECT_SECONDS)
+        with in_words(f"{host}:{port}"):
             protocol: Any = await connectProtocol(address, Protocol())
         protocol.transport.abortConnection()
 
     async def _talk(
-        self, credential: CredentialFiles | None, directory: Path
+        self, host: str, port: int, credential: CredentialFiles | None, directory: Path
     ) -> AsyncIterator[Finding]:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        exchange = Exchange(
-            self.reactor, f"https://{host}:{self.port}", RenewableTLS(credential, directory)
-        )
+        place = f"[{host}]" if ":" in host else host
         try:
+            tls = RenewableTLS(credential, directory)
+            exchange = Exchange(self.reactor, f"https://{place}:{port}", tls)
             reply = await exchange.request("GET", "/api/whoami", params={"view": "full"})
-            yield Finding("connection", f"the server proved to be {self.host}")
+            yield Finding("connection", f"the server proved to be {host}")
             yield clock_finding(header(reply, "Date"), datetime.now(timezone.utc))
         except RepomanError as error:
             yield Finding("connection", "", error)
@@ -117,6 +137,11 @@ class Diagnosis:
             yield Finding("who am I", "", error)
         finally:
             await exchange.close()
+
+
+def _in_words(error: Exception) -> RepomanError:
+    known = isinstance(error, RepomanError)
+    return error if known else RepomanError(f"It could not be checked ({type(error).__name__}).")  # type: ignore[return-value]  # it is known
 
 
 def read_credential(files: CredentialFiles | None, now: datetime) -> tuple[CredentialFiles, str]:
@@ -135,32 +160,41 @@ def read_credential(files: CredentialFiles | None, now: datetime) -> tuple[Crede
     return files, f"{files}, valid for {hours} h {minutes} min{soon}"
 
 
-def authorities_finding(place: Path, directory: CADirectory) -> Finding:
-    """Whether the CAs can be used."""
+def authorities_finding(place: Path, directory: CADirectory, own: CADirectory) -> Finding:
+    """Whether the CAs can be used.
+
+    :param own: what of the directory matters to the user's certificate.
+    """
     count = len(directory.authorities)
     if not count:
         error = TrustUnreadable(f"{place} holds no CA certificate; install your grid's CAs.")
         return Finding("CA directory", "", error)
     faults = [f for f in directory.faults if not _is_crl(f)]
-    if faults:
-        words = _some([f"{place}/{fault}" for fault in faults])
-        return Finding("CA directory", "", TrustUnreadable(f"{words}; install these CAs anew."))
-    return Finding("CA directory", f"{place}, {count} certificate authorities")
+    mine = [f"{place}/{fault}" for fault in faults if fault in own.faults]
+    note = _some([f"{place}/{fault}" for fault in faults if fault not in own.faults])
+    if mine:
+        error = TrustUnreadable(f"{_some(mine)}; install these CAs anew.")
+        return Finding("CA directory", "", error, note)
+    return Finding("CA directory", f"{place}, {count} certificate authorities", note=note)
 
 
-def crls_finding(directory: CADirectory, now: datetime) -> Finding:
-    """Whether the CRLs that are there hold."""
+def crls_finding(directory: CADirectory, own: CADirectory, now: datetime) -> Finding:
+    """Whether the CRLs that are there hold.
+
+    :param own: what of the directory matters to the user's certificate.
+    """
     with_crls = [a for a in directory.authorities if a.crls]
-    useless = [
-        f"the CRL of {dn_text(a.certificate.subject)} {why}"
-        for a in with_crls
-        if (why := why_useless(a.crls, now))
-    ]
-    if useless:
-        return Finding("CRLs", "", TrustUnreadable(f"{_some(useless)}; run fetch-crl."))
-    count, all_of_them = len(with_crls), len(directory.authorities)
+    useless = {a: why for a in with_crls if (why := why_useless(a.crls, now))}
+    lines = {a: f"the CRL of {a.dn} {why}" for a, why in useless.items()}
+    mine = [line for a, line in lines.items() if own.trusts(a.certificate)]
+    note = _some([line for a, line in lines.items() if not own.trusts(a.certificate)])
+    if mine:
+        error = TrustUnreadable(f"{_some(mine)}; run fetch-crl.")
+        return Finding("CRLs", "", error, note)
+    count, all_of_them = len(with_crls) - len(useless), len(directory.authorities)
     advice = "" if count == all_of_them else "; fetch-crl gets those that are missing"
-    return Finding("CRLs", f"{count} of {all_of_them} authorities have one that holds{advice}")
+    text = f"{count} of {all_of_them} authorities have one that holds{advice}"
+    return Finding("CRLs", text, note=note)
 
 
 def clock_finding(date: str, now: datetime) -> Finding:

@@ -4,12 +4,17 @@
 and ``HASH.namespaces`` the names that it may issue.  The hashes only tie the
 files together: which CA a certificate or CRL belongs to is read from its
 content, so a directory with wrong hashes works too.
+
+Whatever is wrong with a file, it costs no more than itself: it becomes a fault
+of the directory, and all others are used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import stat
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -21,12 +26,28 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from repoman.errors import CredentialRefused, TrustUnreadable
 from repoman.gsi.chain import Link, read
 from repoman.gsi.crl import CrlFile, parse_crl, signed_by
-from repoman.gsi.dn import likeness, rdns
+from repoman.gsi.dn import dn_text, likeness, rdns
+from repoman.gsi.quietly import quietly
 from repoman.gsi.signing_policy import NamePolicy, parse_namespaces, parse_signing_policy
 from repoman.gsi.steps import Steps, finish
 
-LAYOUT: Final = re.compile(r".+\.(?:[0-9]+|r[0-9]+|signing_policy|namespaces)")
-"""What belongs to the layout; anything else in the directory is not looked at."""
+LAYOUT: Final = re.compile(r"[^.].*\.(?:[0-9]+|r[0-9]+|signing_policy|namespaces)")
+"""What belongs to the layout; anything else in the directory is not looked at.
+
+Nor is what begins with a dot: Kubernetes keeps directories like ``..2026_11_27_10_00.123`` there.
+"""
+
+CERTIFICATES: Final = re.compile(r"[^.].*\.[0-9]+")
+"""The certificates alone."""
+
+LARGEST: Final = 2**24
+"""The largest file that is read, in bytes.
+
+A CRL of 400,000 entries; larger ones would keep the daemon from serving for seconds.
+"""
+
+LONGEST_FAULT: Final = 300
+"""How many letters of a fault are told: files put words of theirs into it."""
 
 
 @frozen
@@ -66,6 +87,17 @@ class Authority:
     policies: tuple[NamePolicy, ...] = ()
     policy_faults: tuple[str, ...] = ()
 
+    @property
+    @quietly()
+    def subject(self) -> x509.Name:
+        """Its name."""
+        return self.certificate.subject
+
+    @property
+    def dn(self) -> str:
+        """Its name, printed."""
+        return dn_text(self.subject)
+
 
 @frozen(eq=False)
 class CADirectory:
@@ -74,11 +106,13 @@ class CADirectory:
     :ivar crls: every CRL that could be read, also of authorities that are not
         in the directory themselves.
     :ivar faults: a line for each file that is of no use, by name.
+    :ivar unsigned_crls: the names of files with CRLs of no use to any authority here.
     """
 
     authorities: tuple[Authority, ...] = ()
     crls: tuple[CrlFile, ...] = ()
     faults: tuple[str, ...] = ()
+    unsigned_crls: frozenset[str] = frozenset()
     _by_certificate: dict[x509.Certificate, Authority] = field(init=False)
     _by_key: dict[_Key, Authority] = field(init=False)
     _names: frozenset[_Likeness] = field(init=False)
@@ -108,7 +142,12 @@ class CADirectory:
         return known or Authority(certificate, crls=_crls_of(certificate, (), self.crls))
 
     def _known(self, certificate: x509.Certificate) -> Authority | None:
-        return self._by_certificate.get(certificate) or self._by_key.get(_key(certificate))
+        if certificate in self._by_certificate:
+            return self._by_certificate[certificate]
+        try:
+            return self._by_key.get(_key(certificate))
+        except CredentialRefused:
+            return None  # no CA with so odd a name is taken from the directory
 
     def holds(self, certificate: x509.Certificate) -> bool:
         """The CA with this certificate's name and key lies in the directory."""
@@ -134,6 +173,7 @@ _Key = tuple[_Likeness, bytes]
 """What a CA is known by: its name, however it is written, and its public key."""
 
 
+@quietly()
 def _key(certificate: x509.Certificate) -> _Key:
     # A renewed or cross-signed certificate with the same name and key is the same CA.
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -147,13 +187,13 @@ def read_files(directory: Path, wanted: re.Pattern[str] = LAYOUT) -> list[File]:
     :raises TrustUnreadable: there is no such directory, or it is closed to us.
     """
     try:
-        paths = sorted(path for path in directory.iterdir() if wanted.fullmatch(path.name))
+        names = sorted(name for name in os.listdir(directory) if wanted.fullmatch(shown(name)))
     except OSError as error:
         raise TrustUnreadable(
             f"The CA directory {directory} cannot be read ({error.strerror}): install your grid's"
             " CA certificates there, or name another directory."
         ) from None
-    return [_read(path) for path in paths]
+    return [file for name in names if (file := _read(directory / name))]
 
 
 def fingerprint(paths: Iterable[Path]) -> frozenset[tuple[str, int, int, int]]:
@@ -174,11 +214,33 @@ def _state(path: Path) -> tuple[str, int, int, int]:
     return str(path), status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _read(path: Path) -> File:
+def shown(text: str) -> str:
+    """A file's name or words of it, in one line that no log chokes on."""
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
+
+
+def _read(path: Path) -> File | None:
+    """Read a file; ``None`` for a directory, which is none."""
+    name = shown(path.name)
     try:
-        return File(path.name, path.read_bytes())
+        # Looked at first: to open a device may do something, and a FIFO waits for a writer.
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            return None
+        if not stat.S_ISREG(kind):
+            return File(name, fault="is no ordinary file")
+        with open(path, "rb", opener=_open_at_once) as file:
+            content = file.read(LARGEST + 1)
     except OSError as error:
-        return File(path.name, fault=f"cannot be read ({error.strerror})")
+        return File(name, fault=f"cannot be read ({error.strerror})")
+    if len(content) > LARGEST:
+        return File(name, fault=f"is larger than {LARGEST >> 20} MiB")
+    return File(name, content)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def build(files: Sequence[File]) -> Steps[CADirectory]:
@@ -196,10 +258,41 @@ def build(files: Sequence[File]) -> Steps[CADirectory]:
     for certificate, names in certificates.items():
         authorities.append(_authority(certificate, names, files, crls))
         yield
-    faults += _crl_faults(crls, authorities)
-    faults += (fault for authority in authorities for fault in authority.policy_faults)
+    crl_faults = _crl_faults(crls, authorities)
+    faults += (f"{name} {fault}" for name, fault in crl_faults.items())
+    faults += (fault for authority in authorities for fault in _policy_faults(authority))
     readable = tuple(crl for crl in crls if crl.crl is not None)
-    return CADirectory(tuple(authorities), readable, tuple(dict.fromkeys(faults)))
+    told = (shown(fault)[:LONGEST_FAULT] for fault in faults)
+    return CADirectory(
+        tuple(authorities), readable, tuple(dict.fromkeys(told)), frozenset(crl_faults)
+    )
+
+
+@quietly()
+def files_about(
+    chain: Iterable[x509.Certificate], files: Sequence[File], directory: CADirectory
+) -> list[File]:
+    """The files that matter to a certificate: of its authorities, up to the root.
+
+    Where an authority is not to be found, what could be its file matters too: any that
+    cannot be used.
+
+    :param chain: the certificate, and what is shown with it.
+    :param directory: made of these files.
+    """
+    names = {certificate.issuer for certificate in chain}
+    known: list[Authority] = []
+    if not names:
+        return []
+    while more := [a for a in directory.authorities if a.subject in names and a not in known]:
+        known += more
+        names |= {authority.certificate.issuer for authority in more}
+    found = {name for a in known for name in (*a.names, *(crl.name for crl in a.crls))}
+    if not known:
+        used = {name for authority in directory.authorities for name in authority.names}
+        found = {file.name for file in files if file.is_a("[0-9]+")} - used
+    stems = set(map(stem, found))
+    return [file for file in files if stem(file.name) in stems]
 
 
 def read_authorities(directory: Path) -> CADirectory:
@@ -207,7 +300,7 @@ def read_authorities(directory: Path) -> CADirectory:
 
     :raises TrustUnreadable: there is no such directory, or it is closed to us.
     """
-    return finish(build(read_files(directory, re.compile(r".+\.[0-9]+"))))
+    return finish(build(read_files(directory, CERTIFICATES)))
 
 
 def _certificates(files: Iterable[File]) -> tuple[dict[x509.Certificate, list[str]], list[str]]:
@@ -215,21 +308,54 @@ def _certificates(files: Iterable[File]) -> tuple[dict[x509.Certificate, list[st
     found: dict[x509.Certificate, list[str]] = {}
     faults = []
     for file in files:
-        try:
-            for certificate in x509.load_pem_x509_certificates(file.content):
-                read(certificate)
-                found.setdefault(certificate, []).append(file.name)
-        except Exception as error:  # the decoder raises various things at broken bytes
-            faults.append(f"{file.name} {file.fault or f'holds no CA certificate: {error}'}")
+        blocks = _PEM.findall(file.content)
+        if not blocks:
+            faults.append(f"{file.name} {file.fault or 'holds no CA certificate in PEM form'}")
+        for block in blocks:
+            try:
+                found.setdefault(_certificate(block), []).append(file.name)
+            except ValueError as error:
+                faults.append(f"{file.name} {error}")
     return found, faults
 
 
+_PEM = re.compile(
+    rb"-----BEGIN (?:X509 )?CERTIFICATE-----.*?(?:-----END (?:X509 )?CERTIFICATE-----|\Z)",
+    re.DOTALL,
+)
+
+
+@quietly()
+def _certificate(block: bytes) -> x509.Certificate:
+    """A certificate that everything can be asked that anybody will ask.
+
+    :raises ValueError: it is of no use, with the reason.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(block)
+        _ = hash(certificate), read(certificate).dn, certificate.issuer
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except CredentialRefused as error:
+        reason = error.message[:1].lower() + error.message[1:].rstrip(".")
+        raise ValueError(f"holds a CA certificate that is not used: {reason}") from None
+    except Exception:  # the decoder raises various things at broken bytes
+        raise ValueError("holds a CA certificate that is not validly encoded") from None
+    try:
+        _key(certificate)
+    except Exception:
+        kind = certificate.public_key_algorithm_oid.dotted_string
+        raise ValueError(f"holds a CA certificate with an unknown kind of key ({kind})") from None
+    return certificate
+
+
+@quietly()
 def _crl(file: File) -> CrlFile:
     if file.fault:
         return CrlFile(file.name, None, file.fault)
     return parse_crl(file.name, file.content)
 
 
+@quietly()
 def _authority(
     certificate: x509.Certificate,
     names: Collection[str],
@@ -264,15 +390,25 @@ def _crls_of(
 def _policy(file: File, own: x509.Name) -> NamePolicy:
     if file.fault:
         raise ValueError(file.fault)
-    text = file.content.decode("utf-8", "replace")
+    text = file.content.decode("utf-8-sig", "replace")
     if file.is_a("namespaces"):
         return parse_namespaces(text, file.name, own)
     return parse_signing_policy(text, file.name)
 
 
-def _crl_faults(crls: Iterable[CrlFile], authorities: Iterable[Authority]) -> list[str]:
-    """CRLs of no use to any CA; CAs of one name have their files side by side."""
+def _policy_faults(authority: Authority) -> list[str]:
+    """Policies of no use, and what in the others has no effect."""
+    remarks = (
+        f"{policy.file} {remark}"
+        for policy in authority.policies
+        for remark in policy.remarks_on(authority.dn)
+    )
+    return [*authority.policy_faults, *remarks]
+
+
+def _crl_faults(crls: Iterable[CrlFile], authorities: Iterable[Authority]) -> dict[str, str]:
+    """Why CRLs are of no use to any CA; CAs of one name have their files side by side."""
     used = [crl for authority in authorities for crl in authority.crls]
     good = {crl.name for crl in used if not crl.fault}
     faults = {crl.name: crl.fault for crl in (*crls, *used) if crl.fault}
-    return [f"{name} {fault}" for name, fault in faults.items() if name not in good]
+    return {name: fault for name, fault in faults.items() if name not in good}

@@ -21,6 +21,7 @@ from repoman.gsi.chain import moment, read
 from repoman.gsi.dn import rdns, shown_name
 from repoman.gsi.pem import Pem
 from repoman.gsi.proxycertinfo import CLAIMS
+from repoman.gsi.quietly import quietly
 
 _SHOWN_CURVES: Final = ("secp256r1", "secp384r1", "secp521r1", "brainpool")
 """How the curves are called that TLS 1.3 signs with (RFC 8446, 4.2.3; RFC 8734)."""
@@ -58,6 +59,7 @@ LIMIT = 2**20
 """How much of a file is read, in bytes: no credential is as long."""
 
 
+@quietly()
 def read_credential(
     certificate_path: Path,
     key_path: Path,

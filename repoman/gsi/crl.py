@@ -66,9 +66,11 @@ def parse_crl(name: str, content: bytes) -> CrlFile:
         else:
             crl = x509.load_der_x509_crl(content)
         found = {extension.oid: extension for extension in crl.extensions}
+        # All that will be asked of it is asked here once: what is broken raises here.
+        _ = crl.last_update_utc, crl.next_update_utc, _lists(crl, 0)
         fault = _fault(found.values())
-    except Exception as error:  # the decoder raises various things at broken bytes
-        return CrlFile(name, None, f"holds no CRL: {error}")
+    except Exception:  # the decoder raises various things at broken bytes
+        return CrlFile(name, None, "holds no CRL that can be read")
     if fault:
         return CrlFile(name, None, fault)
     point = found.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT)

@@ -20,6 +20,7 @@ from unicodedata import normalize
 from cryptography import x509
 
 from repoman.errors import CredentialRefused, Invalid
+from repoman.gsi.attributes import OIDS
 
 ATTRIBUTES: Final = {
     "2.5.4.6": "C",
@@ -46,18 +47,15 @@ LIMIT: Final = 2000
 Rdn = tuple[tuple[str, str], ...]
 """One RDN: its (OID, value) pairs, sorted."""
 
-_OIDS = {name.lower(): oid for oid, name in ATTRIBUTES.items()} | {
-    "e": "1.2.840.113549.1.9.1",
-    "email": "1.2.840.113549.1.9.1",
-    "userid": "0.9.2342.19200300.100.1.1",
-}
 _NUMBER = r"(?:0|[1-9][0-9]*)"
-_TYPE = rf"(?:{_NUMBER}(?:\.{_NUMBER})+|{'|'.join(_OIDS)})="
-_DIVIDER = re.compile(rf"([/+])(?={_TYPE})", re.IGNORECASE)
+_TYPE = rf"(?:(?:OID\.)?{_NUMBER}(?:\.{_NUMBER})+|{'|'.join(OIDS)})="
+# ASCII, or the long s and the sign for Kelvin would be letters of a type's name.
+_DIVIDER = re.compile(rf"([/+])(?={_TYPE})", re.IGNORECASE | re.ASCII)
 _MAYBE_DIVIDER = re.compile(r"[/+]\s*[A-Za-z0-9.-]+\s*=")
 _SPECIAL = re.compile(r"([\\/+])")
 _BACKSLASHED = r"\\\1"
 _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
+_BYTES = re.compile(r"(\\\\)|((?:\\x[0-9A-Fa-f]{2})+)")
 # Letters, marks and signs to Unicode, but nothing to the eye.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
@@ -133,13 +131,37 @@ def unescaped(text: str) -> str:
     return _ESCAPE.sub(r"\1", text)
 
 
+def from_bytes(text: str) -> str:
+    r"""Read what OpenSSL's one-line form has for letters beyond ASCII: ``\xC3\xBC``.
+
+    An escaped backslash before an ``x`` stays what it is.
+
+    :raises ValueError: these bytes are no UTF-8, or stand for what is printed as it is.
+    """
+    return _BYTES.sub(_letters, text)
+
+
+def _letters(found: re.Match[str]) -> str:
+    if found[1]:
+        return found[1]
+    try:
+        letters = bytes.fromhex(found[2].replace("\\x", "")).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{found[2]} is not UTF-8") from None
+    # OpenSSL prints ASCII as it is; what stands so could be a divider in disguise.
+    if any(letter.isascii() for letter in letters):
+        raise ValueError(f"a backslash and x stand for letters beyond ASCII only, not {found[2]}")
+    return letters
+
+
 def parse_dn(text: str, named: str = "dn") -> str:
-    """Read a DN that a person typed; answer its canonical text.
+    r"""Read a DN that a person typed; answer its canonical text.
 
     Takes our own form, and the unescaped one that grid tools print, in which
     ``/CN=host/www.example.org`` is one CN: a slash or plus divides only
-    before a known attribute type and ``=``.  ``E``, ``Email`` and ``USERID``
-    are understood, and types in any case.
+    before a known attribute type and ``=``.  Types have all names that tools
+    give them (:mod:`repoman.gsi.attributes`), in any case.  ``\xC3\xBC`` is
+    the UTF-8 that OpenSSL and Globus print so.
 
     :param named: the input field, for the error.
     :raises Invalid: it is no DN, or has more than one reading.
@@ -189,6 +211,7 @@ def _printed_pair(oid: str, value: str) -> str:
 
 
 def _parsed(text: str) -> tuple[Rdn, ...]:
+    text = from_bytes(text)
     if _has_invisible(text):
         raise ValueError("it has an invisible character")
     before, *parts = _DIVIDER.split(_ESCAPE.sub(_hide, text))
@@ -216,4 +239,4 @@ def _parsed_pair(part: str, *, has_escapes: bool) -> tuple[str, str]:
     value = value.translate(_SHOWN)
     if fault := _fault(value):
         raise ValueError(f"it has {fault}")
-    return _OIDS.get(kind.lower(), kind), value
+    return OIDS.get(kind.lower()) or kind.upper().removeprefix("OID."), value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +17,12 @@ from repoman.gsi.ca_directory import CADirectory, build, read_files, stem
 from repoman.gsi.chain import CertificatePath, Link, moment
 from repoman.gsi.credential import Credential
 from repoman.gsi.encoding import encoding_fault
+from repoman.gsi.quietly import quietly
 from repoman.gsi.steps import finish
 from repoman.gsi.trust import Trust
 
 
+@quietly()
 def host_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """The host names, then addresses, that a certificate is for; without wildcards."""
     try:
@@ -60,6 +61,7 @@ def is_address(host: str) -> bool:
     return True
 
 
+@quietly()
 def proves_name(certificate: x509.Certificate, host: str) -> bool:
     """The certificate's subjectAltName has this host name or address (RFC 9525).
 
@@ -74,6 +76,7 @@ def proves_name(certificate: x509.Certificate, host: str) -> bool:
         return False
 
 
+@quietly()
 def refusal_of_server(
     chain: Sequence[x509.Certificate], place: Path, authorities: CADirectory, now: datetime
 ) -> str:
@@ -87,10 +90,7 @@ def refusal_of_server(
     if len(chain) == 1:
         return ""  # self-signed, and itself in the directory
     try:
-        with warnings.catch_warnings():
-            # The library warns of odd names, on the standard error of whoever asks.
-            warnings.simplefilter("ignore")
-            path = server_path(chain)
+        path = server_path(chain)
         # Below only the files of these CAs are read, and an impostor's are not among them.
         authorities.check_names(path.authorities)
         known = about(path.authorities, place, authorities)

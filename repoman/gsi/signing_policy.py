@@ -3,18 +3,22 @@
 Two formats lie in a CA directory: Globus's ``HASH.signing_policy`` and
 ``HASH.namespaces`` of the IGTF.  Both become one :class:`NamePolicy`.  A CA
 with both must satisfy both.
+
+What is not understood is never skipped: it could be what takes a right away.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import zip_longest
 
 from attrs import frozen
 from cryptography import x509
 
-from repoman.gsi.dn import dn_text, unescaped
+from repoman.gsi.attributes import NAMES, OIDS
+from repoman.gsi.dn import dn_text, from_bytes, unescaped
+from repoman.gsi.words import Statement, Word, statements, words
 
 
 @frozen
@@ -36,10 +40,12 @@ class NamePolicy:
     """The rules of one file.
 
     :ivar file: its name, for messages.
+    :ivar remarks: what in it is of no effect, a clause each.
     """
 
     file: str
     rules: tuple[NameRule, ...]
+    remarks: tuple[str, ...] = ()
 
     def allows(self, issuer: str, subject: str) -> bool:
         """The CA of this DN may issue that DN: permitted, and nowhere denied."""
@@ -47,60 +53,140 @@ class NamePolicy:
         verdicts = [r.permits for r in self.rules if r.issuer == ca and r.subjects.fullmatch(name)]
         return bool(verdicts) and all(verdicts)
 
+    def remarks_on(self, issuer: str) -> Iterator[str]:
+        """What in it is of no effect, for the CA of this DN: a clause each."""
+        yield from self.remarks
+        ca = comparable(unescaped(issuer))
+        if not any(rule.permits and rule.issuer == ca for rule in self.rules):
+            yield f"permits {issuer} nothing: all of its users are refused"
+
+
+_KIND = re.compile(r"(?<=[/+])(?:OID\.)?([A-Z0-9.-]+)(?==)", re.IGNORECASE | re.ASCII)
+
 
 def comparable(dn: str) -> str:
-    """Fold what a policy does not tell apart: case, and the names of e-mail and user id."""
-    folded = re.sub(r"/(?:e|email)=", "/emailaddress=", dn.lower())
-    return folded.replace("/userid=", "/uid=")
+    """Fold what a policy does not tell apart: case, and the names of one attribute type."""
+    return _with_one_name(dn).lower()
+
+
+def _with_one_name(text: str) -> str:
+    return _KIND.sub(lambda kind: _one_name(kind[1].lower()), text)
+
+
+def _one_name(kind: str) -> str:
+    # Not the OID: a dot is a sign of its own in a regular expression.
+    return NAMES.get(OIDS.get(kind, kind), kind)
 
 
 def parse_signing_policy(text: str, file: str) -> NamePolicy:
-    """Read Globus's format: blocks of ``access_id_CA``, ``pos_rights``, ``cond_subjects``.
+    """Read Globus's format: entries of ``access_id_CA``, ``pos_rights``, ``cond_subjects``.
+
+    Rights of what is no CA, as ``access_id_ANYBODY``, give a CA nothing.
+    ``neg_rights`` deny all that the CAs of their entry might issue.
 
     :raises ValueError: with the line at fault.
     """
-    return NamePolicy(file, tuple(_signing_rules(_lines(text))))
+    found = list(_signing_rules(list(statements(text, _KEYWORD, "line"))))
+    remarks = tuple(each for each in found if isinstance(each, str))
+    return NamePolicy(file, tuple(each for each in found if not isinstance(each, str)), remarks)
 
 
-def _lines(text: str) -> Iterator[tuple[int, str, str]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if line and not line.startswith("#"):
-            keyword, _, rest = line.replace("\t", " ").partition(" ")
-            yield number, keyword, rest.strip()
+_KEYWORD = re.compile(r"access_id_.*|(?:pos|neg)_rights|cond_.*")
+_RIGHTS = ("pos_rights", "neg_rights")
+_NO_CAS = tuple(f"access_id_{kind}" for kind in ("anybody", "user", "group", "host", "application"))
 
 
-def _signing_rules(lines: Iterable[tuple[int, str, str]]) -> Iterator[NameRule]:
-    issuer, may_sign = "", False
-    for number, keyword, rest in lines:
-        authority, _, value = rest.partition(" ")
-        values = _quoted(value, number)
-        if keyword == "access_id_CA" and authority.lower() == "x509" and len(values) == 1:
-            issuer, may_sign = comparable(values[0]), False
-        elif keyword == "pos_rights" and issuer and authority == "globus":
-            may_sign = values == ["CA:sign"]
-        elif keyword == "cond_subjects" and may_sign and authority == "globus" and values:
-            for glob in values:
-                yield NameRule(issuer, _glob(glob))
+def _signing_rules(found: list[Statement]) -> Iterator[NameRule | str]:
+    issuers: list[str] = []
+    last = ""
+    for statement, following in zip_longest(found, found[1:]):
+        keyword, then = statement.keyword, _keyword(following)
+        values = [value.lower() for value in statement.values]
+        if keyword.startswith("access_id_") and then.startswith(("access_id_", *_RIGHTS)):
+            issuers = [] if not last.startswith("access_id_") else issuers
+            issuers += _issuers(statement)
+        elif keyword in _RIGHTS and last and values == ["globus", "ca:sign"]:
+            if keyword == "neg_rights":
+                yield from (NameRule(issuer, _glob("*"), permits=False) for issuer in issuers)
+            elif then != "cond_subjects":
+                yield f"has in {statement.place} a right without cond_subjects, which is none"
+        elif (
+            keyword == "cond_subjects"
+            and last in ("pos_rights", "cond_subjects")
+            and values[:1] == ["globus"]
+        ):
+            for glob in _values(statement):
+                yield from (NameRule(issuer, _glob(glob)) for issuer in issuers)
+                yield from _doubts(statement, glob)
         else:
-            # Globus knows no other keyword either; a policy half understood is none.
-            raise ValueError(f"has a line {number} that is not understood: {keyword} {rest}")
+            raise statement.not_understood()
+        last = keyword
 
 
-def _quoted(value: str, number: int) -> list[str]:
-    """The words of ``'"a b" "c"'``, ``'a b'``, ``"a b"`` or ``a``."""
-    value = value.strip()
+def _matches_nothing(statement: Statement, subject: str) -> str:
+    return f"has in {statement.place} what no DN can match: {subject}"
+
+
+def _keyword(statement: Statement | None) -> str:
+    return statement.keyword if statement else ""
+
+
+def _issuers(statement: Statement) -> list[str]:
+    if statement.keyword in _NO_CAS:
+        return []
+    if statement.keyword != "access_id_ca" or [v.lower() for v in statement.values[:1]] != ["x509"]:
+        raise statement.not_understood()
+    (issuer, *more) = _values(statement)
+    if more:
+        raise statement.not_understood()
+    return [comparable(issuer)]
+
+
+def _values(statement: Statement) -> list[str]:
+    """The values behind the authority, each quoted, or all of them once more: ``'"a" "b"'``."""
+    found = [value for word in statement.words[1:] for value in _quoted_twice(word)]
+    if not all(found) or not found:
+        raise statement.not_understood()
     try:
-        if value.startswith("'") and value.endswith("'") and '"' in value:
-            value = value[1:-1]
-        return shlex.split(value, comments=True)
+        return [_plain(value) for value in found]
     except ValueError:
-        raise ValueError(f"has unbalanced quotes in line {number}") from None
+        raise statement.not_understood() from None
+
+
+def _quoted_twice(word: Word) -> list[str]:
+    if not word.quoted:
+        # Anything else is a keyword that we do not know, perhaps one that denies.
+        return [word.text if word.text.startswith(("/", "*", "?")) else ""]
+    if not word.text.strip().startswith(("'", '"')):
+        return [word.text]
+    return [inner.text if inner.quoted else "" for inner in words(word.text)]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(['\"\\/+])", r"\1", from_bytes(text))
 
 
 def _glob(glob: str) -> re.Pattern[str]:
-    parts = comparable(glob).split("*")
-    return re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
+    wild = {"*": ".*", "?": "."}
+    parts = re.split(r"([*?])", comparable(glob))
+    return re.compile("".join(wild.get(part) or re.escape(part) for part in parts), re.DOTALL)
+
+
+def _doubts(statement: Statement, glob: str) -> Iterator[str]:
+    """Why nobody's DN is like this."""
+    if not _can_match(glob):
+        yield _matches_nothing(statement, glob)
+    elif not re.search(r"[*?]|/(?:CN|commonName)=", glob, re.IGNORECASE):
+        yield f"has in {statement.place} one name without a CN, which is nobody's: {glob}"
+
+
+def _can_match(glob: str) -> bool:
+    """Some DN is like this: it begins with a slash and an attribute, and ends with no slash."""
+    kind = re.match(r"/(?:OID\.)?([^/=*?]+)=", glob, re.IGNORECASE)
+    if kind is None:
+        return re.match(r"[*?]|/[^/=*?]*[*?]", glob) is not None
+    known = kind[1].lower() in OIDS or re.fullmatch(r"[0-9]+(\.[0-9]+)+", kind[1]) is not None
+    return known and not glob.endswith("/")
 
 
 def parse_namespaces(text: str, file: str, own: x509.Name) -> NamePolicy:
@@ -109,25 +195,28 @@ def parse_namespaces(text: str, file: str, own: x509.Name) -> NamePolicy:
     :param own: what ``SELF`` means: the name of the CA that the file belongs to.
     :raises ValueError: with the statement at fault.
     """
-    joined = re.sub(r"\\\s*\n", " ", re.sub(r"(?m)^\s*#.*$", "", text))
-    statements = [line.strip() for line in joined.splitlines() if line.strip()]
-    return NamePolicy(file, tuple(_namespace_rule(s, own) for s in statements))
+    rules, remarks = [], []
+    for statement in statements(text, _TO, "statement in line"):
+        rules.append(_namespace_rule(statement, own))
+        if re.match(r"\^?[^/.\\(\[^]", statement.values[-1]):
+            remarks.append(_matches_nothing(statement, statement.values[-1]))
+    return NamePolicy(file, tuple(rules), tuple(remarks))
 
 
-_NAMESPACE = re.compile(
-    r'TO\s+ISSUER\s+(?:"(?P<issuer>[^"]*)"|(?P<self>SELF))\s+'
-    r'(?P<verb>PERMIT|DENY)\s+SUBJECT\s+"(?P<subject>[^"]*)"',
-    re.IGNORECASE,
-)
+_TO = re.compile("to")
+_VERBS = ("permit", "deny")
 
 
-def _namespace_rule(statement: str, own: x509.Name) -> NameRule:
-    match = _NAMESPACE.fullmatch(statement)
-    if match is None:
-        raise ValueError(f"has a statement that is not understood: {statement}")
-    issuer = unescaped(dn_text(own)) if match["self"] else match["issuer"]
+def _namespace_rule(statement: Statement, own: x509.Name) -> NameRule:
+    shape = [word.text.lower() if not word.quoted else '"' for word in statement.words]
+    if shape not in [
+        ["issuer", who, verb, "subject", '"'] for who in ('"', "self") for verb in _VERBS
+    ]:
+        raise statement.not_understood()
+    _, who, verb, _, pattern = statement.words
+    issuer = _plain(who.text) if who.quoted else unescaped(dn_text(own))
     try:
-        subjects = re.compile(match["subject"], re.IGNORECASE)
+        subjects = re.compile(_with_one_name(pattern.text), re.IGNORECASE)
     except re.error as error:
-        raise ValueError(f"has a bad regular expression: {match['subject']} ({error})") from None
-    return NameRule(comparable(issuer), subjects, match["verb"].upper() == "PERMIT")
+        raise ValueError(f"has a bad regular expression: {pattern.text} ({error})") from None
+    return NameRule(comparable(issuer), subjects, verb.text.lower() == "permit")

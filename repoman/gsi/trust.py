@@ -15,6 +15,7 @@ from repoman.gsi.chain import CertificatePath, Link, divide, moment, read
 from repoman.gsi.crl import FOREVER, TELL, Mode, check_revocation, why_narrow, why_useless
 from repoman.gsi.dn import dn_text
 from repoman.gsi.proxy import ProxyRules, identity_of, or_refuse
+from repoman.gsi.quietly import quietly
 from repoman.model import Identity
 
 NO_CERTIFICATE: Final = (
@@ -164,6 +165,7 @@ class Trust:
                 return all(policy.allows(link.dn, subject) for policy in authority.policies)
         return True
 
+    @quietly()
     def faults(self, now: datetime) -> list[str]:
         """What an operator should mend, a line each.
 
@@ -176,10 +178,14 @@ class Trust:
 
     def _faults_of(self, authority: Authority, now: datetime) -> Iterator[str]:
         certificate = authority.certificate
-        name = f"{authority.names[0]} ({dn_text(certificate.subject)})"
-        ends = certificate.not_valid_after_utc
+        name = f"{authority.names[0]} ({authority.dn})"
+        begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if ends < now:
             yield f"{name} expired at {moment(ends)}."
+        if begins > now:
+            yield f"{name} is not valid before {moment(begins)}."
+        if certificate.version is x509.Version.v3 and not read(certificate).is_authority:
+            yield f"{name} is no authority's certificate (CA:TRUE is not in it)."
         if self.crl != "off" and authority.crls:
             files = ", ".join(file.name for file in authority.crls)
             if why := why_useless(authority.crls, now):

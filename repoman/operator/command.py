@@ -30,5 +30,9 @@ class Command:
 
 def complain(error: RepomanError) -> None:
     """Say on standard error what is wrong, a line for each mistake."""
-    lines = error.mistakes if isinstance(error, Misconfigured) else [error.message]
-    print(*lines, sep="\n", file=sys.stderr)
+    print(*lines_of(error), sep="\n", file=sys.stderr)
+
+
+def lines_of(error: RepomanError) -> list[str]:
+    """What is wrong, a line for each mistake."""
+    return list(error.mistakes) if isinstance(error, Misconfigured) else [error.message]

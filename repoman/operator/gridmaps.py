@@ -16,10 +16,12 @@ from repoman.operator.database import Reached, with_database
 
 def import_gridmap(arguments: Namespace) -> int:
     """Let everybody in a grid-mapfile log in."""
-    settings, logins = config.load(arguments.config), read_gridmap(arguments.file)
+    settings = config.load(arguments.config)
+    logins, mistakes = read_gridmap(arguments.file)
+    print(*mistakes, sep="\n", end="\n" if mistakes else "", file=sys.stderr)
 
     async def work(reached: Reached) -> int:
-        records, news, refused = AccountRecords(reached.pool), 0, 0
+        records, news, refused = AccountRecords(reached.pool), 0, len(mistakes)
         for login in logins:
             try:
                 is_news = await records.admit(login)
@@ -30,7 +32,7 @@ def import_gridmap(arguments: Namespace) -> int:
                 news += is_news
                 if is_news:
                     print(f"{login.user_name}: {login.dn}")
-        print(f"{news} of {len(logins)} logins are new; {refused} could not be.")
+        print(f"{news} of {len(logins) + len(mistakes)} logins are new; {refused} could not be.")
         return 1 if refused else 0
 
     return with_database(settings, work)

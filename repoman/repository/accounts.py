@@ -62,7 +62,8 @@ class Accounts:
                 None,
                 identity,
                 f"Nobody is registered here as {identity.subject} (issued by {_issuer(identity)}); "
-                "ask the administrator for an account with exactly this DN.",
+                "ask the administrator for an account with exactly this DN; "
+                "it can be copied as it stands.",
             )
         if user.suspended:
             return Caller(None, identity, f"User {user.user_name} is suspended.")

@@ -15,7 +15,7 @@ import pytest
 
 from repoman.client.diagnosis import clock_finding
 from tests.cli.conftest import ROOT
-from tests.credentials import HOUR, now
+from tests.credentials import HOUR, CADirectory, authority, crl, now
 from tests.server import Daemon, Person
 
 ALL = ["proxy", "CA directory", "CRLs", "server", "connection", "clock", "who am I"]
@@ -84,12 +84,47 @@ def test_a_ca_directory_that_is_no_use(run: Doctor, daemon: Daemon, tmp_path: Pa
     empty = run("doctor", X509_CERT_DIR=str(tmp_path))
     assert "install your grid's CAs" in failures(empty)["CA directory"]
     assert empty.returncode == 1
-    broken = tmp_path / "broken"
-    shutil.copytree(daemon.ca_directory, broken)
-    (broken / "abcdef01.0").write_text("nonsense")
-    found = failures(run("doctor", X509_CERT_DIR=str(broken)))
-    assert "abcdef01.0" in found["CA directory"]
-    assert list(found) == ["CA directory"]
+    own = tmp_path / "own"
+    shutil.copytree(daemon.ca_directory, own)
+    (policy,) = own.glob("*.signing_policy")
+    policy.write_text("nonsense")
+    assert policy.name in failures(run("doctor", X509_CERT_DIR=str(own)))["CA directory"]
+
+
+def test_what_concerns_other_authorities_is_a_note(
+    run: Doctor, daemon: Daemon, tmp_path: Path
+) -> None:
+    """A broken file, and an expired CRL, of which neither the user nor the server has use."""
+    place = tmp_path / "certificates"
+    shutil.copytree(daemon.ca_directory, place)
+    (place / "abcdef01.0").write_text("nonsense")
+    os.mkfifo(place / "abcdef02.0")
+    far = authority("/C=XX/CN=Far", serial=0)
+    CADirectory(place).add(far, revokes=crl(far, begins=now() - 2 * HOUR, ends=now() - HOUR))
+    done = run("doctor", X509_CERT_DIR=str(place))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert failures(done) == {}
+    notes = [line for line in done.stdout.splitlines() if line.startswith("[NOTE]   ")]
+    assert [line[9:].partition(":")[0] for line in notes] == ["CA directory", "CRLs"]
+    assert "abcdef01.0 holds no CA" in notes[0]
+    assert "abcdef02.0 is no ordinary file" in notes[0]
+    assert "/C=XX/CN=Far expired at" in notes[1]
+    found = [json.loads(line) for line in run(
+        "doctor", "--json", X509_CERT_DIR=str(place)
+    ).stdout.splitlines()]  # fmt: skip
+    assert [each["check"] for each in found if not each.get("note")] == ALL
+    assert all(each["good"] for each in found)
+    assert len([each for each in found if each.get("note")]) == 2
+
+
+def test_doctor_goes_to_its_end_whatever_it_finds(run: Doctor, tmp_path: Path) -> None:
+    config = tmp_path / "repoman.conf"
+    config.write_text("[Repository]\nport = many\n")
+    nothing = {"X509_USER_PROXY": str(tmp_path / "no"), "X509_CERT_DIR": str(tmp_path / "no")}
+    done = run("doctor", server="", REPOMAN_CLIENT_CONFIG=str(config), **nothing)
+    assert done.returncode == 2
+    assert list(failures(done)) == ["configuration", "proxy", "CA directory", "server"]
+    assert done.stderr == ""
 
 
 def test_a_crl_that_has_expired(run: Doctor, daemon: Daemon, tmp_path: Path) -> None:

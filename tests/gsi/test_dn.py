@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import warnings
+from pathlib import Path
+
 import pytest
 from cryptography import x509
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from repoman.errors import CredentialRefused, Invalid
+from repoman.gsi.attributes import OIDS as OIDS_BY_NAME
 from repoman.gsi.dn import LIMIT, dn_text, parse_dn, rdns, unescaped
-from tests.credentials import ATTRIBUTES, Pair, rdn, seq
+from tests.credentials import ATTRIBUTES, Pair, certificate, p256_key, rdn, seq
 
 # Without C, about whose length the library warns.
 OIDS = [oid for kind, oid in ATTRIBUTES.items() if kind != "C"] + ["2.5.4.42", "1.2.3.4.5"]
@@ -125,6 +131,13 @@ def test_what_administrators_type(typed: str, canonical: str | None) -> None:
         ("/O=Grid/CN=a\\/b/c", "two readings"),
         ("/O=Grid/CN=a\\+b+c", "two readings"),
         ("/O=Grid/CN=a\\x41", "backslash"),
+        ("/O=Grid/CN=a\\x2FCN=b", "backslash"),
+        ("/O=Grid/CN=a\\xC3", "not UTF-8"),
+        ("/O=Grid/CN=M\\xFCller", "not UTF-8"),
+        ("/O=Grid/CN=a\\xE2\\x80\\xAEb", "invisible"),
+        ("/O=Grid/CN=\\xC2\\xA0a", "invisible"),
+        ("/O=Grid/CN=a\\xC3\\xBC\\x00", "backslash"),
+        ("/O=Grid/CN=a\\xc3\\/\\xbc", "not UTF-8"),
         ("/O=Grid/CN=a\\", "backslash"),
         ("/O=Grid/02.5.4.3=a", "two readings"),
     ],
@@ -152,3 +165,82 @@ def test_the_form_in_which_policies_write() -> None:
     text = dn_text(name(rdn(("O", "Grid")), rdn(("CN", "host/a+b\\c"))))
     assert text == "/O=Grid/CN=host\\/a\\+b\\\\c"
     assert unescaped(text) == "/O=Grid/CN=host/a+b\\c"
+
+
+@pytest.mark.parametrize(
+    ("typed", "canonical"),
+    [
+        ("/C=DE/postalCode=12345/CN=x", "/C=DE/2.5.4.17=12345/CN=x"),
+        ("/C=DE/street=Weg 1/CN=x", "/C=DE/2.5.4.9=Weg 1/CN=x"),
+        ("/C=DE/STREET=Weg 1/CN=x", "/C=DE/2.5.4.9=Weg 1/CN=x"),
+        ("/C=DE/streetAddress=Weg 1/CN=x", "/C=DE/2.5.4.9=Weg 1/CN=x"),
+        ("/C=US/S=Texas/CN=x", "/C=US/ST=Texas/CN=x"),
+        ("/C=US/stateOrProvinceName=Texas/commonName=x", "/C=US/ST=Texas/CN=x"),
+        ("/O=G/title=Dr/CN=x", "/O=G/2.5.4.12=Dr/CN=x"),
+        ("/O=G/CN=x/dnQualifier=7", "/O=G/CN=x/2.5.4.46=7"),
+        ("/O=G/organizationIdentifier=VATDE-1/CN=x", "/O=G/2.5.4.97=VATDE-1/CN=x"),
+        ("/businessCategory=Private/jurisdictionC=DE/CN=x",
+         "/2.5.4.15=Private/1.3.6.1.4.1.311.60.2.1.3=DE/CN=x"),
+        ("/CN=x/unstructuredName=y", "/CN=x/1.2.840.113549.1.9.2=y"),
+        ("/CN=x/SN=y/serialNumber=7", None),
+        ("/CN=x/surname=y/SERIALNUMBER=7", "/CN=x/SN=y/serialNumber=7"),
+        ("/CN=x/givenName=y/G=z", "/CN=x/GN=y/GN=z"),
+        ("/CN=x/EMAILADDRESS=a@b", "/CN=x/emailAddress=a@b"),
+        ("/CN=x/pseudonym=P:PN", "/CN=x/2.5.4.65=P:PN"),
+        ("/CN=x/OID.2.5.4.17=1/oid.1.2.3=4", "/CN=x/2.5.4.17=1/1.2.3=4"),
+        ("/CN=x+initials=y", "/CN=x+2.5.4.43=y"),
+        ("/CN=host/www.example.org/title=x", "/CN=host\\/www.example.org/2.5.4.12=x"),
+        (r"/O=Grid/CN=J\xC3\xBCrgen Gro\xc3\x9F", "/O=Grid/CN=J\u00fcrgen Gro\u00df"),
+        (r"/O=Grid/CN=host/j\xC3\xBC.example.org", r"/O=Grid/CN=host\/j\u00fc.example.org"),
+        (r"/O=Grid/CN=host\/j\xC3\xBC", "/O=Grid/CN=host\\/j\u00fc"),
+        (r"/O=Grid/CN=\xF0\x9F\x90\xAD", "/O=Grid/CN=\U0001f42d"),
+        # A backslash of the name, escaped, is what it was.
+        (r"/O=Grid/CN=a\\xC3\\xBC", None),
+    ],
+)  # fmt: skip
+def test_a_dn_as_tools_print_it_can_be_registered(typed: str, canonical: str | None) -> None:
+    canonical = (canonical or typed).replace("\\u00fc", "\u00fc")
+    assert parse_dn(typed) == canonical
+    assert parse_dn(canonical) == canonical
+
+
+# Its name in small letters is that of UID in ours: RFC 4519, section 2.39.
+OPENSSL_CALLS_IT_UID = "0.9.2342.19200300.100.1.44"
+
+
+@pytest.mark.parametrize("third", range(3))
+@pytest.mark.parametrize("how", ["compat", "lname,sep_multiline,utf8"])
+def test_what_openssl_prints_is_read_as_what_it_is(tmp_path: Path, how: str, third: int) -> None:
+    """Every attribute that we have a name for, under OpenSSL's short and long names."""
+    oids = [oid for oid in dict.fromkeys(OIDS_BY_NAME.values()) if oid != OPENSSL_CALLS_IT_UID]
+    oids = oids[third::3]
+    subject = b"".join(rdn((oid, "J\u00fcrgen")) for oid in oids)
+    made = certificate(subject, p256_key("names"))
+    (tmp_path / "it.pem").write_bytes(made.pem())
+    words = ["openssl", "x509", "-in", str(tmp_path / "it.pem"), "-noout", "-subject"]
+    done = subprocess.run(
+        [*words, "-nameopt", how], capture_output=True, text=True, check=True
+    ).stdout
+    if how == "compat":
+        typed = done.removeprefix("subject=").strip()
+    else:
+        typed = "".join(f"/{line.strip()}" for line in done.splitlines()[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = dn_text(made.certificate.subject)
+    assert typed.count("/") == len(oids), done
+    assert parse_dn(typed) == expected
+
+
+@given(text=st.text("/\\xC3BC+=CNOUDeEstS. 1aK\u212a\u017f\u00fc", max_size=40))
+def test_no_text_is_read_as_another_name_when_it_is_copied(text: str) -> None:
+    """What a 403 prints is what an administrator may type: no value hides a divider."""
+    try:
+        shown = dn_text(name(rdn(("O", "G")), rdn(("CN", text))))
+    except CredentialRefused:
+        return
+    assert parse_dn(shown) == shown
+    assert len(_DIVIDERS.findall(shown)) == 2
+
+
+_DIVIDERS = re.compile(r"(?<!\\)(?:\\\\)*[/+]")
