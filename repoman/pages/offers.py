@@ -79,7 +79,7 @@ def _offer(caller: Caller, tokens: Tokens, offer: Offer) -> Tag:
            class_="quiet"),
         el("details", el("summary", "SHA-256"), facts(digests)) if digests else None,
         _accepting(caller, tokens, offer, f"{path}/accept"),
-        ending(caller, tokens, offer, "Decline"),
+        ending(caller, tokens, offer, "Decline") if may("offer.decline", caller) else None,
     )  # fmt: skip
 
 
@@ -91,7 +91,9 @@ def _accepting(caller: Caller, tokens: Tokens, offer: Offer, action: str) -> Con
         "name", "Its name, when it is yours", image.name, required=True, pattern=NAME_PATTERN,
         maxlength=100, id=f"name-{image.id}",
     )  # fmt: skip
-    seen = el("input", type="hidden", name="version", value=image.version)
+    # What the page shows, and nothing that came into its place since.
+    seen = [el("input", type="hidden", name=key, value=value)
+            for key, value in (("uuid", image.uuid), ("version", image.version))]  # fmt: skip
     return form(action, tokens.issue(caller, action), name, seen, button="Accept")
 
 
