@@ -41,11 +41,6 @@ class Offers:
             raise missing_offer(owner, ref.name)
         return offer
 
-    async def of_image(self, caller: Caller, image: Image) -> Offer | None:
-        """The offer of an image, if there is one, by the caller or to them."""
-        user = authorize("repository.read", caller)
-        return await self._records.find(user, image.owner, image.name)
-
     async def make(self, caller: Caller, ref: ImageRef, recipient: str) -> None:
         """Offer an image to a user, who may accept it.
 
