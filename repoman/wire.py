@@ -222,6 +222,7 @@ def offer_json(offer: Offer, urls: Urls) -> dict[str, Any]:
         "recipient_user_name": offer.recipient,
         "made": ctime(offer.made),
         "ends": ctime(offer.ends),
+        "uuid": image.uuid,
         "name": image.name,
         "description": image.description,
         "os_variant": image.os_variant,

@@ -55,6 +55,8 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens) -> None:
         form = await read_post(ask, tokens, ChangeForm, TEXTS)
         changes: dict[str, Any] = image_changes(form)
         image = await images.change(ask.caller, ImageRef(owner, name), changes)
+        if changes.get("owner", image.owner) != image.owner:
+            return see_other("/")  # where offers are shown
         return see_other(image_path(image) if may("image.look", ask.caller, image) else "/")
 
     @routes.add("POST", f"{one}/share")

@@ -40,10 +40,7 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens, clock: Cl
     async def _forms(ask: Ask, image: Image) -> Content:
         if not any(may(action, ask.caller, image) for action in CHANGES):
             return None
-        known, offer = await repository.users.known(ask.caller), None
-        if may("image.offer", ask.caller, image):
-            offer = await repository.offers.of_image(ask.caller, image)
-        return owner_forms(ask.caller, tokens, image, known, offer)
+        return owner_forms(ask.caller, tokens, image, await repository.users.known(ask.caller))
 
 
 def file_path(image: Image, hypervisor: str, urls: Urls) -> str:

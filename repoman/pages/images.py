@@ -14,7 +14,7 @@ from repoman.model import KNOWN_HYPERVISORS, Image
 from repoman.pages.answer import Answer, page
 from repoman.pages.identity import refusal
 from repoman.pages.markup import Content, badge, choice, el, field, link, moment, shortened, size
-from repoman.pages.offers import offered
+from repoman.pages.offers import open_offers
 from repoman.pages.tokens import Tokens
 from repoman.policy import identified, may
 from repoman.records import Listing
@@ -45,7 +45,7 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens, clock: Cl
         new = None
         if may("image.create", ask.caller):
             new = link("/new", "New image", class_="button")
-        offers = offered(ask.caller, tokens, await repository.offers.listing(ask.caller))
+        offers = open_offers(ask.caller, tokens, await repository.offers.listing(ask.caller))
         return await listed(ask, "My images", Listing(owner=user.user_name), offers, beside=new)
 
     @routes.add("GET", "/shared")

@@ -1,4 +1,4 @@
-"""Images that are offered to who looks, and the forms with which an offer ends."""
+"""What is offered to and by who looks, and the forms with which an offer ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.web.template import Tag
 
 from repoman.model import Caller, ImageRef, Offer
 from repoman.pages.answer import Answer, see_other
-from repoman.pages.markup import Content, el, facts, field, form, moment, size
+from repoman.pages.markup import Content, el, facts, field, form, link, moment, size
 from repoman.pages.posting import read_post
 from repoman.pages.tokens import Tokens
 from repoman.policy import identified, may
@@ -44,23 +44,48 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens) -> None:
     async def end(ask: Ask, owner: str, name: str) -> Answer:
         await read_post(ask, tokens, EndForm)
         await offers.end(ask.caller, ImageRef(owner, name))
-        is_owner = identified(ask.caller).user_name == owner
-        return see_other(f"/image/{owner}/{name}" if is_owner else "/")
+        return see_other("/")
 
 
-def offered(caller: Caller, tokens: Tokens, offers: Sequence[Offer]) -> Tag | None:
-    """What is offered to the caller, of all their offers, the newest first."""
-    user = identified(caller)
-    own = [offer for offer in offers if offer.recipient == user.user_name]
-    if not own:
+def open_offers(caller: Caller, tokens: Tokens, offers: Sequence[Offer]) -> list[Content]:
+    """What is offered to the caller, and what they offer, the newest first."""
+    name = identified(caller).user_name
+    mine = [offer for offer in offers if offer.recipient == name]
+    given = [offer for offer in offers if offer.image.owner == name]
+    return [
+        _section(
+            "Offered to you",
+            "Until you accept it, an image is its owner's. Then it is yours: shared with nobody, "
+            "not public, and counted on your quota.",
+            [_offer(caller, tokens, offer) for offer in mine[:SHOWN]],
+            len(mine),
+        ),
+        _section(
+            "Offered by you",
+            "Until it is accepted, an image is yours and counts on your quota.",
+            [_own_offer(caller, tokens, offer) for offer in given[:SHOWN]],
+            len(given),
+        ),
+    ]
+
+
+def _section(title: str, about: str, shown: Sequence[Tag], count: int) -> Tag | None:
+    if not shown:
         return None
-    more = el("p", f"And {len(own) - SHOWN} more, when these are answered.", class_="quiet")
+    more = f"And {count - SHOWN} more, when some of these have ended."
     return el(
-        "section", el("h2", "Offered to you"),
-        el("p", "Until you accept it, an image is its owner's. Then it is yours: shared with "
-           "nobody, not public, and counted on your quota."),
-        el("ul", [_offer(caller, tokens, offer) for offer in own[:SHOWN]], class_="files"),
-        more if len(own) > SHOWN else None,
+        "section", el("h2", title), el("p", about), el("ul", shown, class_="files"),
+        el("p", more, class_="quiet") if count > SHOWN else None,
+    )  # fmt: skip
+
+
+def _own_offer(caller: Caller, tokens: Tokens, offer: Offer) -> Tag:
+    image = offer.image
+    return el(
+        "li",
+        el("p", link(f"/image/{image.owner}/{image.name}", image.name), ", to ",
+           el("strong", offer.recipient), ", until ", moment(offer.ends, day=True), "."),
+        _ending(caller, tokens, offer, "Withdraw"),
     )  # fmt: skip
 
 
@@ -79,7 +104,7 @@ def _offer(caller: Caller, tokens: Tokens, offer: Offer) -> Tag:
            class_="quiet"),
         el("details", el("summary", "SHA-256"), facts(digests)) if digests else None,
         _accepting(caller, tokens, offer, f"{path}/accept"),
-        ending(caller, tokens, offer, "Decline"),
+        _ending(caller, tokens, offer, "Decline"),
     )  # fmt: skip
 
 
@@ -91,14 +116,15 @@ def _accepting(caller: Caller, tokens: Tokens, offer: Offer, action: str) -> Con
         "name", "Its name, when it is yours", image.name, required=True, pattern=NAME_PATTERN,
         maxlength=100, id=f"name-{image.id}",
     )  # fmt: skip
-    seen = el("input", type="hidden", name="version", value=image.version)
+    # What the page shows, and nothing that came into its place since.
+    seen = [el("input", type="hidden", name=key, value=value)
+            for key, value in (("uuid", image.uuid), ("version", image.version))]  # fmt: skip
     return form(action, tokens.issue(caller, action), name, seen, button="Accept")
 
 
-def ending(caller: Caller, tokens: Tokens, offer: Offer, button: str) -> Tag:
-    """The form that declines or withdraws an offer.
-
-    :param button: which of these it is called.
-    """
+def _ending(caller: Caller, tokens: Tokens, offer: Offer, button: str) -> Content:
+    """The form that declines or withdraws an offer."""
+    if not may("offer.decline", caller):
+        return None
     action = f"/offer/{offer.image.owner}/{offer.image.name}/end"
     return form(action, tokens.issue(caller, action), button=button, kind="quiet")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from twisted.web.template import Tag
 
-from repoman.model import Caller, Image, Offer
+from repoman.model import Caller, Image
 from repoman.pages.images import image_path
-from repoman.pages.markup import Content, area, choice, el, field, form, moment, names_list
-from repoman.pages.offers import NAME_PATTERN, ending
+from repoman.pages.markup import Content, area, choice, el, field, form, names_list
+from repoman.pages.offers import NAME_PATTERN
 from repoman.pages.tokens import Tokens
 from repoman.policy import may
 from repoman.repository.users import Known
@@ -21,13 +21,10 @@ MOST_SHARES = 200
 """The most users and groups that the page of an image they share names."""
 
 
-def owner_forms(
-    caller: Caller, tokens: Tokens, image: Image, known: Known, offer: Offer | None
-) -> list[Content]:
+def owner_forms(caller: Caller, tokens: Tokens, image: Image, known: Known) -> list[Content]:
     """Those that the caller may use.
 
     :param known: names to complete fields with.
-    :param offer: of the image, if it is offered to somebody.
     """
     path = image_path(image)
     tokens_of = {a: tokens.issue(caller, f"{path}/{a}") for a in ("change", "share", "delete")}
@@ -35,8 +32,7 @@ def owner_forms(
     if may("image.share", caller, image):
         content.append(_sharing(image, path, tokens_of["share"], known))
     if may("image.modify", caller, image):
-        giving = _giving(caller, tokens, image, offer)
-        content.append(_changing(caller, image, f"{path}/change", tokens_of["change"], giving))
+        content.append(_changing(caller, image, f"{path}/change", tokens_of["change"]))
     if may("image.delete", caller, image) and not image.read_only:
         content.append(_deleting(image, f"{path}/delete", tokens_of["delete"]))
     if content:
@@ -75,15 +71,15 @@ def _share(action: str, token: str, kind: str, name: str) -> Tag:
     )  # fmt: skip
 
 
-def _changing(caller: Caller, image: Image, action: str, token: str, giving: Content) -> Tag:
+def _changing(caller: Caller, image: Image, action: str, token: str) -> Tag:
     if image.read_only:
-        content = [giving, _protecting(image, action, token)]
+        content = [_protecting(image, action, token)]
     else:
         content = [
             _opened("Description and system", _describing(caller, image, action, token)),
             _opened("Expiry", _expiring(image, action, token)),
             _opened("Name", _renaming(image, action, token)),
-            _opened("Owner", giving) if giving else None,
+            _giving(caller, image, action, token),
             _opened("Protection", _protecting(image, action, token)),
         ]  # fmt: skip
     return el("section", el("h2", "Change"), content, class_="change")
@@ -131,23 +127,13 @@ def _renaming(image: Image, action: str, token: str) -> Tag:
     return form(action, token, name, button="Rename")
 
 
-def _giving(caller: Caller, tokens: Tokens, image: Image, offer: Offer | None) -> Content:
-    """How far giving away is, and the form for it."""
-    content: list[Content] = []
-    if offer is not None:
-        whom = el("strong", offer.recipient)
-        content += [
-            el("p", "Offered to ", whom, " until ", moment(offer.ends), "."),
-            ending(caller, tokens, offer, "Withdraw the offer"),
-        ]
+def _giving(caller: Caller, image: Image, action: str, token: str) -> Content:
     at_once = may("image.give", caller, image)
-    if not image.read_only and (at_once or may("image.offer", caller, image)):
-        hint = AT_ONCE if at_once else OFFERED
-        owner = field("owner", "New owner", list="users", required=True, autocomplete="off",
-                      hint=hint)  # fmt: skip
-        action, button = f"{image_path(image)}/change", "Give away" if at_once else "Offer"
-        content.append(form(action, tokens.issue(caller, action), owner, button=button))
-    return content
+    if not at_once and not may("image.offer", caller, image):
+        return None
+    owner = field("owner", "New owner", list="users", required=True, autocomplete="off",
+                  hint=AT_ONCE if at_once else OFFERED)  # fmt: skip
+    return _opened("Owner", form(action, token, owner, button="Give away" if at_once else "Offer"))
 
 
 def _protecting(image: Image, action: str, token: str) -> Content:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repoman.errors import AlreadyExists, Invalid
+from repoman.errors import AlreadyExists, Conflict, Invalid
 from repoman.model import Caller, Image, ImageRef, Offer, check_image_name, check_name
 from repoman.policy import (
     authorize,
@@ -41,11 +41,6 @@ class Offers:
             raise missing_offer(owner, ref.name)
         return offer
 
-    async def of_image(self, caller: Caller, image: Image) -> Offer | None:
-        """The offer of an image, if there is one, by the caller or to them."""
-        user = authorize("repository.read", caller)
-        return await self._records.find(user, image.owner, image.name)
-
     async def make(self, caller: Caller, ref: ImageRef, recipient: str) -> None:
         """Offer an image to a user, who may accept it.
 
@@ -61,13 +56,20 @@ class Offers:
         await self._records.make(image, recipient)
 
     async def accept(
-        self, caller: Caller, ref: ImageRef, name: str | None = None, version: int | None = None
+        self,
+        caller: Caller,
+        ref: ImageRef,
+        name: str | None = None,
+        uuid: str | None = None,
+        version: int | None = None,
     ) -> Image:
         """Let an image that is offered be the caller's.
 
         :param name: another one than it has.
-        :param version: of the image, as the caller has seen it.
+        :param uuid: of the image that the caller has seen.
+        :param version: of that image, as the caller has seen it.
         :raises Missing: there is no such offer.
+        :raises Conflict: it is not what the caller has seen.
         :raises AlreadyExists: the caller has an image of that name.
         :raises QuotaExceeded: the caller has no room for it.
         """
@@ -75,6 +77,11 @@ class Offers:
         offer = await self.find(caller, ref)
         if offer.recipient != user.user_name:
             raise protected("offer.not_yours")
+        if uuid not in (None, offer.image.uuid):
+            raise Conflict(
+                f"Another image is offered as {offer.image.path} since you looked.  "
+                "Look at it before you accept it."
+            )
         name = check_image_name(offer.image.name if name is None else name)
         try:
             return await self._records.accept(offer, user, self._images.quota, name, version)

@@ -24,9 +24,10 @@ class OfferForm:
 
 @frozen(kw_only=True)
 class AcceptForm:
-    """How an image is accepted."""
+    """How an image is accepted, and what was seen of it."""
 
     name: str = ABSENT
+    uuid: str = ABSENT
     version: int = ABSENT
 
 

@@ -26,7 +26,7 @@ OWNER = {
     "image": "/image/yamada/alma9-root", "empty": "/image/yamada/scratch", "me": "/me",
     "protected": "/image/yamada/reference", "new": "/new",
     "upload": "/image/yamada/alma9-root/upload", "missing": "/image/yamada/never",
-    "public": "/public", "shared": "/shared", "offered": "/image/yamada/debian12-slim",
+    "public": "/public", "shared": "/shared",
 }  # fmt: skip
 ADMIN = {
 

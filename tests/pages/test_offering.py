@@ -27,13 +27,12 @@ def friend(daemon: Daemon) -> Person:
 
 
 def offer(browse: Browse, owner: Person, friend: Person) -> Any:
-    """The owner's page of an image that they have just offered there."""
+    """The owner's first page, when they have just offered an image on its own."""
     page = browse(owner, f"/image/{owner.name}/disk", javascript=False)
     form = opened(page, "Owner")
     form.get_by_label("New owner").fill(friend.name)
     form.get_by_role("button", name="Offer").click()
-    page.locator("summary", has_text="Owner").click()
-    assert f"Offered to {friend.name} until" in page.locator("main").inner_text()
+    assert f"disk, to {friend.name}, until" in page.locator("main").inner_text()
     return page
 
 
@@ -74,9 +73,8 @@ def test_an_offer_is_declined(browse: Browse, owner: Person, friend: Person) -> 
 
 def test_an_offer_is_withdrawn(browse: Browse, owner: Person, friend: Person) -> None:
     page = offer(browse, owner, friend)
-    page.get_by_role("button", name="Withdraw the offer").click()
-    page.wait_for_url(f"**/image/{owner.name}/disk")
-    assert "Offered to" not in page.locator("main").inner_text()
+    page.get_by_role("button", name="Withdraw").click()
+    assert "Offered by you" not in page.locator("main").inner_text()
     assert offers_of(friend) == []
 
 
@@ -85,10 +83,11 @@ def test_what_is_protected_meanwhile_can_still_be_withdrawn(
 ) -> None:
     page = offer(browse, owner, friend)
     owner.ask("POST", "/api/images/disk", form={"read_only": "true"})
-    page.reload()
+    page.get_by_role("link", name="disk").first.click()
     assert page.get_by_label("New owner").count() == 0
-    page.get_by_role("button", name="Withdraw the offer").click()
-    page.get_by_role("button", name="End protection").wait_for()
+    page.go_back()
+    page.get_by_role("button", name="Withdraw").click()
+    assert "Offered by you" not in page.locator("main").inner_text()
     assert offers_of(friend) == []
 
 

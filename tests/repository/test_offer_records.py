@@ -250,6 +250,33 @@ async def test_there_is_nobody_of_that_name_to_offer_to(records: Records) -> Non
         await records.offers.make(image, "nobody")
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_what_the_giver_was_about_to_do_is_refused(records: Records, at_once: bool) -> None:
+    _, bob = await two(records)
+    await records.user("carol")
+    seen = await records.image("alice", "one")
+    await records.images.share(seen, user="carol")
+    if at_once:
+        after = await records.images.change(seen, {"owner": "bob"}, QUOTA)
+    else:
+        after = await accept(records, await offered(records, seen, bob), bob)
+    for late in (
+        records.images.share(seen, user="alice"),
+        records.images.share(seen, group="users"),
+        records.images.unshare(seen, user="carol"),
+        records.images.change(seen, {"unauthenticated_access": True}, QUOTA),
+        records.images.change(seen, {"name": "mine"}, QUOTA),
+        records.images.change(seen, {"owner": "carol"}, QUOTA),
+        records.images.change(seen, {"recipient": "carol"}, QUOTA),
+        records.images.delete(seen),
+        records.offers.make(seen, "carol"),
+    ):
+        with pytest.raises(Missing):
+            await late
+    assert await records.images.find("bob", "one") == after
+
+
 async def rival_delete(records: Records, image: Image, offer: Offer) -> Any:
     return await records.images.delete(image)
 

@@ -10,7 +10,8 @@ import pytest
 from tests.server import Answer, Daemon, Person
 
 OFFER_KEYS = [
-    "url", "owner_user_name", "recipient_user_name", "made", "ends", "name", "description",
+    "url", "owner_user_name", "recipient_user_name", "made", "ends", "uuid", "name",
+    "description",
     "os_variant", "os_type", "os_arch", "hypervisor", "expires", "version", "bytes", "sha256",
 ]  # fmt: skip
 
@@ -158,8 +159,7 @@ def test_an_offer_says_nothing_of_what_the_recipient_has(
         answer = give(giver, friend.name)
         seen = [answer.text, giver.ask("GET", "/api/offers").text]
         same = [text.replace(friend.name, "friend") for text in seen]
-        times = ("made", "ends")
-        answers.append((answer.status, [_without(text, times) for text in same]))
+        answers.append((answer.status, [_without(text, ("made", "ends")) for text in same]))
     assert all(answer == answers[0] for answer in answers), answers
 
 
@@ -195,6 +195,24 @@ def test_nobody_is_offered_anything_who_is_no_user(giver: Person, name: str, giv
     assert answer.status == 400
     assert len(answer.text) < 200
     assert giver.ask("GET", "/api/offers").json == []
+
+
+def test_what_came_into_the_place_of_what_was_seen_is_not_accepted(
+    giver: Person, friend: Person
+) -> None:
+    by_modification(giver, friend.name)
+    [seen] = friend.ask("GET", "/api/offers").json
+    known = {"uuid": seen["uuid"], "version": str(seen["version"])}
+    giver.ask("DELETE", "/api/images/disk")
+    with_image(giver, "disk", b"something else")
+    by_modification(giver, friend.name)
+    refused = accept(friend, giver, **known)
+    assert (refused.status, "Another image is offered" in refused.text) == (409, True)
+    [seen] = friend.ask("GET", "/api/offers").json
+    giver.ask("PUT", "/api/images/raw/disk", body=b"something else again")
+    refused = accept(friend, giver, uuid=seen["uuid"], version=str(seen["version"]))
+    assert (refused.status, "other files since you looked" in refused.text) == (409, True)
+    assert accept(friend, giver, uuid=seen["uuid"], version="2").status == 200
 
 
 def test_an_image_is_offered_to_one_at_a_time(
