@@ -99,9 +99,6 @@ async def send_list(
         read and encoded without a stall.
     :raises ClientGone: the peer left before the end.
     """
-    request.setHeader("Content-Type", "application/json")
-    for name, value in (headers or {}).items():
-        request.setHeader(name, value)
     text, pacer = bytearray(b"["), None
     place, count, more = None, min(FIRST, most), True
     while more:
@@ -114,9 +111,11 @@ async def send_list(
             used, size = used + 1, size + len(member)
             if len(text) < PIECE:
                 continue
-            if request.method == b"HEAD":
-                return
-            pacer = pacer or Pacer(request)
+            if pacer is None:
+                _begin(request, headers)
+                if request.method == b"HEAD":
+                    return
+                pacer = Pacer(request)
             request.write(bytes(text))
             text.clear()
             if await pacer.turn():
@@ -127,10 +126,17 @@ async def send_list(
         count = _next_count(count, used, size, most)
     text += b"]"
     if pacer is None:
+        _begin(request, headers)
         request.setHeader("Content-Length", str(len(text)))
     request.write(bytes(text))
     if pacer is not None:
         request.unregisterProducer()
+
+
+def _begin(request: Any, headers: Mapping[str, str] | None) -> None:
+    """Set the fields of the head: not before there is something to write, or a refusal has them."""
+    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+        request.setHeader(name, value)
 
 
 def _next_count(count: int, used: int, size: int, most: int) -> int:
