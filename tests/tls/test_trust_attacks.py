@@ -155,16 +155,6 @@ async def test_a_proxy_with_the_serial_and_key_of_its_issuer(door: Door, roger: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_proxy_called_proxy_is_no_legacy_proxy(
-    door: Door, roger: Credential, legacy: bool
-) -> None:
-    """The extension makes the flavour, not the name."""
-    named = roger.proxy(name=roger.subject + rdn(("CN", "limited proxy")))
-    identity = await door.welcomes(named)
-    assert (identity.subject, identity.limited) == (ROGER, False)
-
-
-@pytest_twisted.ensureDeferred
 async def test_a_legacy_name_in_another_case_is_no_legacy_proxy(
     door: Door, roger: Credential
 ) -> None:
