@@ -6,8 +6,9 @@ from pathlib import Path
 
 from repoman.errors import Invalid, Misconfigured
 from repoman.gsi.dn import parse_dn
-from repoman.model import check_name, check_texts
+from repoman.model import check_name
 from repoman.repository.accounts import AdminLine
+from repoman.texts import check_texts
 
 
 def read_admins(path: Path | None) -> list[AdminLine]:

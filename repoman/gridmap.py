@@ -9,7 +9,7 @@ from pathlib import Path
 from repoman.errors import Invalid, Misconfigured
 from repoman.gsi.dn import parse_dn
 from repoman.model import check_name
-from repoman.records import Login
+from repoman.user_records import Login
 
 _LINE = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|(\S+))\s+(\S+)\s*')
 # These keep their backslash: a DN in our own form has escapes too, and OpenSSL's has bytes.

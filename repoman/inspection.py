@@ -13,7 +13,8 @@ from attrs import frozen
 
 from repoman.config import Config, Storage
 from repoman.errors import RepomanError
-from repoman.gsi.ca_directory import CADirectory, File, build, files_about, read_files
+from repoman.gsi.ca_directory import CADirectory, build, files_about
+from repoman.gsi.ca_files import File, read_files
 from repoman.gsi.credential import read_host_credential
 from repoman.gsi.host import host_faults, proves_name, refusal_of_server
 from repoman.gsi.quietly import quietly

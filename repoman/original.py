@@ -20,11 +20,12 @@ from repoman.model import (
     KNOWN_HYPERVISORS,
     PERMISSIONS,
     RESERVED_WORDS,
-    TEXT_LIMITS,
     check_image_name,
     check_name,
 )
-from repoman.records import NewGroup, NewImage, NewUser
+from repoman.records import NewImage
+from repoman.texts import TEXT_LIMITS
+from repoman.user_records import NewGroup, NewUser
 
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]

@@ -28,7 +28,8 @@ from repoman.bounded_log import BoundedLog
 from repoman.ciphers import cipher_lists
 from repoman.errors import CredentialProblem, TrustUnreadable
 from repoman.gsi.advice import VERIFY_ERRORS, own_error, reason_of
-from repoman.gsi.ca_directory import CADirectory, build, fingerprint, read_authorities, read_files
+from repoman.gsi.ca_directory import CADirectory, build, read_authorities
+from repoman.gsi.ca_files import fingerprint, read_files
 from repoman.gsi.credential import ClientCredential, Credential, read_host_credential
 from repoman.gsi.crl import Mode
 from repoman.gsi.dn import shown_name

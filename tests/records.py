@@ -20,7 +20,8 @@ from repoman.holders import UploadTerms
 from repoman.interfaces import Committed
 from repoman.model import Digests, Image, User
 from repoman.reach import Reach
-from repoman.records import NewImage, NewUser
+from repoman.records import NewImage
+from repoman.user_records import NewUser
 
 T = TypeVar("T")
 

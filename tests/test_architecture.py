@@ -19,7 +19,7 @@ LONGEST = 400
 
 CORE = {
     "repoman", "audit", "errors", "model", "policy", "holders", "interfaces", "reach",
-    "records", "transfers",
+    "records", "user_records", "texts", "transfers",
 }  # fmt: skip
 VOCABULARY = {"wire", "gsi", "config", "settings"}
 
@@ -33,6 +33,8 @@ MAY_IMPORT = {
     "holders": {"model"},
     "interfaces": CORE,
     "records": CORE,
+    "user_records": CORE,
+    "texts": {"errors"},
     "policy": CORE,
     "reach": {"model"},
     "wire": CORE,

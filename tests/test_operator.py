@@ -15,7 +15,7 @@ import pytest
 from repoman.errors import Misconfigured
 from repoman.gridmap import read_gridmap
 from repoman.operator.commands import COMMANDS
-from repoman.records import Login
+from repoman.user_records import Login
 from tests.credentials import end_entity, rdn, rdns
 from tests.server import ROOT, Daemon, Person
 

@@ -20,7 +20,8 @@ from repoman.client.records import one
 from repoman.client.renewal import RenewableTLS
 from repoman.client.replies import decoded, header
 from repoman.errors import ConnectionProblem, CredentialProblem, RepomanError, TrustUnreadable
-from repoman.gsi.ca_directory import CADirectory, build, files_about, read_files
+from repoman.gsi.ca_directory import CADirectory, build, files_about
+from repoman.gsi.ca_files import read_files
 from repoman.gsi.credential import ClientCredential
 from repoman.gsi.crl import why_useless
 from repoman.gsi.examination import why_early

@@ -9,7 +9,7 @@ from repoman.database.constraints import translated
 from repoman.database.pool import Pool, Transaction
 from repoman.database.users import COLUMNS, insert, user_from_row
 from repoman.model import ADMINS, Binding, Identity, User, check_dns
-from repoman.records import AdminFate, Login, NewUser
+from repoman.user_records import AdminFate, Login, NewUser
 
 NOTE_LINE = "INSERT INTO admin_line VALUES (%s) ON CONFLICT DO NOTHING RETURNING subject"
 
@@ -24,7 +24,7 @@ SELECT EXISTS (SELECT FROM login l WHERE l.account_id = a.account_id AND subject
 
 
 class AccountRecords:
-    """The :class:`~repoman.records.IAccountRecords` of PostgreSQL."""
+    """The :class:`~repoman.user_records.IAccountRecords` of PostgreSQL."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

@@ -13,7 +13,7 @@ from repoman.database.pool import Pool, Transaction
 from repoman.database.users import an_admin_stays
 from repoman.errors import Invalid, Missing
 from repoman.model import ADMINS, Group, User
-from repoman.records import NewGroup
+from repoman.user_records import NewGroup
 
 SELECT = """
 SELECT g.group_id, g.name, g.protected,
@@ -38,7 +38,7 @@ async def _load(transaction: Transaction, group_id: int) -> Group:
 
 
 class GroupRecords:
-    """The :class:`~repoman.records.IGroupRecords` of PostgreSQL."""
+    """The :class:`~repoman.user_records.IGroupRecords` of PostgreSQL."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

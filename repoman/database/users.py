@@ -16,7 +16,7 @@ from repoman.database.words import IMAGES_OF, taken_by_images
 from repoman.errors import AlreadyExists, Invalid, Missing
 from repoman.model import ADMINS, USERS, Binding, Membership, Profile, User
 from repoman.policy import protected
-from repoman.records import NewUser
+from repoman.user_records import NewUser
 
 COLUMNS = """
     a.account_id, a.user_name, a.full_name, a.email, a.suspended, a.quota, a.used,
@@ -159,7 +159,7 @@ async def _remove_images(transaction: Transaction, account_id: int) -> list[str]
 
 
 class UserRecords:
-    """The :class:`~repoman.records.IUserRecords` of PostgreSQL."""
+    """The :class:`~repoman.user_records.IUserRecords` of PostgreSQL."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

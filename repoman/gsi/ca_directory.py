@@ -11,10 +11,7 @@ of the directory, and all others are used.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import stat
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -23,7 +20,8 @@ from attrs import field, frozen
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from repoman.errors import CredentialRefused, TrustUnreadable
+from repoman.errors import CredentialRefused
+from repoman.gsi.ca_files import CERTIFICATES, File, read_files, shown, stem
 from repoman.gsi.chain import Link, read
 from repoman.gsi.crl import CrlFile, parse_crl, signed_by
 from repoman.gsi.dn import dn_text, likeness, rdns
@@ -31,44 +29,8 @@ from repoman.gsi.quietly import quietly
 from repoman.gsi.signing_policy import NamePolicy, parse_namespaces, parse_signing_policy
 from repoman.gsi.steps import Steps, finish
 
-LAYOUT: Final = re.compile(r"[^.].*\.(?:[0-9]+|r[0-9]+|signing_policy|namespaces)")
-"""What belongs to the layout; anything else in the directory is not looked at.
-
-Nor is what begins with a dot: Kubernetes keeps directories like ``..2026_11_27_10_00.123`` there.
-"""
-
-CERTIFICATES: Final = re.compile(r"[^.].*\.[0-9]+")
-"""The certificates alone."""
-
-LARGEST: Final = 2**24
-"""The largest file that is read, in bytes.
-
-A CRL of 400,000 entries; larger ones would keep the daemon from serving for seconds.
-"""
-
 LONGEST_FAULT: Final = 300
 """How many letters of a fault are told: files put words of theirs into it."""
-
-
-@frozen
-class File:
-    """A file of the directory.
-
-    :ivar fault: why it could not be read; empty if it could.
-    """
-
-    name: str
-    content: bytes = b""
-    fault: str = ""
-
-    def is_a(self, kind: str) -> bool:
-        """The name ends so: a regular expression for ``0``, ``r0``, ``namespaces``."""
-        return re.fullmatch(rf".+\.(?:{kind})", self.name) is not None
-
-
-def stem(name: str) -> str:
-    """The hash, or whatever ties the files of one CA together."""
-    return name.rpartition(".")[0]
 
 
 @frozen(eq=False)
@@ -178,69 +140,6 @@ def _key(certificate: x509.Certificate) -> _Key:
     # A renewed or cross-signed certificate with the same name and key is the same CA.
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return likeness(rdns(certificate.subject)), key
-
-
-def read_files(directory: Path, wanted: re.Pattern[str] = LAYOUT) -> list[File]:
-    """Read the files of the layout, in the order of their names.
-
-    :param wanted: the names.
-    :raises TrustUnreadable: there is no such directory, or it is closed to us.
-    """
-    try:
-        names = sorted(name for name in os.listdir(directory) if wanted.fullmatch(shown(name)))
-    except OSError as error:
-        raise TrustUnreadable(
-            f"The CA directory {directory} cannot be read ({error.strerror}): install your grid's"
-            " CA certificates there, or name another directory."
-        ) from None
-    return [file for name in names if (file := _read(directory / name))]
-
-
-def fingerprint(paths: Iterable[Path]) -> frozenset[tuple[str, int, int, int]]:
-    """What tells whether files, or those in a directory, were replaced or changed."""
-    found = set()
-    for path in paths:
-        with contextlib.suppress(OSError):
-            for entry in path.iterdir() if path.is_dir() else [path]:
-                found.add(_state(entry))
-    return frozenset(found)
-
-
-def _state(path: Path) -> tuple[str, int, int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return str(path), 0, 0, 0
-    return str(path), status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def shown(text: str) -> str:
-    """A file's name or words of it, in one line that no log chokes on."""
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return "".join(escaped)
-
-
-def _read(path: Path) -> File | None:
-    """Read a file; ``None`` for a directory, which is none."""
-    name = shown(path.name)
-    try:
-        # Looked at first: to open a device may do something, and a FIFO waits for a writer.
-        kind = path.stat().st_mode
-        if stat.S_ISDIR(kind):
-            return None
-        if not stat.S_ISREG(kind):
-            return File(name, fault="is no ordinary file")
-        with open(path, "rb", opener=_open_at_once) as file:
-            content = file.read(LARGEST + 1)
-    except OSError as error:
-        return File(name, fault=f"cannot be read ({error.strerror})")
-    if len(content) > LARGEST:
-        return File(name, fault=f"is larger than {LARGEST >> 20} MiB")
-    return File(name, content)
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def build(files: Sequence[File]) -> Steps[CADirectory]:

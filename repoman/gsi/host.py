@@ -13,7 +13,8 @@ from service_identity.hazmat import DNS_ID, IPAddress_ID
 
 from repoman.errors import CredentialRefused
 from repoman.gsi.alternative_names import read_host_names
-from repoman.gsi.ca_directory import CADirectory, build, read_files, stem
+from repoman.gsi.ca_directory import CADirectory, build
+from repoman.gsi.ca_files import read_files, stem
 from repoman.gsi.chain import CertificatePath, Link, moment
 from repoman.gsi.credential import Credential
 from repoman.gsi.encoding import encoding_fault

@@ -25,10 +25,10 @@ from repoman.operator.command import Command
 from repoman.operator.database import Reached, with_database
 from repoman.original import Plan, PlannedFile, PlannedImage, plan
 from repoman.reach import Reach
-from repoman.records import NewGroup, NewUser
 from repoman.repository.files import Files
 from repoman.repository.images import FileRef
 from repoman.streams import Flow
+from repoman.user_records import NewGroup, NewUser
 
 
 def import_original(arguments: Namespace) -> int:

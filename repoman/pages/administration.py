@@ -12,11 +12,11 @@ from repoman.pages.answer import Answer, see_other
 from repoman.pages.changes import DeleteForm, check_typed
 from repoman.pages.posting import read_fields_of_post, read_post
 from repoman.pages.tokens import Tokens
-from repoman.records import NewGroup
 from repoman.repository import Repository
 from repoman.resources import users as forms
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import structure
+from repoman.user_records import NewGroup
 
 USER_TEXTS = frozenset({"full_name", "email"})
 """Fields of a user that are nothing rather than empty."""

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from repoman.errors import AlreadyExists
 from repoman.model import Caller, Identity
-from repoman.records import IAccountRecords
+from repoman.user_records import IAccountRecords
 
 
 @frozen

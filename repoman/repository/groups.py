@@ -5,8 +5,8 @@ from __future__ import annotations
 from repoman.errors import Invalid, Missing
 from repoman.model import ADMINS, PERMISSIONS, Caller, Group, User, check_name
 from repoman.policy import authorize, protected
-from repoman.records import IGroupRecords, IUserRecords, NewGroup
 from repoman.repository.users import missing_user
+from repoman.user_records import IGroupRecords, IUserRecords, NewGroup
 
 
 class Groups:

@@ -17,7 +17,6 @@ from repoman.model import (
     ImageRef,
     check_image_name,
     check_name,
-    check_texts,
 )
 from repoman.policy import (
     authorize,
@@ -30,6 +29,7 @@ from repoman.policy import (
 )
 from repoman.reach import reach
 from repoman.records import IImageRecords, ImageLimits, Listing, NewImage, Place
+from repoman.texts import check_texts
 
 MOST_HYPERVISORS = 32
 """How many hypervisors one image can be for: a new word is a name that no user can have."""

@@ -8,9 +8,10 @@ from typing import Any
 from attrs import frozen
 
 from repoman.errors import Invalid, Missing
-from repoman.model import Caller, Profile, User, check_dns, check_name, check_texts
+from repoman.model import Caller, Profile, User, check_dns, check_name
 from repoman.policy import authorize, may, protected
-from repoman.records import IUserRecords, NewUser
+from repoman.texts import check_texts
+from repoman.user_records import IUserRecords, NewUser
 
 OWN_FIELDS = frozenset({"full_name", "email"})
 """What users may change of themselves with ``user_modify_self``."""

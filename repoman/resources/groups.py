@@ -6,7 +6,7 @@ from attrs import frozen
 
 from repoman.model import Group
 from repoman.policy import authorize
-from repoman.records import Listing, NewGroup
+from repoman.records import Listing
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import ABSENT, NO_WORDS, Words, given, read_form
@@ -14,6 +14,7 @@ from repoman.resources.listing import URLS, list_images, wants_full
 from repoman.resources.pieces import send_list
 from repoman.resources.replies import Reply
 from repoman.resources.users import list_users
+from repoman.user_records import NewGroup
 from repoman.wire import group_json
 
 BATCH = 8

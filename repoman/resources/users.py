@@ -9,13 +9,14 @@ from attrs import frozen
 from repoman.gsi.dn import parse_dn
 from repoman.model import Profile
 from repoman.policy import authorize, may
-from repoman.records import Listing, NewUser
+from repoman.records import Listing
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import ABSENT, NO_LINES, NO_WORDS, Lines, Words, given, read_form
 from repoman.resources.listing import URLS, list_images, wants_full
 from repoman.resources.pieces import send_list
 from repoman.resources.replies import Reply
+from repoman.user_records import NewUser
 from repoman.wire import user_json
 
 BATCH = 100

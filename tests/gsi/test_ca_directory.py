@@ -11,7 +11,8 @@ from attrs import evolve
 
 import repoman.gsi.trust
 from repoman.errors import TrustUnreadable
-from repoman.gsi.ca_directory import CADirectory, build, fingerprint, read_authorities, read_files
+from repoman.gsi.ca_directory import CADirectory, build, read_authorities
+from repoman.gsi.ca_files import fingerprint, read_files
 from repoman.gsi.steps import finish
 from repoman.gsi.trust import Trust
 from tests.credentials import (

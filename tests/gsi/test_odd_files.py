@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from repoman.gsi.ca_directory import CADirectory, build, read_authorities, read_files
+from repoman.gsi.ca_directory import CADirectory, build, read_authorities
+from repoman.gsi.ca_files import read_files
 from repoman.gsi.host import refusal_of_server
 from repoman.gsi.steps import finish
 from repoman.gsi.trust import Trust

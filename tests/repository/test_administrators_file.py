@@ -13,8 +13,8 @@ from repoman.database.migrate import migrate, shipped
 from repoman.database.pool import Pool
 from repoman.database.users import UserRecords
 from repoman.model import ADMINS
-from repoman.records import NewUser
 from repoman.repository.accounts import Accounts, AdminLine, Founded
+from repoman.user_records import NewUser
 from tests.postgres import drop_database, fresh_database
 from tests.records import Records
 

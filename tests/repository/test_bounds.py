@@ -18,8 +18,9 @@ from repoman.database.images import ImageRecords
 from repoman.errors import AlreadyExists, LimitReached, NotPermitted, TooManyUploads
 from repoman.holders import UploadTerms
 from repoman.model import KNOWN_HYPERVISORS
-from repoman.records import ImageLimits, NewImage, NewUser
+from repoman.records import ImageLimits, NewImage
 from repoman.repository.audit import HOUR, Audit
+from repoman.user_records import NewUser
 from tests.records import QUOTA, Records, at_once
 
 DAY = 86400.0

@@ -12,8 +12,8 @@ import pytest_twisted
 from repoman.errors import AlreadyExists, Conflict, Invalid, Missing, Protected, QuotaExceeded
 from repoman.holders import UploadTerms
 from repoman.model import Caller, Image, ImageRef
-from repoman.records import NewGroup
 from repoman.repository.images import Images
+from repoman.user_records import NewGroup
 from tests.records import QUOTA, Records, at_once
 
 DAY = 86400.0

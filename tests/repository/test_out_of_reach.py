@@ -18,8 +18,8 @@ from repoman.errors import Missing, NotIdentified
 from repoman.model import PERMISSIONS, Caller, ImageRef, User
 from repoman.policy import may
 from repoman.reach import reach
-from repoman.records import NewGroup
 from repoman.repository.images import FileRef, Images
+from repoman.user_records import NewGroup
 from tests.records import QUOTA, Records, wait_for
 
 ACTIONS = (

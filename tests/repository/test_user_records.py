@@ -13,7 +13,7 @@ from repoman.database.migrate import migrate, shipped
 from repoman.database.pool import Pool
 from repoman.errors import AlreadyExists, Conflict, Invalid, Protected
 from repoman.model import ADMINS, Binding, Identity, User
-from repoman.records import NewUser
+from repoman.user_records import NewUser
 from tests.postgres import drop_database, fresh_database, on_server
 from tests.records import Records, at_once
 

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from repoman.errors import Invalid
-from repoman.model import MOST_DNS, TEXT_LIMITS
+from repoman.model import MOST_DNS
 from repoman.original import plan
-from repoman.records import NewImage, NewUser
+from repoman.records import NewImage
+from repoman.texts import TEXT_LIMITS
+from repoman.user_records import NewUser
 from tests.postgres import on_server
 from tests.server import Daemon, Person
 
