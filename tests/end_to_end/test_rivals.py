@@ -135,6 +135,29 @@ def test_a_put_against_delete_and_rename_ends_as_one_or_the_other(
     board(ledger)
 
 
+def test_a_put_against_the_acceptance_of_the_image_ends_as_one_or_the_other(
+    own: LateDaemon, alice: Person, board: Board
+) -> None:
+    ledger, bob, before = Ledger(own), own.newcomer(), deadlocks(own)
+    for number in range(8):
+        name, content = f"g{number}", os.urandom(MIB)
+        alice.ask("POST", "/api/images", form={"name": name})
+        alice.ask("POST", f"/api/images/{name}", form={"owner": bob.name})
+        put, accepted = at_once(
+            [
+                partial(another(alice).ask, "PUT", f"/api/images/raw/{name}", body=content),
+                partial(another(bob).ask, "POST", f"/api/offers/{alice.name}/{name}"),
+            ]
+        )
+        assert accepted.status == 200
+        assert put.status in (200, 404, 409), put
+        stored = bob.ask("GET", f"/api/images/raw/{name}")
+        assert (stored.body == content) == (put.status == 200)
+    assert deadlocks(own) == before
+    ledger.check()
+    board(ledger)
+
+
 def test_an_image_deleted_while_it_is_downloaded_is_downloaded_to_its_end(
     own: LateDaemon, alice: Person, board: Board
 ) -> None:
