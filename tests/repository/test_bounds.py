@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
@@ -200,6 +200,7 @@ details = st.recursive(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(detail=st.dictionaries(st.sampled_from(["user", "dns", "name"]), details))
 def test_a_detail_that_is_short_stays_as_it_is(detail: dict[str, Any]) -> None:
     change = Change("noun.verb", "alice/one", detail)
