@@ -82,9 +82,10 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         ref = ImageRef(user, image)
         await images.find(ask.caller, ref, "image.modify")
         form = await read_form(ask.request, ChangeForm, unknown=UNKNOWN_FIELD)
-        changed = await images.change(ask.caller, ref, image_changes(form))
-        # Who may change it need not be one of those who may see it.
-        sees = may("image.see", ask.caller, changed)
+        changes = image_changes(form)
+        changed = await images.change(ask.caller, ref, changes)
+        # Who may change it need not be one of those who may see it; who gives it away was.
+        sees = "owner" in changes or may("image.see", ask.caller, changed)
         return Reply(image_json(changed, ask.urls) if sees else {})
 
     @routes.add("DELETE", *one)
