@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any, TypeVar
 
+from repoman.errors import Invalid
 from repoman.pages.tokens import Tokens
 from repoman.policy import identified, may_write
 from repoman.resources.asking import Ask
@@ -28,6 +29,7 @@ async def read_fields_of_post(
     """The fields of the form that was sent.
 
     :param nullable: those that are ``None`` when nothing was filled in.
+    :raises Invalid: it is no form of texts.
     :raises Protected: it does not come from a page of ours that was made for this user and this.
     :raises NotIdentified: nobody in particular sent it.
     :raises NotPermitted: the credential may only read.
@@ -36,9 +38,11 @@ async def read_fields_of_post(
     check_origin(ask.request, by_browser=True)
     may_write(ask.caller)
     sent = await read_fields(ask.request)
+    if odd := next((name for name, value in sent.items() if not isinstance(value, str)), None):
+        raise Invalid(f"{odd}: a form of a page holds text only.", field=odd)  # it came as JSON
     # Browsers make a CRLF of every newline in a text (HTML section 4.10.21.4), changed or not.
-    fields = {n: v.replace("\r\n", "\n") if isinstance(v, str) else v for n, v in sent.items()}
-    token = str(fields.pop("token", ""))
+    fields: dict[str, Any] = {name: text.replace("\r\n", "\n") for name, text in sent.items()}
+    token = fields.pop("token", "")
     tokens.check(ask.caller, ask.request.path.decode("ascii"), token)
     for name in nullable & fields.keys():
         fields[name] = fields[name] or None

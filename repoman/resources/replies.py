@@ -14,6 +14,9 @@ from repoman.wire import PROBLEM_JSON, REASONS, problem, status_of
 RETRY_AFTER = "2"
 """Seconds after which a client may try again when we are unavailable."""
 
+LONGEST_TEXT = 1200
+"""Characters of a refusal that are told whole."""
+
 ABOUT_BYTES = (
     "Accept-Ranges", "Content-Disposition", "Content-Range", "Digest", "ETag", "Last-Modified",
     "Repr-Digest",
@@ -60,16 +63,28 @@ def refuse(request: Any, error: RepomanError) -> None:
         request.responseHeaders.removeHeader(name)
     if "json" in (request.getHeader("accept") or "").lower():
         request.setHeader("Content-Type", PROBLEM_JSON)
-        data = json.dumps(problem(error)).encode()
+        told = problem(error).items()
+        shown = {
+            name: shortened(value) if isinstance(value, str) else value for name, value in told
+        }
+        data = json.dumps(shown).encode()
     else:
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
-        data = " ".join(error.message.splitlines()).encode("utf-8", "replace") + b"\n"
+        line = shortened(" ".join(error.message.splitlines()))
+        data = line.encode("utf-8", "replace") + b"\n"
     for name, value in special_headers(error).items():
         request.setHeader(name, value)
     request.setHeader("Content-Length", str(len(data)))
     reason = REASONS.get(status)
     request.setResponseCode(status, reason.encode() if reason else None)
     request.write(data)
+
+
+def shortened(text: str) -> str:
+    """``text``, without the middle of one that holds what a client has sent at length."""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{text[: LONGEST_TEXT // 2]} ... {text[-LONGEST_TEXT // 4 :]}"
 
 
 def special_headers(error: RepomanError) -> dict[str, str]:
