@@ -37,6 +37,9 @@ class IAccountRecords(Protocol):
         What is not bound yet is bound by this login.
         """
 
+    async def is_registered(self, dn: str) -> bool:
+        """Some user has this DN, whichever CA is bound."""
+
     async def ensure_admin(self, user_name: str, email: str | None, dn: str) -> AdminFate:
         """Create an administrator, once for each DN and for ever.
 

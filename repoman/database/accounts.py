@@ -46,6 +46,11 @@ class AccountRecords:
             binding = await self._bind(identity)
         return user if binding is not None and binding.admits(identity) else None
 
+    async def is_registered(self, dn: str) -> bool:
+        """Some user has this DN, whichever CA is bound."""
+        known = "SELECT true FROM login WHERE subject = %s"
+        return bool(await self._pool.ask(known, (dn,), lambda row: row[0]))
+
     async def _bind(self, identity: Identity) -> Binding | None:
         """Bind what is not bound yet; return what is bound now, or ``None`` without such a DN."""
 

@@ -58,17 +58,24 @@ class Accounts:
             )
         user = await self._records.by_identity(identity)
         if user is None:
-            return Caller(
-                None,
-                identity,
-                f"Nobody is registered here as {identity.subject} (issued by {_issuer(identity)}); "
-                "ask the administrator for an account with exactly this DN; "
-                "it can be copied as it stands.",
-            )
+            return Caller(None, identity, await self._why_unknown(identity))
         if user.suspended:
             return Caller(None, identity, f"User {user.user_name} is suspended.")
         reads_only = identity.limited and self._limited_proxies == "read-only"
         return Caller(user, identity, reads_only=reads_only)
+
+    async def _why_unknown(self, identity: Identity) -> str:
+        subject, issuer = identity.subject, _issuer(identity)
+        if await self._records.is_registered(subject):
+            return (
+                f"The account of {subject} is bound to another certificate authority than yours, "
+                f"{issuer}; ask the administrator to bind it anew, or come with a certificate of "
+                "the other one."
+            )
+        return (
+            f"Nobody is registered here as {subject} (issued by {issuer}); ask the administrator "
+            "for an account with exactly this DN; it can be copied as it stands."
+        )
 
     async def ensure_admins(self, lines: Iterable[AdminLine]) -> Founded:
         """Create the administrators of lines that nobody has looked at yet."""

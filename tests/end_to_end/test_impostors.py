@@ -105,6 +105,7 @@ def test_a_ca_outside_the_directory_is_bound_with_the_one_that_it_hangs_from(
     assert bound(grid, dn) == (BETWEEN, FIRST)
     refused = whoami(grid, dn, false, version)
     assert refused.status == 403
+    assert f"The account of {dn} is bound to another certificate authority" in refused.text
     assert f"{BETWEEN}, a CA below {SECOND}" in refused.text
     assert whoami(grid, dn, true, version).status == 200
     rows = grid.admin.ask("GET", f"/api/audit?action=user.bind&subject={name}").json
