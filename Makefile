@@ -1,6 +1,7 @@
 # make demo     a throw-away grid, server and session; nothing stays
 # make run      the same server, kept in the foreground
 # make test     everything the tests need, and the tests
+# make test-lowest  whether the lowest versions that setup.cfg states work: a minute
 # make test-faults  hundreds of kills, power cuts, slow disks: half an hour
 # make test-ceph    what the daemon promises, again with its bytes in a real Ceph
 # make test-memory  and in memory: what is left of it when nothing lasts
@@ -32,12 +33,13 @@ BIN := $(abspath $(VENV))/bin
 # The Debian packages of the programs that the tests run.
 TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace \
          e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget \
-         logrotate haproxy ceph-common ceph-mon ceph-mgr ceph-osd radosgw s3cmd
+         logrotate haproxy igtf-policy-classic igtf-policy-mics igtf-policy-slcs igtf-policy-iota \
+         igtf-policy-experimental igtf-policy-unaccredited ceph-common ceph-mon ceph-mgr ceph-osd radosgw s3cmd
 
 # What runs on every store.
 STORED := tests/end_to_end tests/test_transfers.py tests/test_audit.py
 
-.PHONY: help demo run test test-faults test-ceph test-memory soak scoreboard pictures tools lint wheel share check clean
+.PHONY: help demo run test test-lowest test-faults test-ceph test-memory soak scoreboard pictures tools lint wheel share check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -51,6 +53,9 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-test tools
 	@$(BIN)/python -m pytest $(TESTS)
+
+test-lowest: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest tests/lowest
 
 test-faults: $(VENV)/.installed-test tools
 	@$(BIN)/python -m pytest tests/faults

@@ -37,6 +37,9 @@ from tests.credentials import (
     seq,
 )
 
+IGTF = Path("/etc/grid-security/certificates")
+"""Where Debian's ``igtf-policy-*`` put the real authorities."""
+
 LIMIT = 100_000_000
 """The size of a file that is far too large, in bytes."""
 

@@ -24,8 +24,7 @@ from tests.credentials import (
     rsa_key,
     signing_policy,
 )
-from tests.gsi.test_odd_files import IGTF
-from tests.odd_files import ALL
+from tests.odd_files import ALL, IGTF
 from tests.test_operator import operate
 
 NOT_EVERYWHERE = (

@@ -14,7 +14,7 @@ from repoman.gsi.host import refusal_of_server
 from repoman.gsi.steps import finish
 from repoman.gsi.trust import Trust
 from tests.credentials import Grid, authority, host, now, signing_policy
-from tests.odd_files import ALL
+from tests.odd_files import ALL, IGTF
 
 
 @pytest.fixture
@@ -73,9 +73,6 @@ def test_a_directory_that_kubernetes_mounted(grid: Grid) -> None:
         path.symlink_to(f"..data/{path.name}")
     assert trust(grid).judge(grid.user().proxy().path, now()).identity
     assert trust(grid).faults(now()) == []
-
-
-IGTF = Path("/etc/grid-security/certificates")
 
 
 @pytest.mark.skipif(
