@@ -196,6 +196,14 @@ def test_what_concerns_others_is_a_note(place: Place, what: str) -> None:
     assert [words in note for note in notes] == [True] * bool(words)
 
 
+def test_a_file_of_another_authority_that_is_closed_to_us_is_a_note(place: Place) -> None:
+    hashed = place.grid.directory.add(authority("/C=XX/CN=Far"), policy="# nothing\n")
+    (place.cas / f"{hashed}.signing_policy").chmod(0)
+    done = operate("check-config", "-c", place.config, before=NOT_EVERYWHERE)
+    assert (done.returncode, done.stdout) == (0, "The configuration is good.\n"), done.stderr
+    assert f"Note: {hashed}.signing_policy cannot be read (Permission denied)" in done.stderr
+
+
 def test_check_config_goes_to_its_end_whatever_it_finds(place: Place, tmp_path: Path) -> None:
     _no_certificate(place)
     _broken_ca(place)

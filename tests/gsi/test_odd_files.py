@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from repoman.gsi.ca_directory import CADirectory, build, read_authorities, read_
 from repoman.gsi.host import refusal_of_server
 from repoman.gsi.steps import finish
 from repoman.gsi.trust import Trust
-from tests.credentials import Grid, authority, host, now, signing_policy
+from tests.credentials import Grid, authority, host, now
 from tests.odd_files import ALL, IGTF
 
 
@@ -84,12 +83,3 @@ def test_the_real_igtf_is_quiet() -> None:
     assert len(directory.authorities) > 50
     told = Trust(directory).faults(now())
     assert [line for line in told if "expired at" not in line] == []
-
-
-def test_a_file_of_others_is_told(grid: Grid) -> None:
-    if not os.geteuid():
-        pytest.skip("root may read everything; tests/test_inspection.py tries it without that")
-    grid.directory.add(authority("/C=XX/CN=Odd"), policy=signing_policy("/C=XX/CN=Odd", "/C=XX/*"))
-    for path in grid.directory.path.glob("*.signing_policy"):
-        path.chmod(0)
-    assert len(trust(grid).faults(now())) == 2
