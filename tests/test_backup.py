@@ -25,7 +25,10 @@ DELETE FROM schema_version WHERE number > 2; DROP TABLE audit_chain, audit;
 DROP INDEX blob_scrubbed; DROP TRIGGER blob_gone ON blob; DROP FUNCTION note_gone;
 ALTER TABLE blob DROP scrubbed, DROP stamp, DROP multipart, DROP gone_since,
                  DROP holder, DROP held_until, DROP wanted;
-DROP TABLE chores, daemon, copied; ALTER TABLE repository DROP secret
+DROP TABLE chores, daemon, copied, offer, admin_line; ALTER TABLE repository DROP secret;
+DROP TRIGGER image_hypervisor_gone ON image_hypervisor; DROP FUNCTION release_words;
+ALTER TABLE word DROP lasting; ALTER TABLE login DROP anchor; ALTER TABLE image DROP keeps_files;
+ALTER TABLE account DROP own_email, ADD CONSTRAINT account_email_taken UNIQUE (email)
 """
 CONTENT = {"one": os.urandom(300_000), "two": b"", "three": b"3" * 1000}
 

@@ -195,7 +195,7 @@ def test_the_lines_of_both_workers_stay_whole_in_one_access_log(shop: Shop) -> N
         thread.join()
     log = shop.directory / "state" / "log" / "access.log"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert len([line for line in lines if line["path"] == long]) == 200
+    assert len([line for line in lines if line["path"].startswith(long[:1000])]) == 200
     assert log.stat().st_mode & 0o777 == 0o600
 
 
