@@ -28,7 +28,7 @@ async def found(records: Records, *lines: AdminLine) -> tuple[list[str], list[st
 
 
 async def names(records: Records) -> set[str]:
-    return set(await records.users.names())
+    return set(await records.users.names("", 1000))
 
 
 @pytest_twisted.ensureDeferred
@@ -128,7 +128,7 @@ async def test_who_was_removed_before_the_upgrade_does_not_come_back(template: s
         accounts = Accounts(AccountRecords(pool), "read-only")
         lines = [AdminLine(name, None, f"/CN={name}") for name in ("boss", "roger", "fresh")]
         assert await accounts.ensure_admins(lines) == Founded(("fresh",), ())
-        assert await old.names() == ["boss", "fresh"]
+        assert await old.names("", 1000) == ["boss", "fresh"]
     finally:
         await pool.stop()
         drop_database(dsn)

@@ -42,9 +42,9 @@ async def test_acceptance_moves_the_quota_and_ends_what_the_giver_shared(records
     image = await records.store(image, alice, 5)
     for whom in ({"user": "alice"}, {"user": "carol"}, {"group": "users"}):
         await records.images.share(image, **whom)
-    before = await records.images.find("alice", "one")
+    before = await records.found("alice", "one")
     offer = await offered(records, image, bob)
-    assert await records.images.find("alice", "one") == before
+    assert await records.found("alice", "one") == before
     after = await accept(records, offer, bob)
     assert (after.owner, after.files, after.uuid) == ("bob", image.files, image.uuid)
     assert (after.shared_users, after.shared_groups) == ((), ())
@@ -87,14 +87,14 @@ async def test_the_new_name_has_to_be_free_under_the_new_owner_only(records: Rec
     _, bob = await two(records)
     for owner, name in (("alice", "one"), ("alice", "two"), ("bob", "one")):
         await records.image(owner, name)
-    image = await records.images.find("alice", "one")
+    image = await records.found("alice", "one")
     assert image is not None
     offer = await offered(records, image, bob)
     with pytest.raises(AlreadyExists):
         await accept(records, offer, bob)
     # "two" is the giver's other image's name: none of the recipient's business.
     assert (await accept(records, offer, bob, name="two")).path == "bob/two"
-    assert await records.images.find("alice", "two") is not None
+    assert await records.found("alice", "two") is not None
     given = await records.images.change(
         await records.image("alice", "three"), {"owner": "bob", "name": "four"}, QUOTA
     )
@@ -179,7 +179,7 @@ async def test_an_offer_goes_with_the_giver_and_with_the_recipient(records: Reco
         await records.offers.make(await records.image(owner, "one"), recipient)
     await records.users.delete(alice)
     assert await records.run("SELECT 1 FROM offer") == []
-    assert await records.images.find("bob", "one") is not None
+    assert await records.found("bob", "one") is not None
 
 
 @pytest_twisted.ensureDeferred
@@ -274,7 +274,7 @@ async def test_what_the_giver_was_about_to_do_is_refused(records: Records, at_on
     ):
         with pytest.raises(Missing):
             await late
-    assert await records.images.find("bob", "one") == after
+    assert await records.found("bob", "one") == after
 
 
 async def rival_delete(records: Records, image: Image, offer: Offer) -> Any:

@@ -19,9 +19,12 @@ from repoman.errors import Missing, NotIdentified
 from repoman.model import PERMISSIONS, Caller, ImageRef, User
 from repoman.policy import may
 from repoman.reach import reach
+from repoman.records import ImageLimits
 from repoman.repository.images import FileRef, Images
 from repoman.user_records import NewGroup
 from tests.records import QUOTA, Records, wait_for
+
+FEW = ImageLimits(99, 99, 99)
 
 ACTIONS = (
     "image.see", "image.look", "image.read_bytes", "image.write_bytes", "image.modify",
@@ -54,7 +57,7 @@ async def populate(records: Records) -> list[User]:
     assert shared is not None
     await records.images.share(shared, user="friend")
     await records.images.share(shared, group="circle")
-    return [await records.read(name) for name in await records.users.names()]
+    return [await records.read(name) for name in await records.users.names("", 1000)]
 
 
 @pytest_twisted.ensureDeferred
@@ -158,7 +161,7 @@ async def cost(pool: Watched, attempt: Attempt, caller: Caller, name: str) -> An
     told = []
     for _ in range(2):
         with pytest.raises((Missing, NotIdentified)) as refused:
-            await attempt(Images(ImageRecords(pool), QUOTA), caller, name)
+            await attempt(Images(ImageRecords(pool), QUOTA, lambda: None, FEW), caller, name)
         told.append((type(refused.value), refused.value.message.replace(name, "NAME")))
     return told, list(pool.ledger.sent)
 
@@ -188,7 +191,7 @@ async def test_a_name_longer_than_any_is_neither_asked_for_nor_remembered(
     records: Records, watched: Watched
 ) -> None:
     plain = Caller(await records.user("plain"))
-    images = Images(ImageRecords(watched), QUOTA)
+    images = Images(ImageRecords(watched), QUOTA, lambda: None, FEW)
     for owner, name in (("owner", "x" * 101), ("x" * 10_000, "one")):
         with pytest.raises(Missing):
             await images.find(plain, ImageRef(owner, name))

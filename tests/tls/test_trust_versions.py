@@ -98,7 +98,7 @@ def of_version(grid: Grid, version: int) -> dict[str, Credential]:
     }
 
 
-TOLD = ("get one of version 3", "not of version 3", "not validly encoded", "-rfc", "alert")
+TOLD = ("get one of version 3", "not of version 3", "not known here", "-rfc", "alert")
 
 
 def _unknown() -> Extension:
