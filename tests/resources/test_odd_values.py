@@ -100,6 +100,8 @@ def test_no_value_of_a_field_is_a_fault_of_ours(daemon: Daemon, user: Person, pa
         for made in ("/api/users/odd1", "/api/groups/odd1", "/api/images/odd1"):
             if base and made.startswith(path):
                 daemon.admin.ask("DELETE", made)
+        # A date is a name, too.
+        daemon.admin.ask("POST", "/api/users/99999-01-01", form={"user_name": user.name})
     assert found == []
     assert "Traceback" not in daemon.log.read_text()
 
