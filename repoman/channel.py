@@ -379,7 +379,10 @@ class Channel(http.HTTPChannel):
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None
-        self._unfetched = None
+        if self._unfetched is not None:
+            # It has ended already, and has no channel any more.
+            self.requests.remove(self._unfetched)
+            self._unfetched = None
         try:
             super().connectionLost(reason)
         finally:

@@ -7,7 +7,7 @@ asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import IntEnum
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -34,7 +34,8 @@ class Standing(IntEnum):
     """We wait for what it will ask."""
 
     KNOWN_IDLE = 2
-    """The same, of a peer with a good certificate: strangers do not push it out."""
+    """The same, of a peer with a good certificate: strangers do not push it out, while such peers
+    have no more than half of the places."""
 
     STALLED = 3
     """It takes nothing of its answer, or sends nothing of its body."""
@@ -99,14 +100,21 @@ def crowds(count: int, limit: int) -> bool:
 
 
 def first_to_go(
-    waiting: Iterable[Waiting[_Connection]], counts: dict[str, int], limit: int
+    waiting: Sequence[Waiting[_Connection]], counts: dict[str, int], limit: int
 ) -> Waiting[_Connection] | None:
     """Which of them goes first: of a source that crowds the others, by standing, the oldest.
 
+    A good certificate counts for nothing where those who have one and are idle take more than
+    half of the places: anybody may have one, and newcomers would have to share what is left.
+
     :param counts: how many connections each source has.
     """
-    return min(
-        waiting,
-        key=lambda one: (not crowds(counts[one.source], limit), one.standing, one.since),
-        default=None,
-    )
+    known = sum(one.standing is Standing.KNOWN_IDLE for one in waiting)
+
+    def rank(one: Waiting[_Connection]) -> tuple[bool, Standing, float]:
+        why = one.standing
+        if why is Standing.KNOWN_IDLE and crowds(known, limit):
+            why = Standing.IDLE
+        return not crowds(counts[one.source], limit), why, one.since
+
+    return min(waiting, key=rank, default=None)

@@ -16,6 +16,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -33,6 +34,9 @@ MIN_RATE = 1024
 
 SHARE = 0.1
 """How much of the time may go into making the metrics."""
+
+MOST_WAITING = 2
+"""How many may wait for new metrics: who waits is not cut, and must leave room for others."""
 
 WATCH_SECONDS = 5.0
 """Seconds between two looks at the connections there."""
@@ -182,7 +186,8 @@ def _look_after(site: RepositorySite, reactor: Any, running: AsyncExitStack) -> 
 class Monitoring(Resource):
     """``/metrics``, ``/healthz`` and ``/readyz``.  No body is read, whatever the method.
 
-    Who asks often for the metrics waits: making them takes a SHARE of the time at most.
+    Who asks often for the metrics waits: making them takes a SHARE of the time at most.  Where
+    MOST_WAITING wait already, the numbers are those of the last time.
 
     :param metrics: has an ``exposition()``.
     :param troubles: why we cannot serve now, a line each; empty if we can.
@@ -197,41 +202,57 @@ class Monitoring(Resource):
         self._troubles = troubles
         self._scrapes: list[Any] = []
         self._next_scrape = reactor.seconds()
+        self._numbers = b""
 
-    def render(self, request: Any) -> Any:
-        """Return what a probe asks for."""
+    def render(self, request: Any) -> int:
+        """Give a probe what it asks for."""
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
         if request.method not in (b"GET", b"HEAD"):
             request.setResponseCode(405)
             request.setHeader("Allow", "GET, HEAD")
-            return b"Only GET and HEAD can be done here.\n"
-        if request.path == b"/metrics":
-            return self._queue_scrape(request)
-        if request.path == b"/healthz":
-            return b"ok\n"
-        if request.path == b"/readyz":
+            _give(request, b"Only GET and HEAD can be done here.\n")
+        elif request.path == b"/metrics":
+            self._give_numbers(request)
+        elif request.path == b"/healthz":
+            _give(request, b"ok\n")
+        elif request.path == b"/readyz":
             troubles = self._troubles()
             request.setResponseCode(503 if troubles else 200)
-            return "".join(f"{line}\n" for line in troubles or ["ready"]).encode()
-        request.setResponseCode(404)
-        return b"There are /metrics, /healthz and /readyz.\n"
+            _give(request, "".join(f"{line}\n" for line in troubles or ["ready"]).encode())
+        else:
+            request.setResponseCode(404)
+            _give(request, b"There are /metrics, /healthz and /readyz.\n")
+        return NOT_DONE_YET
 
-    def _queue_scrape(self, request: Any) -> int:
+    def _give_numbers(self, request: Any) -> None:
+        request.setHeader("Content-Type", CONTENT_TYPE_LATEST)
+        if self._numbers and len(self._scrapes) >= MOST_WAITING:
+            _give(request, self._numbers)
+            return
         self._scrapes.append(request)
         if len(self._scrapes) == 1:
             wait = self._next_scrape - self._reactor.seconds()
             self._reactor.callLater(max(wait, 0.0), self._scrape)
-        return NOT_DONE_YET
 
     def _scrape(self) -> None:
         """Give all who wait the numbers as they are now."""
+        waiting, self._scrapes = self._scrapes, []
         begun = self._reactor.seconds()
-        text = self._metrics.exposition()
+        try:
+            self._numbers = self._metrics.exposition()
+        except Exception:  # a number that cannot be read costs these scrapes, not all that follow
+            failure = Failure()
+            for request in waiting:
+                request.processingFailed(failure)
+            return
         now = self._reactor.seconds()
         self._next_scrape = now + (now - begun) / SHARE
-        waiting, self._scrapes = self._scrapes, []
         for request in waiting:
-            request.setHeader("Content-Type", CONTENT_TYPE_LATEST)
-            request.setHeader("Content-Length", str(len(text)))
-            request.write(text)
-            request.finish()
+            _give(request, self._numbers)
+
+
+def _give(request: Any, text: bytes) -> None:
+    # Not returned to Twisted, which would write a line, with all of the address, for each HEAD.
+    request.setHeader("Content-Length", str(len(text)))
+    request.write(text)
+    request.finish()

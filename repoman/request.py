@@ -144,7 +144,9 @@ class Request(server.Request):
     def transfer(self) -> Transfer | None:
         """The bytes that this request moves; ``None`` if it is about something else."""
         reads = self.method == b"GET"
-        if not self.dispatched or not self.path.startswith((b"/api/images/raw/", b"/api/uploads/")):
+        if self.finished or not self.dispatched:
+            return None
+        if not self.path.startswith((b"/api/images/raw/", b"/api/uploads/")):
             return None
         if reads and not self.startedWriting:
             return None

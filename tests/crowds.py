@@ -51,7 +51,9 @@ UNREAD = {"an image", "many requests"}
 """Kinds of which nothing that comes is read."""
 
 
-async def hold(port: int, kind: str, source: str, image: str, header: str) -> None:
+async def hold(
+    port: int, kind: str, source: str, image: str, header: str, certificate: str
+) -> None:
     """Hold a connection for as long as it is let."""
     with_tls, words = KINDS[kind]
     if b"%s" in words:
@@ -62,7 +64,7 @@ async def hold(port: int, kind: str, source: str, image: str, header: str) -> No
     try:
         writer.write(header.encode())
         if with_tls and port not in PLAIN:
-            await writer.start_tls(context())
+            await writer.start_tls(context(certificate))
         writer.write(words)
         THERE.append(port)
         if kind in UNREAD:
@@ -82,10 +84,12 @@ THERE: list[int] = []
 
 
 @cache
-def context() -> ssl.SSLContext:
-    """Trusts everybody."""
+def context(certificate: str) -> ssl.SSLContext:
+    """Trusts everybody, and shows what is in a file, if one is named."""
     found = ssl.create_default_context()
     found.check_hostname, found.verify_mode = False, ssl.CERT_NONE
+    if certificate:
+        found.load_cert_chain(certificate)
     return found
 
 
@@ -117,16 +121,18 @@ def crowd(
     source: str = "127.0.0.1",
     image: str = "",
     header: str = "",
+    certificate: str = "",
     plain: bool = False,
 ) -> Iterator[None]:
     """Such peers are there while the block runs.
 
     :param source: the address that they come from.
     :param header: what each says first, for the PROXY protocol.
+    :param certificate: the file of what each shows.
     """
     orders = {
         "port": port, "kind": kind, "source": source, "image": image, "header": header,
-        "count": count, "plain": [port] if plain else [],
+        "certificate": certificate, "count": count, "plain": [port] if plain else [],
     }  # fmt: skip
     command = [sys.executable, __file__, json.dumps(orders)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -58,6 +58,15 @@ def test_the_crowd_goes_first_then_by_standing_then_the_oldest(
     assert (found and found.connection) == goes
 
 
+@pytest.mark.parametrize(("known", "goes"), [(5, "new"), (6, "known0")])
+def test_certificates_do_not_take_all_places_but_half(known: int, goes: str) -> None:
+    waiting = [one(f"known{n}", "a", Standing.KNOWN_IDLE, n) for n in range(known)]
+    waiting.append(one("new", "b", Standing.IDLE, 9))
+    found = first_to_go(waiting, Counter(a=5, b=1), 10)
+    assert found
+    assert found.connection == goes
+
+
 def test_late_is_who_has_begun_and_does_not_end() -> None:
     late = LATE_SECONDS + 1
     assert standing(False, True, late) == Standing.LATE

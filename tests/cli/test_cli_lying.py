@@ -49,6 +49,10 @@ def records(text: str) -> dict[str, Any]:
         "permissions": [text], "images": [text, url], "used": 1, "quota": 2, text: text,
         "credential": {"dn": text, "issuer": text, "proxies": text, "valid_until": text},
     }  # fmt: skip
+    offer = {
+        "name": text, "owner_user_name": text, "recipient_user_name": text, "version": text,
+        "bytes": 1, "ends": text, "description": text, text: text,
+    }  # fmt: skip
     group = {"name": text, "users": [url, text], "permissions": [text], text: text}
     return {
         "GET /api/whoami": user,
@@ -60,6 +64,7 @@ def records(text: str) -> dict[str, Any]:
         "GET /api/users/r": user,
         "GET /api/users/r/images": [text, url],
         "GET /api/users/r/shared": [image],
+        "GET /api/offers": [offer],
         "GET /api/groups": [group],
         "GET /api/groups/g": group,
         "GET /api/groups/g/users": [user],
@@ -72,7 +77,7 @@ LINES = (
     "whoami", "whoami -v", "list", "list -u r", "list -a -l", "list-images -a", "li -a -s",
     "li -a -U", "li vm", "li -u r", "li -g g", "describe-image vm", "list-users", "lu -s", "lu r",
     "lu -g g", "describe-user r", "list-groups -a", "lg -a -s", "lg g", "describe-group g",
-    "create-image vm", "modify-image vm -d x", "rename vm new",
+    "create-image vm", "modify-image vm -d x", "rename vm new", "offers",
 )  # fmt: skip
 """Every command that prints what a server says."""
 

@@ -379,3 +379,14 @@ async def test_a_refusal_leaves_nothing_behind(
     with pytest.raises(errors.Missing):
         await client.get_file(REF, tmp_path / "out")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_is_open_can_be_named_by_its_descriptor(tmp_path: Path) -> None:
+    content, target = b"content", tmp_path / "vm"
+    with target.open("wb") as file:
+        part = PartFile(Path(f"/dev/fd/{file.fileno()}"))
+        part.write(content)
+        part.finish(hashlib.sha256(content).hexdigest())
+        part.close()
+    assert target.read_bytes() == content
+    assert [*tmp_path.iterdir()] == [target]

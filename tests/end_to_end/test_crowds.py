@@ -101,6 +101,17 @@ def test_nor_does_a_larger_one_from_the_same_address(own: LateDaemon, kind: str)
     assert "All places are taken, cut: " in own.log.read_text()
 
 
+def test_nor_several_that_show_a_certificate(own: LateDaemon) -> None:
+    person, shown = own.newcomer(), str(own.stranger().proxy)
+    with held_to_its_promises(own), ExitStack() as stack:
+        for number in range(4):
+            source = f"127.0.0.{number + 2}"
+            stack.enter_context(
+                crowd(own.https, "one request", 15, source=source, certificate=shown)
+            )
+        serve(person)
+
+
 def test_nor_one_on_the_plain_endpoint(own: LateDaemon) -> None:
     url = f"{own.plain}/api/images/raw/{own.admin.name}/small"
     with held_to_its_promises(own), crowd(own.http, "one line", 45, plain=True):

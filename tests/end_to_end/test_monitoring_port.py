@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
 
+from repoman.metrics import WATCH_SECONDS
 from tests.ledger import PROMISED_LAG, LateDaemon, pid_of, status
 from tests.server import ask_plain, free_ports
 
@@ -139,3 +142,63 @@ def test_idle_connections_at_the_monitoring_port_are_few_and_so_are_their_lines(
                 pass
         assert open_now <= 20
     assert own.log.read_text().count("\n") - before <= 61
+
+
+def ask_in_haste(port: int, until: threading.Event) -> None:
+    """Ask for the metrics again and again, on a new connection where the last one was cut."""
+    while not until.is_set():
+        with suppress(OSError), closing(http.client.HTTPConnection("127.0.0.1", port, 5)) as one:
+            while not until.is_set():
+                one.request("GET", "/metrics")
+                one.getresponse().read()
+
+
+def test_who_asks_in_haste_keeps_no_probe_out(own: Monitored) -> None:
+    until, answered = threading.Event(), 0
+    hasty = [threading.Thread(target=ask_in_haste, args=(own.monitoring, until)) for _ in range(25)]
+    for one in hasty:
+        one.start()
+    try:
+        time.sleep(0.5)
+        for path in ("readyz", "metrics") * 20:
+            with suppress(OSError, http.client.HTTPException):
+                answered += ask_plain(f"http://127.0.0.1:{own.monitoring}/{path}").status == 200
+    finally:
+        until.set()
+        for one in hasty:
+            one.join()
+    assert answered >= 36
+
+
+@pytest.mark.parametrize("path", [b"/metrics", b"/healthz", b"/readyz", b"/" + b"x" * 15000])
+def test_no_request_at_the_monitoring_port_is_a_line_of_the_log(
+    own: Monitored, path: bytes
+) -> None:
+    before = own.log.read_text()
+    with socket.create_connection(("127.0.0.1", own.monitoring), 5) as peer:
+        for method in (b"HEAD", b"GET", b"POST"):
+            peer.sendall(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert peer.recv(65536).startswith(b"HTTP/1.1 ")
+    assert own.log.read_text() == before
+
+
+@pytest.mark.parametrize("endpoint", ["https", "http", "monitoring"])
+def test_answers_that_nobody_fetches_are_no_fault_of_ours(own: Monitored, endpoint: str) -> None:
+    admin, name = own.admin, f"unfetched-{endpoint}"
+    admin.ask("POST", "/api/images", form={"name": name, "unauthenticated_access": "true"})
+    admin.ask("PUT", f"/api/images/raw/{name}", body=bytes(60000))
+    path = "/metrics" if endpoint == "monitoring" else f"/api/images/raw/{admin.name}/{name}"
+    words = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 1000
+    with socket.create_connection(("localhost", getattr(own, endpoint)), 1) as peer:
+        if endpoint == "https":
+            peer = own.nobody.tls.wrap_socket(peer, server_hostname="localhost")
+            peer.settimeout(1)
+        with suppress(OSError):
+            peer.sendall(words)
+        assert admin.ask("GET", "/api/transfers").status == 200
+        assert ask_plain(f"http://127.0.0.1:{own.monitoring}/metrics").status == 200
+        time.sleep(1.1 * WATCH_SECONDS)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+    assert admin.ask("GET", "/api/whoami").status == 200
+    assert "Traceback" not in own.log.read_text()
