@@ -101,7 +101,7 @@ def _host(config: Config, now: datetime) -> Iterator[str]:
     issuers = [
         authority.certificate
         for authority in directory.authorities
-        if authority.subject == chain[-1].issuer != chain[-1].subject
+        if authority.subject == chain[-1].issuer and authority.certificate != chain[-1]
     ]
     refusals = [
         refusal_of_server((*chain, issuer), tls.ca_directory, directory, now) for issuer in issuers

@@ -465,7 +465,9 @@ def end_entity(subject: str | bytes, issuer: Credential, **bent: Any) -> Credent
     return issuer.issue(subject, key, extensions, **bent)
 
 
-def host(issuer: Credential, *names: str, subject: str | None = None, **bent: Any) -> Credential:
+def host(
+    issuer: Credential, *names: str, subject: str | bytes | None = None, **bent: Any
+) -> Credential:
     """A host's certificate, for server and client."""
     subject = subject or f"/C=CA/O=Grid/CN={names[0]}"
     more = [alternative_names(*names)] if names else []

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from cryptography import x509
 
 from tests.credentials import (
@@ -32,6 +32,7 @@ from tests.credentials import (
     oid,
     p256_key,
     pem,
+    raw_crl,
     rdn,
     rsa_key,
     seq,
@@ -261,6 +262,10 @@ def _unknown_signature(grid: Grid) -> bytes:
     return pem("X509 CRL", seq(body, algorithm, bits(b"signature")))
 
 
+def _crl_of(*name: bytes) -> Callable[[Grid], bytes]:
+    return lambda grid: raw_crl(evolve(grid.ca, subject=b"".join(name)))
+
+
 def _forged_crl(grid: Grid) -> bytes:
     """Newer than the right one, and with its name: OpenSSL would take the newest."""
     return crl(grid.ca, [1], begins=now(), ends=now() + 90 * DAY, key=rsa_key("mallory"))
@@ -275,6 +280,10 @@ CRLS = {
     "an unknown signature": Odd("0dd00000.r0", _unknown_signature),
     "another's signature": Odd("0dd00000.r0", _forged_crl),
     "another's signature, beside the right one": Odd("HASH.r1", _forged_crl),
+    "an issuer that is no UTF-8": Odd("0dd00000.r0", _crl_of(rdn(("CN", der(0x0C, b"\xff"))))),
+    "an issuer of bits": Odd("0dd00000.r0", _crl_of(rdn(("CN", bits(b"x"))))),
+    "an issuer that is a number": Odd("0dd00000.r0", _crl_of(rdn(("CN", integer(7))))),
+    "an issuer without a name": Odd("0dd00000.r0", _crl_of(), told=False),
     "a huge CRL": Odd("0dd00000.r0", _entry(_huge, "0dd00000.r0")),
 }
 """CRLs beside the right one."""

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from repoman.errors import CredentialProblem, TrustUnreadable
 from repoman.gsi.chain import moment, read
 from repoman.gsi.dn import rdns, shown_name
+from repoman.gsi.encoding import encoding_fault
 from repoman.gsi.pem import Pem
 from repoman.gsi.proxycertinfo import CLAIMS
 from repoman.gsi.quietly import quietly
@@ -112,7 +113,7 @@ def _issuers(
     left = [one for one in certificates if one != certificate]
     while found := [one for one in left if is_signed_by(certificate, one)]:
         certificate = min(found, key=lambda one: _merit(one, now))
-        if certificate.subject == certificate.issuer:
+        if _is_called(certificate, by=certificate):
             return
         left.remove(certificate)
         yield certificate
@@ -120,7 +121,7 @@ def _issuers(
 
 def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Its issuer has this name, and this key as far as one can tell."""
-    if issuer.subject != certificate.issuer:
+    if not _is_called(issuer, by=certificate):
         return False
     try:
         certificate.verify_directly_issued_by(issuer)
@@ -129,6 +130,13 @@ def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     except Exception:
         return True  # signed in a way not known here: by its name, and the server is to judge
     return True
+
+
+def _is_called(issuer: x509.Certificate, *, by: x509.Certificate) -> bool:
+    try:
+        return issuer.subject == by.issuer
+    except Exception:  # a name that cannot be read raises anything, and is nobody's
+        return False
 
 
 def _merit(certificate: x509.Certificate, now: datetime | None) -> tuple[bool, float]:
@@ -266,7 +274,8 @@ class ClientCredential:
                 f"The private key in {key_path} can be read by others; run: chmod 600 {key_path}"
             )
         shown = cls(found, certificate_path)
-        fault = why_incomplete(shown) or (why_ended(shown, now) if now else "")
+        fault = _why_unreadable(shown) or why_incomplete(shown)
+        fault = fault or (why_ended(shown, now) if now else "")
         if fault:
             raise CredentialProblem(fault)
         return shown
@@ -283,6 +292,19 @@ def why_ended(shown: ClientCredential, now: datetime) -> str:
         )
     if (end := shown.not_after) < now:
         return f"{shown.path} expired at {moment(end)}; make a new proxy with grid-proxy-init."
+    return ""
+
+
+def _why_unreadable(shown: ClientCredential) -> str:
+    """Whose name in it cannot be read, so that no server could tell whose it is."""
+    for certificate in (shown.credential.certificate, *shown.credential.chain):
+        try:
+            _ = certificate.subject, certificate.issuer
+        except Exception as error:  # odd encodings raise anything
+            return (
+                f"A certificate in {shown.path} {encoding_fault(error)}; get a new one from your"
+                " certificate authority."
+            )
     return ""
 
 

@@ -68,13 +68,13 @@ def parse_crl(name: str, content: bytes) -> CrlFile:
         found = {extension.oid: extension for extension in crl.extensions}
         # All that will be asked of it is asked here once: what is broken raises here.
         _ = crl.last_update_utc, crl.next_update_utc, _lists(crl, 0)
-        fault = _fault(found.values())
+        issuer, fault = crl.issuer, _fault(found.values())
     except Exception:  # the decoder raises various things at broken bytes
         return CrlFile(name, None, "holds no CRL that can be read")
     if fault:
         return CrlFile(name, None, fault)
     point = found.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT)
-    return CrlFile(name, crl, "", crl.issuer, None if point is None else point.value)
+    return CrlFile(name, crl, "", issuer, None if point is None else point.value)
 
 
 def _fault(extensions: Iterable[x509.Extension[Any]]) -> str:

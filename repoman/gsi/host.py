@@ -135,13 +135,18 @@ def server_path(chain: Sequence[x509.Certificate]) -> CertificatePath:
 
 
 def _read(certificate: x509.Certificate, *, is_authority: bool) -> Link:
-    name = tuple(
-        tuple(sorted((a.oid.dotted_string, _shown(a.value)) for a in rdn))
-        for rdn in certificate.subject.rdns
-    )
+    try:
+        name = tuple(
+            tuple(sorted((a.oid.dotted_string, _shown(a.value)) for a in rdn))
+            for rdn in certificate.subject.rdns
+        )
+    except (TypeError, ValueError):
+        if is_authority:
+            raise
+        name = ()  # in Latin-1, as old CAs wrote it: as good as none
     try:
         extensions = {extension.oid: extension for extension in certificate.extensions}
-    except (ValueError, x509.UnsupportedGeneralNameType):
+    except (TypeError, ValueError, x509.UnsupportedGeneralNameType):
         # One odd name spoils them all.  OpenSSL has judged them; what is asked for below
         # is only whether a CRL would list this certificate.
         constraints = x509.BasicConstraints(is_authority, None)

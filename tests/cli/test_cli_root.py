@@ -15,7 +15,7 @@ from repoman.client.sudo import sudo_uid
 from repoman.errors import Misconfigured
 from tests.cli.conftest import Start
 from tests.client.scripted import ScriptedServer, json_reply, problem, serve_file
-from tests.credentials import Grid
+from tests.credentials import Grid, name_hash
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
@@ -95,6 +95,17 @@ async def test_root_shows_no_credential_but_roots_and_the_sudo_callers(
     assert code == 4, (out, err)
     assert f"belongs to another user (uid {owner})" in err
     assert server.asked == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_under_sudo_doctor_judges_by_the_callers_authority(
+    start: Start, grid: Grid, place: Path
+) -> None:
+    (grid.directory.path / f"{name_hash(grid.ca)}.namespaces").write_text("garbage")
+    environ = credential(grid, place, CALLER) | {"X509_USER_PROXY": "proxy"} | UNDER_SUDO
+    _, out, _ = await ended(start("doctor", **environ))
+    assert "[OK]     proxy: " in out
+    assert "[FAILED] CA directory: " in out
 
 
 @pytest.mark.parametrize("sudo", [False, True])

@@ -28,6 +28,8 @@ from tests.credentials import (
     Grid,
     authority,
     bits,
+    certificate,
+    der,
     end_entity,
     host,
     integer,
@@ -35,6 +37,7 @@ from tests.credentials import (
     octets,
     oid,
     pem,
+    rdn,
     rsa_key,
     seq,
     write_private,
@@ -91,6 +94,20 @@ def expired(issuer: Credential | None, **bent: Any) -> Credential:
     return authority(SUB, issuer, **(times | bent))
 
 
+ODD_NAMES = {
+    "name that is no UTF-8": rdn(("CN", der(0x0C, b"\xff"))),
+    "name in Latin-1": rdn(("CN", der(0x14, b"Od\xe4"))),
+    "name of bits": rdn(("CN", bits(b"x"))),
+    "name that is a number": rdn(("CN", integer(7))),
+}
+"""Names that the library reads not before it is asked for them."""
+
+
+def odd(subject: str | bytes, **bent: Any) -> Credential:
+    """A certificate of somebody else."""
+    return certificate(subject, rsa_key("odd"), **bent)
+
+
 # Each gets: proxy, user, sub-CA, grid.
 Parts = Callable[[Credential, Credential, Credential, Grid], list[bytes]]
 GOOD: dict[str, Parts] = {
@@ -134,6 +151,18 @@ GOOD: dict[str, Parts] = {
     "a broken certificate": lambda p, u, s, g: [
         pem("CERTIFICATE", b"broken"), p.pem(), p.key_pem(), u.pem(), s.pem(),
     ],
+    **{
+        f"another's {which} before and behind": lambda p, u, s, g, name=name: [
+            odd(name).pem(), p.pem(), p.key_pem(), u.pem(), s.pem(), odd(name).pem(),
+        ]
+        for which, name in ODD_NAMES.items()
+    },
+    **{
+        f"{which} of the issuer of another": lambda p, u, s, g, name=name: [
+            odd("/C=XX/CN=Odd", issuer_name=name).pem(), p.pem(), p.key_pem(), u.pem(), s.pem(),
+        ]
+        for which, name in ODD_NAMES.items()
+    },
     "text between": lambda p, u, s, g: [
         b"Bag Attributes\n    friendlyName: Roger\nsubject=/C=CA\nissuer=/C=CA\n", p.pem(),
         b"\n\nBag Attributes\n  localKeyID: 01 \nKey Attributes: <No Attributes>\n", p.key_pem(),
@@ -177,6 +206,23 @@ def test_the_end_of_a_ca_is_for_the_server_to_judge(grid: Grid, tmp_path: Path) 
     user = end_entity("/C=CA/O=Grid/CN=Roger Impey", sub)
     found = read(tmp_path, user.pem(), user.key_pem(), sub.pem())
     assert found.not_after == user.certificate.not_valid_after_utc
+
+
+@pytest.mark.parametrize("which", ODD_NAMES)
+def test_an_own_name_that_cannot_be_read_is_told(grid: Grid, tmp_path: Path, which: str) -> None:
+    user = end_entity(rdn(("C", "CA")) + ODD_NAMES[which], grid.ca)
+    for shown in (user, user.proxy()):
+        told = refused(tmp_path, shown.write(tmp_path / "made").read_bytes())
+        assert f"A certificate in {tmp_path}/x509up is not validly encoded" in told
+        assert "ParseError" not in told
+
+
+def test_a_host_may_have_such_a_name(grid: Grid, tmp_path: Path) -> None:
+    for name in ODD_NAMES.values():
+        server = host(grid.ca, "localhost", subject=name)
+        server.write_pair(tmp_path / "cert", tmp_path / "key")
+        found = read_host_credential(tmp_path / "cert", tmp_path / "key")
+        assert found.certificate == server.certificate
 
 
 ENDED: dict[str, tuple[Callable[[Grid], Credential], str]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from cryptography import x509
 
@@ -55,6 +57,27 @@ def allows(policy: NamePolicy, subject: str | bytes, ca: str = CA) -> bool:
 )
 def test_globs(subject: str, allowed: bool) -> None:
     assert allows(parse_signing_policy(POLICY, "x"), subject) == allowed
+
+
+def test_a_glob_of_many_stars_takes_no_time() -> None:
+    glob = "/O=" + "*a" * 25 + "b"
+    text = f"access_id_CA X509 '{CA}'\npos_rights globus CA:sign\ncond_subjects globus '{glob}'"
+    begin = time.monotonic()
+    assert not allows(parse_signing_policy(text, "x"), "/O=" + "a" * 1500)
+    assert time.monotonic() - begin < 1
+
+
+def test_brackets_are_no_wildcards() -> None:
+    text = f"access_id_CA X509 '{CA}'\npos_rights globus CA:sign\n"
+    policy = parse_signing_policy(text + "cond_subjects globus '\"/O=[ab]!*\"'", "x")
+    assert allows(policy, "/O=[ab]!/CN=x")
+    assert not allows(policy, "/O=a!/CN=x")
+
+
+def test_unbalanced_quotes_are_told_with_their_line() -> None:
+    text = f"access_id_CA X509 '{CA}'\npos_rights globus CA:sign\n"
+    with pytest.raises(ValueError, match="unbalanced quotes in line 3"):
+        parse_signing_policy(text + "cond_subjects globus '\"/C=CA/*'", "x")
 
 
 def test_each_ca_has_its_own_block() -> None:

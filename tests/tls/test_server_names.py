@@ -85,6 +85,7 @@ ODD = {
     "a Microsoft UPN": other_name("1.3.6.1.4.1.311.20.2.3", utf8("host@example.org")),
     "a directoryName": tlv(0xA4, seq(rdns("/C=CA/CN=x"))),
     "an empty directoryName": tlv(0xA4, seq()),
+    "a directoryName that is none": tlv(0xA4, seq(rdn(("CN", tlv(0x03, b"\x00x"))))),
     "a registered ID": tlv(0x88, b"\x2a\x03\x04"),
     "an X.400 address": tlv(0xA3, seq()),
     "an EDI party": tlv(0xA5, tlv(0xA1, utf8("x"))),
@@ -179,6 +180,8 @@ SUBJECTS = {
     "with a line's end": rdns("/C=CA/O=Grid") + rdn(("CN", "local\nhost")),
     "named like an old proxy": rdns("/C=CA/O=Grid/CN=proxy"),
     "with a bit string": rdns("/C=CA/O=Grid") + rdn(("2.5.4.45", tlv(0x03, b"\x00\xff"))),
+    "in Latin-1": rdns("/C=CA/O=Grid") + rdn(("CN", tlv(0x14, b"m\xfcller"))),
+    "of no text at all": rdn(("CN", tlv(0x03, b"\x00x"))),
 }
 
 
