@@ -12,6 +12,7 @@ import pytest_twisted
 from repoman.errors import AlreadyExists, Conflict, Invalid, Missing, Protected, QuotaExceeded
 from repoman.holders import UploadTerms
 from repoman.model import Caller, Image, ImageRef
+from repoman.records import ImageLimits
 from repoman.repository.images import Images
 from repoman.user_records import NewGroup
 from tests.records import QUOTA, Records, at_once
@@ -85,7 +86,8 @@ async def test_an_expiry_set_by_who_may_not_remove_files_keeps_them(records: Rec
         group = NewGroup(f"with-{permission}", (permission, "owner"), (permission,))
         await records.groups.create(group)
     # The group permits its owner as well; who owns an image may remove its files.
-    images, past = Images(records.images, QUOTA), {"expires": days_ago(90)}
+    images = Images(records.images, QUOTA, lambda: None, ImageLimits(9, 9, 9))
+    past = {"expires": days_ago(90)}
     for who in ("owner", "root", "image_modify", "image_modify_group"):
         image = await records.store(await records.image("owner", who), owner, 5)
         caller = Caller(await records.read(who))

@@ -19,6 +19,7 @@ from repoman.errors import Missing, NotIdentified
 from repoman.model import PERMISSIONS, Caller, ImageRef, User
 from repoman.policy import may
 from repoman.reach import reach
+from repoman.records import ImageLimits
 from repoman.repository.images import FileRef, Images
 from repoman.user_records import NewGroup
 from tests.records import QUOTA, Records, wait_for
@@ -54,7 +55,7 @@ async def populate(records: Records) -> list[User]:
     assert shared is not None
     await records.images.share(shared, user="friend")
     await records.images.share(shared, group="circle")
-    return [await records.read(name) for name in await records.users.names()]
+    return [await records.read(name) for name in await records.users.names("", 999)]
 
 
 @pytest_twisted.ensureDeferred
@@ -155,10 +156,10 @@ async def cost(pool: Watched, attempt: Attempt, caller: Caller, name: str) -> An
     """What an attempt asks of the database, twice, and what it is told."""
     await pool.interact(nothing)  # whoever writes forgets what was asked before
     pool.ledger.sent.clear()
-    told = []
+    told, images = [], Images(ImageRecords(pool), QUOTA, lambda: None, ImageLimits(9, 9, 9))
     for _ in range(2):
         with pytest.raises((Missing, NotIdentified)) as refused:
-            await attempt(Images(ImageRecords(pool), QUOTA), caller, name)
+            await attempt(images, caller, name)
         told.append((type(refused.value), refused.value.message.replace(name, "NAME")))
     return told, list(pool.ledger.sent)
 
@@ -188,7 +189,7 @@ async def test_a_name_longer_than_any_is_neither_asked_for_nor_remembered(
     records: Records, watched: Watched
 ) -> None:
     plain = Caller(await records.user("plain"))
-    images = Images(ImageRecords(watched), QUOTA)
+    images = Images(ImageRecords(watched), QUOTA, lambda: None, ImageLimits(9, 9, 9))
     for owner, name in (("owner", "x" * 101), ("x" * 10_000, "one")):
         with pytest.raises(Missing):
             await images.find(plain, ImageRef(owner, name))
