@@ -42,9 +42,9 @@ async def test_acceptance_moves_the_quota_and_ends_what_the_giver_shared(records
     image = await records.store(image, alice, 5)
     for whom in ({"user": "alice"}, {"user": "carol"}, {"group": "users"}):
         await records.images.share(image, **whom)
-    before = await records.images.find("alice", "one")
+    before = await records.found("alice", "one")
     offer = await offered(records, image, bob)
-    assert await records.images.find("alice", "one") == before
+    assert await records.found("alice", "one") == before
     after = await accept(records, offer, bob)
     assert (after.owner, after.files, after.uuid) == ("bob", image.files, image.uuid)
     assert (after.shared_users, after.shared_groups) == ((), ())
@@ -52,7 +52,7 @@ async def test_acceptance_moves_the_quota_and_ends_what_the_giver_shared(records
     assert after.modified > image.modified
     assert [(await records.read(name)).used for name in ("alice", "bob")] == [0, 5]
     assert await records.run(WRONG_QUOTAS) == []
-    assert await records.offers.listing(bob) == await records.offers.listing(alice) == []
+    assert await records.offers.listing(bob, 999) == await records.offers.listing(alice, 999) == []
 
 
 @pytest_twisted.ensureDeferred
@@ -69,7 +69,7 @@ async def test_a_gift_at_once_ends_shares_public_access_and_an_offer(records: Re
     assert (after.path, after.shared_users, after.unauthenticated_access) == (
         "carol/two", (), False,
     )  # fmt: skip
-    assert await records.offers.listing(bob) == []
+    assert await records.offers.listing(bob, 999) == []
     assert await records.run(WRONG_QUOTAS) == []
 
 
@@ -87,14 +87,14 @@ async def test_the_new_name_has_to_be_free_under_the_new_owner_only(records: Rec
     _, bob = await two(records)
     for owner, name in (("alice", "one"), ("alice", "two"), ("bob", "one")):
         await records.image(owner, name)
-    image = await records.images.find("alice", "one")
+    image = await records.found("alice", "one")
     assert image is not None
     offer = await offered(records, image, bob)
     with pytest.raises(AlreadyExists):
         await accept(records, offer, bob)
     # "two" is the giver's other image's name: none of the recipient's business.
     assert (await accept(records, offer, bob, name="two")).path == "bob/two"
-    assert await records.images.find("alice", "two") is not None
+    assert await records.found("alice", "two") is not None
     given = await records.images.change(
         await records.image("alice", "three"), {"owner": "bob", "name": "four"}, QUOTA
     )
@@ -111,7 +111,7 @@ async def test_who_accepts_needs_room_and_who_offers_does_not_learn_of_it(
     assert offer.size == 5
     with pytest.raises(QuotaExceeded):
         await accept(records, offer, bob)
-    assert await records.offers.listing(alice) == [offer]
+    assert await records.offers.listing(alice, 999) == [offer]
     assert [(await records.read(name)).used for name in ("alice", "bob")] == [5, 0]
 
 
@@ -169,7 +169,7 @@ async def test_an_offer_does_not_outlive_what_it_stands_on(records: Records) -> 
         await records.run("UPDATE account SET suspended = false")
         await records.run("DELETE FROM offer")
     assert len(await records.run("SELECT 1 FROM image WHERE owner_id = %s", bob.id)) == 1
-    assert await records.offers.listing(carol) == []
+    assert await records.offers.listing(carol, 999) == []
 
 
 @pytest_twisted.ensureDeferred
@@ -179,7 +179,7 @@ async def test_an_offer_goes_with_the_giver_and_with_the_recipient(records: Reco
         await records.offers.make(await records.image(owner, "one"), recipient)
     await records.users.delete(alice)
     assert await records.run("SELECT 1 FROM offer") == []
-    assert await records.images.find("bob", "one") is not None
+    assert await records.found("bob", "one") is not None
 
 
 @pytest_twisted.ensureDeferred
@@ -226,10 +226,10 @@ async def test_nobody_fills_a_list_with_offers(records: Records) -> None:
     made = images[results.index(None)]
     left = next(image for image, r in zip(images, results, strict=True) if r is not None)
     await records.offers.make(made, "bob")
-    assert len(await records.offers.listing(bob)) == MOST_OFFERS_TO_ONE
+    assert len(await records.offers.listing(bob, 999)) == MOST_OFFERS_TO_ONE
     await records.run("UPDATE offer SET made = now() - %s * interval '1 s'", OFFER_SECONDS)
     await records.offers.make(left, "bob")
-    assert [offer.image.name for offer in await records.offers.listing(bob)] == [left.name]
+    assert [offer.image.name for offer in await records.offers.listing(bob, 999)] == [left.name]
 
 
 @pytest_twisted.ensureDeferred
@@ -274,7 +274,7 @@ async def test_what_the_giver_was_about_to_do_is_refused(records: Records, at_on
     ):
         with pytest.raises(Missing):
             await late
-    assert await records.images.find("bob", "one") == after
+    assert await records.found("bob", "one") == after
 
 
 async def rival_delete(records: Records, image: Image, offer: Offer) -> Any:
