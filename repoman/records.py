@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from attrs import asdict, define, field, frozen
 
@@ -172,6 +172,13 @@ class IImageRecords(Protocol):
         """
 
 
+OfferPlace = tuple[datetime, int]
+"""Where an offer stands in a list: when it was made, and the image's key."""
+
+OfferSide = Literal["made", "got"]
+"""Whether somebody makes an offer, or gets it."""
+
+
 class IOfferRecords(Protocol):
     """Images that their owners offer to other users, one user at a time.
 
@@ -182,8 +189,18 @@ class IOfferRecords(Protocol):
     async def find(self, viewer: User, owner: str, name: str) -> Offer | None:
         """The offer of an image, for the owner, the recipient and administrators."""
 
-    async def listing(self, viewer: User) -> list[Offer]:
-        """What ``viewer`` offers and is offered, the newest first."""
+    async def listing(
+        self,
+        viewer: User,
+        limit: int,
+        after: OfferPlace | None = None,
+        side: OfferSide | None = None,
+    ) -> list[Offer]:
+        """What ``viewer`` offers and is offered, the newest first; so many of them.
+
+        :param after: only those that come after this place.
+        :param side: only what they made, or got.
+        """
 
     async def make(self, image: Image, recipient: str) -> None:
         """Offer an image; one that was offered before is offered to this user now.

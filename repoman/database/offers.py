@@ -14,10 +14,7 @@ from repoman.database.pool import Pool, Transaction
 from repoman.errors import Conflict
 from repoman.model import OFFER_SECONDS, Image, Offer, User
 from repoman.policy import missing_offer, protected
-from repoman.records import ImageLimits
-
-MOST_LISTED = 1000
-"""How many offers are listed: many users could offer something to one, each their most."""
+from repoman.records import ImageLimits, OfferPlace, OfferSide
 
 OFFERS = f"""
 SELECT {SELECTED}, r.user_name, f.made
@@ -33,8 +30,11 @@ ONE = """
 
 OWN = """
    AND f.image_id IN (
-       SELECT image_id FROM offer WHERE recipient_id = %(viewer)s
-       UNION SELECT image_id FROM offer JOIN image USING (image_id) WHERE owner_id = %(viewer)s)
+       SELECT image_id FROM offer WHERE recipient_id = %(viewer)s AND NOT %(made_only)s
+       UNION SELECT image_id FROM offer JOIN image USING (image_id)
+              WHERE owner_id = %(viewer)s AND NOT %(got_only)s)
+   AND (%(made)s::timestamptz IS NULL OR f.made < %(made)s
+        OR (f.made = %(made)s AND f.image_id > %(image)s))
  ORDER BY f.made DESC, f.image_id LIMIT %(limit)s
 """
 
@@ -71,9 +71,18 @@ class OfferRecords:
         rows = await self._pool.query(OFFERS + ONE, known)
         return offer_from_row(rows[0]) if rows else None
 
-    async def listing(self, viewer: User) -> list[Offer]:
-        """What ``viewer`` offers and is offered, the newest first."""
-        known = {"viewer": viewer.id, "limit": MOST_LISTED}
+    async def listing(
+        self,
+        viewer: User,
+        limit: int,
+        after: OfferPlace | None = None,
+        side: OfferSide | None = None,
+    ) -> list[Offer]:
+        """What ``viewer`` offers and is offered, or one of them, the newest first."""
+        known = {
+            "viewer": viewer.id, "limit": limit, "got_only": side == "got",
+            "made_only": side == "made", "made": after and after[0], "image": after and after[1],
+        }  # fmt: skip
         return [offer_from_row(row) for row in await self._pool.query(OFFERS + OWN, known)]
 
     async def make(self, image: Image, recipient: str) -> None:

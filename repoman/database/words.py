@@ -15,6 +15,21 @@ SELECT user_name, count(*)
 """
 """Whose images have most use for a word that was not known from the start; and how many."""
 
+OWNER = """
+SELECT FROM account WHERE account_id = (SELECT owner_id FROM image WHERE image_id = %s)
+   FOR NO KEY UPDATE
+"""
+
+KEPT = "SELECT word FROM word WHERE word = ANY(%s) ORDER BY word FOR KEY SHARE"
+"""The words that are there already, and stay until the transaction ends."""
+
+# Whatever the conflict: named, one index alone would be looked into, and of two that add the same
+# word at the same moment one would fail by the other index.
+ADD = """
+INSERT INTO word SELECT name, 'hypervisor' FROM unnest(%s::text[]) AS name ORDER BY name
+ON CONFLICT DO NOTHING
+"""
+
 
 def taken_by_images(name: str, owner: str, images: int) -> AlreadyExists:
     """The refusal of a name that is a word of somebody's images."""
@@ -29,15 +44,11 @@ async def set_hypervisors(
     transaction: Transaction, image_id: int, hypervisors: Sequence[str]
 ) -> None:
     """Let an image be for these, in this order; what only the others named is free again."""
-    # A word that is there already is locked, or its last user might take it away meanwhile.
-    await transaction.run(
-        """
-        INSERT INTO word SELECT name, 'hypervisor' FROM unnest(%s::text[]) AS name
-         WHERE NOT EXISTS (SELECT FROM word w WHERE w.word = name AND w.lasting) ORDER BY name
-        ON CONFLICT (word) DO UPDATE SET kind = word.kind
-        """,
-        (list(hypervisors),),
-    )
+    # The owner before the words, as who deletes an image has them.
+    await transaction.run(OWNER, (image_id,))
+    while len(await transaction.run(KEPT, (list(hypervisors),))) < len(set(hypervisors)):
+        # One is new, or its last user has just taken it away.
+        await transaction.run(ADD, (list(hypervisors),))
     # The images' files hang on these rows: drop only what is no longer listed.
     await transaction.run(
         "DELETE FROM image_hypervisor WHERE image_id = %s AND NOT hypervisor = ANY(%s)",

@@ -45,7 +45,7 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens, clock: Cl
         new = None
         if may("image.create", ask.caller):
             new = link("/new", "New image", class_="button")
-        offers = open_offers(ask.caller, tokens, await repository.offers.listing(ask.caller))
+        offers = await open_offers(ask.caller, tokens, repository.offers)
         return await listed(ask, "My images", Listing(owner=user.user_name), offers, beside=new)
 
     @routes.add("GET", "/shared")

@@ -12,8 +12,9 @@ from repoman.pages.answer import Answer, see_other
 from repoman.pages.markup import Content, el, facts, field, form, link, moment, size
 from repoman.pages.posting import read_post
 from repoman.pages.tokens import Tokens
-from repoman.policy import identified, may
+from repoman.policy import may
 from repoman.repository import Repository
+from repoman.repository.offers import Offers
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import given
 from repoman.resources.offers import AcceptForm
@@ -47,35 +48,34 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens) -> None:
         return see_other("/")
 
 
-def open_offers(caller: Caller, tokens: Tokens, offers: Sequence[Offer]) -> list[Content]:
+async def open_offers(caller: Caller, tokens: Tokens, offers: Offers) -> list[Content]:
     """What is offered to the caller, and what they offer, the newest first."""
-    name = identified(caller).user_name
-    mine = [offer for offer in offers if offer.recipient == name]
-    given = [offer for offer in offers if offer.image.owner == name]
+    got = await offers.listing(caller, SHOWN + 1, side="got")
+    made = await offers.listing(caller, SHOWN + 1, side="made")
     return [
         _section(
             "Offered to you",
             "Until you accept it, an image is its owner's. Then it is yours: shared with nobody, "
             "not public, and counted on your quota.",
-            [_offer(caller, tokens, offer) for offer in mine[:SHOWN]],
-            len(mine),
+            [_offer(caller, tokens, offer) for offer in got[:SHOWN]],
+            len(got) > SHOWN,
         ),
         _section(
             "Offered by you",
             "Until it is accepted, an image is yours and counts on your quota.",
-            [_own_offer(caller, tokens, offer) for offer in given[:SHOWN]],
-            len(given),
+            [_own_offer(caller, tokens, offer) for offer in made[:SHOWN]],
+            len(made) > SHOWN,
         ),
     ]
 
 
-def _section(title: str, about: str, shown: Sequence[Tag], count: int) -> Tag | None:
+def _section(title: str, about: str, shown: Sequence[Tag], more: bool) -> Tag | None:
     if not shown:
         return None
-    more = f"And {count - SHOWN} more, when some of these have ended."
+    told = "And more, when some of these have ended."
     return el(
         "section", el("h2", title), el("p", about), el("ul", shown, class_="files"),
-        el("p", more, class_="quiet") if count > SHOWN else None,
+        el("p", told, class_="quiet") if more else None,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from repoman.policy import (
     missing_offer,
     protected,
 )
-from repoman.records import IOfferRecords
+from repoman.records import IOfferRecords, OfferPlace, OfferSide
 from repoman.repository.images import Images
 
 
@@ -25,9 +25,16 @@ class Offers:
         self._images = images
         self._records = records
 
-    async def listing(self, caller: Caller) -> list[Offer]:
-        """What the caller offers and is offered, the newest first."""
-        return await self._records.listing(authorize("repository.read", caller))
+    async def listing(
+        self,
+        caller: Caller,
+        limit: int,
+        after: OfferPlace | None = None,
+        side: OfferSide | None = None,
+    ) -> list[Offer]:
+        """What the caller offers and is offered, or one of them, the newest first."""
+        viewer = authorize("repository.read", caller)
+        return await self._records.listing(viewer, limit, after, side)
 
     async def find(self, caller: Caller, ref: ImageRef) -> Offer:
         """The offer of an image, by the caller or to them; administrators see all.

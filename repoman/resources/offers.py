@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from repoman.model import ImageRef
+from repoman.model import ImageRef, Offer
 from repoman.policy import authorize, may_write
+from repoman.records import OfferPlace
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import ABSENT, given, read_form
+from repoman.resources.pieces import send_list
 from repoman.resources.replies import Reply
 from repoman.wire import image_json, offer_json
+
+BATCH = 50
+"""Offers that are read at one go, at most: each image may be shared with very many."""
 
 
 @frozen(kw_only=True)
@@ -37,8 +42,12 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     one = "/api/offers/<user>/<image>"
 
     @routes.add("GET", "/api/offers")
-    async def listing(ask: Ask) -> Reply:
-        return Reply([offer_json(o, ask.urls) for o in await offers.listing(ask.caller)])
+    async def listing(ask: Ask) -> None:
+        async def following(place: OfferPlace | None, count: int) -> list[tuple[OfferPlace, Offer]]:
+            found = await offers.listing(ask.caller, count, place)
+            return [((offer.made, offer.image.id), offer) for offer in found]
+
+        await send_list(ask.request, following, lambda o: offer_json(o, ask.urls), most=BATCH)
 
     @routes.add("POST", "/api/offers")
     async def make(ask: Ask) -> Reply:

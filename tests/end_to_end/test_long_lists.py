@@ -195,3 +195,43 @@ def test_readers_who_do_not_read_cost_little_and_keep_nobody_out(
     assert answered >= 95
     assert grown < 50 * MIB
     assert figures.stall < PROMISED_LAG
+
+
+OFFER = f"""
+INSERT INTO image (owner_id, name, description)
+SELECT account_id, 'offered' || n, repeat('é', 2048)
+  FROM account, generate_series(1, 100) n
+ WHERE user_name IN (SELECT 'many' || n FROM generate_series(1, 9) n);
+INSERT INTO image_hypervisor (image_id, position, hypervisor)
+SELECT image_id, 1, 'xen' FROM image WHERE name LIKE 'offered%%';
+INSERT INTO image_shared_with_user
+SELECT image_id, a.account_id FROM image, account a
+  JOIN (SELECT 'many' || n AS name FROM generate_series(1, {SHARES}) n) AS first ON name = user_name
+ WHERE image.name LIKE 'offered_' OR image.name LIKE 'offered_0';
+INSERT INTO offer (image_id, recipient_id) SELECT image_id, account_id FROM image, account
+ WHERE name LIKE 'offered%%' AND user_name = %(reader)s;
+ANALYZE;
+"""
+
+
+def test_what_very_many_offer_to_one_costs_others_nothing(own: LateDaemon, me: Person) -> None:
+    reader = own.newcomer()
+    with psycopg2.connect(own.dsn) as database, database.cursor() as cursor:
+        cursor.execute(OFFER, {"reader": reader.name})
+    database.close()
+    with Ledger(own).fault() as figures:
+        offers = reader.ask("GET", "/api/offers")
+        page = reader.ask("GET", "/", headers={"Accept": "text/html"})
+    assert len({one["url"] for one in offers.json}) == len(offers.json) == 900
+    assert page.text.count(">Accept<") == 20
+    pid, before = pid_of(own), resident(pid_of(own))
+    with Ledger(own).fault() as unread:
+        lines = [wait_unread(reader, "/api/offers") for _ in range(6)]
+        for _ in range(20):
+            assert me.ask("GET", "/api/whoami").status == 200
+        grown = resident(pid) - before
+    for one in lines:
+        one.close()
+    print(f"{grown / MIB:.0f} MiB, {figures.stall:.0f} ms, {unread.stall:.0f} ms")
+    assert grown < 20 * MIB
+    assert max(figures.stall, unread.stall) < PROMISED_LAG

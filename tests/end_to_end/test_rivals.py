@@ -302,3 +302,23 @@ def test_a_download_that_meets_a_replacement_gets_one_file_or_the_other(own: Lat
         thread.join()
     assert {answer.status for answer in answers} == {200}
     assert all(len(answer.body) == 100 and len(set(answer.body)) == 1 for answer in answers)
+
+
+def test_images_with_a_word_of_their_own_come_and_go_side_by_side(
+    own: LateDaemon, alice: Person
+) -> None:
+    owners = [alice, own.newcomer()] * 3
+    before = deadlocks(own)
+
+    def come_and_go(number: int, person: Person) -> Iterator[Answer]:
+        for turn in range(5):
+            name = f"image{number}-{turn}"
+            form = {"name": name, "hypervisor": "their-own"}
+            yield person.ask("POST", "/api/images", form=form)
+            yield person.ask("DELETE", f"/api/images/{name}")
+
+    with ThreadPoolExecutor(len(owners)) as pool:
+        lives = [come_and_go(number, another(person)) for number, person in enumerate(owners)]
+        answers = list(itertools.chain.from_iterable(pool.map(list, lives)))
+    assert {answer.status for answer in answers} == {200, 201}
+    assert deadlocks(own) == before

@@ -145,4 +145,4 @@ def test_a_page_shows_a_few_of_very_many_offers(daemon: Daemon, friend: Person) 
         owner.ask("POST", f"/api/images/i{number}", form={"owner": friend.name})
     text = friend.ask("GET", "/").text
     assert text.count(">Accept<") == 20
-    assert "And 2 more" in text
+    assert "And more" in text

@@ -86,7 +86,7 @@ async def test_an_expiry_set_by_who_may_not_remove_files_keeps_them(records: Rec
         group = NewGroup(f"with-{permission}", (permission, "owner"), (permission,))
         await records.groups.create(group)
     # The group permits its owner as well; who owns an image may remove its files.
-    images = Images(records.images, QUOTA, lambda: None, ImageLimits(99, 99, 99))
+    images = Images(records.images, QUOTA, lambda: None, ImageLimits(9, 9, 9))
     past = {"expires": days_ago(90)}
     for who in ("owner", "root", "image_modify", "image_modify_group"):
         image = await records.store(await records.image("owner", who), owner, 5)

@@ -52,7 +52,7 @@ async def test_acceptance_moves_the_quota_and_ends_what_the_giver_shared(records
     assert after.modified > image.modified
     assert [(await records.read(name)).used for name in ("alice", "bob")] == [0, 5]
     assert await records.run(WRONG_QUOTAS) == []
-    assert await records.offers.listing(bob) == await records.offers.listing(alice) == []
+    assert await records.offers.listing(bob, 999) == await records.offers.listing(alice, 999) == []
 
 
 @pytest_twisted.ensureDeferred
@@ -69,7 +69,7 @@ async def test_a_gift_at_once_ends_shares_public_access_and_an_offer(records: Re
     assert (after.path, after.shared_users, after.unauthenticated_access) == (
         "carol/two", (), False,
     )  # fmt: skip
-    assert await records.offers.listing(bob) == []
+    assert await records.offers.listing(bob, 999) == []
     assert await records.run(WRONG_QUOTAS) == []
 
 
@@ -111,7 +111,7 @@ async def test_who_accepts_needs_room_and_who_offers_does_not_learn_of_it(
     assert offer.size == 5
     with pytest.raises(QuotaExceeded):
         await accept(records, offer, bob)
-    assert await records.offers.listing(alice) == [offer]
+    assert await records.offers.listing(alice, 999) == [offer]
     assert [(await records.read(name)).used for name in ("alice", "bob")] == [5, 0]
 
 
@@ -169,7 +169,7 @@ async def test_an_offer_does_not_outlive_what_it_stands_on(records: Records) -> 
         await records.run("UPDATE account SET suspended = false")
         await records.run("DELETE FROM offer")
     assert len(await records.run("SELECT 1 FROM image WHERE owner_id = %s", bob.id)) == 1
-    assert await records.offers.listing(carol) == []
+    assert await records.offers.listing(carol, 999) == []
 
 
 @pytest_twisted.ensureDeferred
@@ -226,10 +226,10 @@ async def test_nobody_fills_a_list_with_offers(records: Records) -> None:
     made = images[results.index(None)]
     left = next(image for image, r in zip(images, results, strict=True) if r is not None)
     await records.offers.make(made, "bob")
-    assert len(await records.offers.listing(bob)) == MOST_OFFERS_TO_ONE
+    assert len(await records.offers.listing(bob, 999)) == MOST_OFFERS_TO_ONE
     await records.run("UPDATE offer SET made = now() - %s * interval '1 s'", OFFER_SECONDS)
     await records.offers.make(left, "bob")
-    assert [offer.image.name for offer in await records.offers.listing(bob)] == [left.name]
+    assert [offer.image.name for offer in await records.offers.listing(bob, 999)] == [left.name]
 
 
 @pytest_twisted.ensureDeferred

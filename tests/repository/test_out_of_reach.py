@@ -24,8 +24,6 @@ from repoman.repository.images import FileRef, Images
 from repoman.user_records import NewGroup
 from tests.records import QUOTA, Records, wait_for
 
-FEW = ImageLimits(99, 99, 99)
-
 ACTIONS = (
     "image.see", "image.look", "image.read_bytes", "image.write_bytes", "image.modify",
     "image.publish", "image.give", "image.arrange_files", "image.delete", "image.share",
@@ -57,7 +55,7 @@ async def populate(records: Records) -> list[User]:
     assert shared is not None
     await records.images.share(shared, user="friend")
     await records.images.share(shared, group="circle")
-    return [await records.read(name) for name in await records.users.names("", 1000)]
+    return [await records.read(name) for name in await records.users.names("", 999)]
 
 
 @pytest_twisted.ensureDeferred
@@ -158,10 +156,10 @@ async def cost(pool: Watched, attempt: Attempt, caller: Caller, name: str) -> An
     """What an attempt asks of the database, twice, and what it is told."""
     await pool.interact(nothing)  # whoever writes forgets what was asked before
     pool.ledger.sent.clear()
-    told = []
+    told, images = [], Images(ImageRecords(pool), QUOTA, lambda: None, ImageLimits(9, 9, 9))
     for _ in range(2):
         with pytest.raises((Missing, NotIdentified)) as refused:
-            await attempt(Images(ImageRecords(pool), QUOTA, lambda: None, FEW), caller, name)
+            await attempt(images, caller, name)
         told.append((type(refused.value), refused.value.message.replace(name, "NAME")))
     return told, list(pool.ledger.sent)
 
@@ -191,7 +189,7 @@ async def test_a_name_longer_than_any_is_neither_asked_for_nor_remembered(
     records: Records, watched: Watched
 ) -> None:
     plain = Caller(await records.user("plain"))
-    images = Images(ImageRecords(watched), QUOTA, lambda: None, FEW)
+    images = Images(ImageRecords(watched), QUOTA, lambda: None, ImageLimits(9, 9, 9))
     for owner, name in (("owner", "x" * 101), ("x" * 10_000, "one")):
         with pytest.raises(Missing):
             await images.find(plain, ImageRef(owner, name))
