@@ -107,10 +107,10 @@ class Diagnosis:
         try:
             if (files := self.find_credential()) is None:
                 return ()
-            found = ClientCredential.read(files.certificate, files.key).credential
+            found = ClientCredential.read(files.certificate, files.key, owners=files.owners)
         except RepomanError:
             return ()
-        return found.certificate, *found.chain
+        return found.credential.certificate, *found.credential.chain
 
     async def _connect(self, host: str, port: int) -> None:
         address = HostnameEndpoint(self.reactor, host, port, timeout=CONNECT_SECONDS)

@@ -172,8 +172,6 @@ class PartFile:
 def _followed(target: Path) -> Path:
     """The file, there or not yet, to which a target's links lead."""
     place = followed(target)
-    if place.is_symlink():  # as /dev/stdout: one of /proc, whose text is the name of an open file
-        place = followed(Path(os.readlink(place)))
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(target.stat().st_mode):
             raise Invalid(
