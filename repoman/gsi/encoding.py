@@ -55,7 +55,7 @@ def encoding_fault(error: Exception) -> str:
     if isinstance(error, x509.UnsupportedGeneralNameType):
         return "has a name of a kind that is not known here"
     if isinstance(error, x509.InvalidVersion):
-        return "is of a version that is not known here"
+        return "is of a version that nobody uses (only 1 and 3 are)"
     if isinstance(error, UnsupportedAlgorithm):
         return "has a key or a signature of a kind that is not known here"
     place = _PLACE.search(str(error))

@@ -101,9 +101,13 @@ async def test_root_shows_no_credential_but_roots_and_the_sudo_callers(
 async def test_under_sudo_doctor_judges_by_the_callers_authority(
     start: Start, grid: Grid, place: Path
 ) -> None:
-    (grid.directory.path / f"{name_hash(grid.ca)}.namespaces").write_text("garbage")
+    garbage = grid.directory.path / f"{name_hash(grid.ca)}.namespaces"
     environ = credential(grid, place, CALLER) | {"X509_USER_PROXY": "proxy"} | UNDER_SUDO
-    _, out, _ = await ended(start("doctor", **environ))
+    garbage.write_text("garbage")
+    try:
+        _, out, _ = await ended(start("doctor", **environ))
+    finally:
+        garbage.unlink()  # the directory is all tests'
     assert "[OK]     proxy: " in out
     assert "[FAILED] CA directory: " in out
 
@@ -308,6 +312,29 @@ async def test_under_sudo_no_snapshot_overwrites_what_the_caller_could_not(
     assert victim.read_text() == "root's\n"
     assert os.listdir(callers) == ["link"]
     assert server.paths() == ["GET /api/whoami"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "named"),
+    [(CALLER, "planted"), (STRANGER, "planted"), (STRANGER, "planted/below")],
+)
+@pytest_twisted.ensureDeferred
+async def test_save_follows_no_link_that_somebody_planted_for_its_directory(
+    server: ScriptedServer, start: Start, place: Path, owner: int, named: str
+) -> None:
+    """As in ``/var/tmp``, where the usual one lies: root would write wherever it leads."""
+    common, victims, system = shared(place), place / "victims", place / "system"
+    for directory in (victims, system):
+        directory.mkdir(mode=0o755)
+    (common / "planted").symlink_to(victims)
+    os.chown(common / "planted", owner, owner, follow_symlinks=False)
+    conf = laid(place / "conf", 0, f"[ThisImage]\nsnapshot_dir: {common}/{named}\n")
+    code, _, err = await ended(
+        start("save", "vm", "--root", "system", REPOMAN_CLIENT_CONFIG=str(conf), **UNDER_SUDO)
+    )
+    assert code != 0
+    assert "planted" in err
+    assert [*victims.iterdir()] == []
 
 
 CONTENT = b"a private image's bytes"

@@ -98,7 +98,7 @@ def of_version(grid: Grid, version: int) -> dict[str, Credential]:
     }
 
 
-TOLD = ("get one of version 3", "not of version 3", "not known here", "-rfc", "alert")
+TOLD = ("get one of version 3", "not of version 3", "only 1 and 3 are", "-rfc", "alert")
 
 
 def _unknown() -> Extension:

@@ -14,6 +14,7 @@ from attrs import frozen
 from repoman.cli.exits import Usage
 from repoman.cli.output import size as readable
 from repoman.client.settings import SYSTEM_FILE, Settings
+from repoman.client.shared import followed
 from repoman.errors import Conflict, NoRoom, NotPermitted, RepomanError
 
 MEBIBYTE = 2**20
@@ -122,7 +123,7 @@ def make_plan(root: Path, settings: Settings, mounts: Sequence[Mount], resize: i
         image=_real(settings.place(settings.snapshot)),
         mountpoint=_real(settings.place(settings.mountpoint)),
         lockfile=_real(settings.place(settings.lockfile)),
-        directory=Path(settings.snapshot_directory).resolve(),
+        directory=_real(Path(settings.snapshot_directory)),
         size=size // MEBIBYTE * MEBIBYTE,
         kind=kind,
         excludes=_excludes(root, settings, mounts),
@@ -132,8 +133,11 @@ def make_plan(root: Path, settings: Settings, mounts: Sequence[Mount], resize: i
 
 
 def _real(path: Path) -> Path:
-    """The path through directories that are no links: who checks them checks all of the way."""
-    return path.parent.resolve() / path.name
+    """The path through directories that are no links: who checks them checks all of the way.
+
+    :raises PermissionError: a link on the way is a stranger's, see :func:`followed`.
+    """
+    return followed(path.parent) / path.name
 
 
 def _size_of(root: Path, device: str) -> int:
@@ -192,7 +196,7 @@ def take_place(directory: Path, *, of_caller: bool) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_above(directory)
     check_place(directory)
-    mark, usual = directory / MARK, Path(Settings().snapshot_directory).resolve()
+    mark, usual = directory / MARK, _real(Path(Settings().snapshot_directory))
     if not of_caller or directory == usual or mark.exists():
         return
     if any(directory.iterdir()):
