@@ -142,7 +142,7 @@ def test_only_the_owner_and_holders_of_image_modify_give_an_image_away(world: Wo
     taker = world.holders["image_modify_group"]
     refused = change(world, "image_modify_group", {"owner": taker.name})
     assert refused.status == 403
-    assert "may give an image away" in refused.text
+    assert "may offer an image" in refused.text
     assert taker.ask("GET", world.raw).status == 404
     assert change(world, "image_modify", {"owner": taker.name}).json["owner_user_name"] == (
         taker.name
