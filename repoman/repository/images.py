@@ -161,6 +161,10 @@ class Images:
             changes = {**changes, "hypervisors": check_hypervisors(changes["hypervisors"])}
         if "owner" in changes:
             check_name("user", changes["owner"], named="owner")
+        said_again = changes.get("owner") == image.owner and may("image.see", caller, image)
+        if said_again and not may("image.offer", caller, image):
+            # Only its owner would withdraw an offer by that.
+            changes = {name: value for name, value in changes.items() if name != "owner"}
         if "owner" in changes and not may("image.give", caller, image):
             authorize("image.offer", caller, image)
             changes = {**changes, "recipient": changes["owner"]}

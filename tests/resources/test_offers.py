@@ -361,3 +361,18 @@ def test_an_offers_mistake_is_named(giver: Person, form: dict[str, str], field: 
     sent = {key: value.replace("{me}", giver.name) for key, value in form.items()}
     refused = giver.ask("POST", "/api/offers", json=sent, headers={"Accept": "application/json"})
     assert (refused.status, refused.json["field"]) == (400, field)
+
+
+def test_who_may_change_others_images_withdraws_no_offer_by_saying_the_owner_again(
+    daemon: Daemon, giver: Person, friend: Person
+) -> None:
+    change(giver, "disk", owner=friend.name)
+    holder = daemon.newcomer()
+    form = {"name": f"of-{holder.name}", "users": holder.name, "permissions": "image_modify"}
+    assert daemon.admin.ask("POST", "/api/groups", form=form).status == 200
+    said = {"owner": giver.name, "description": "said again"}
+    answer = holder.ask("POST", f"/api/images/{giver.name}/disk", form=said)
+    assert (answer.status, answer.json["description"]) == (200, "said again")
+    assert len(friend.ask("GET", "/api/offers").json) == 1
+    change(giver, "disk", owner=giver.name)
+    assert friend.ask("GET", "/api/offers").json == []
