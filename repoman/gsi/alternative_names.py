@@ -59,11 +59,6 @@ class _Body:
 
 
 @asn1.sequence
-class _One:
-    names: asn1.TLV
-
-
-@asn1.sequence
 class _Many:
     names: list[asn1.TLV]
 
@@ -117,6 +112,13 @@ def read_host_names(certificate: x509.Certificate) -> HostNames:
 
 
 def _entries(value: bytes) -> list[asn1.TLV]:
-    # The library decodes a list as a field only, hence the frame.
-    framed = asn1.encode_der(_One(names=asn1.decode_der(asn1.TLV, value)))
-    return asn1.decode_der(_Many, framed).names
+    # The library decodes a list as a field only, hence the frame; some versions encode none.
+    return asn1.decode_der(_Many, b"\x30" + _length(len(value)) + value).names
+
+
+def _length(size: int) -> bytes:
+    """A length in DER (X.690, 8.1.3 and 10.1)."""
+    if size < 0x80:
+        return bytes([size])
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([0x80 | len(octets)]) + octets
