@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from attrs import asdict, define, field, frozen
 
@@ -175,9 +175,6 @@ class IImageRecords(Protocol):
 OfferPlace = tuple[datetime, int]
 """Where an offer stands in a list: when it was made, and the image's key."""
 
-OfferSide = Literal["made", "got"]
-"""Whether somebody makes an offer, or gets it."""
-
 
 class IOfferRecords(Protocol):
     """Images that their owners offer to other users, one user at a time.
@@ -194,12 +191,12 @@ class IOfferRecords(Protocol):
         viewer: User,
         limit: int,
         after: OfferPlace | None = None,
-        side: OfferSide | None = None,
+        each: int | None = None,
     ) -> list[Offer]:
         """What ``viewer`` offers and is offered, the newest first; so many of them.
 
         :param after: only those that come after this place.
-        :param side: only what they made, or got.
+        :param each: how many of the ones, and of the others, at most.
         """
 
     async def make(self, image: Image, recipient: str) -> None:

@@ -14,7 +14,7 @@ from repoman.database.pool import Pool, Transaction
 from repoman.errors import Conflict
 from repoman.model import OFFER_SECONDS, Image, Offer, User
 from repoman.policy import missing_offer, protected
-from repoman.records import ImageLimits, OfferPlace, OfferSide
+from repoman.records import ImageLimits, OfferPlace
 
 OFFERS = f"""
 SELECT {SELECTED}, r.user_name, f.made
@@ -30,9 +30,10 @@ ONE = """
 
 OWN = """
    AND f.image_id IN (
-       SELECT image_id FROM offer WHERE recipient_id = %(viewer)s AND NOT %(made_only)s
-       UNION SELECT image_id FROM offer JOIN image USING (image_id)
-              WHERE owner_id = %(viewer)s AND NOT %(got_only)s)
+       (SELECT image_id FROM offer WHERE recipient_id = %(viewer)s
+         ORDER BY made DESC LIMIT %(each)s)
+       UNION (SELECT image_id FROM offer JOIN image USING (image_id) WHERE owner_id = %(viewer)s
+               ORDER BY made DESC LIMIT %(each)s))
    AND (%(made)s::timestamptz IS NULL OR f.made < %(made)s
         OR (f.made = %(made)s AND f.image_id > %(image)s))
  ORDER BY f.made DESC, f.image_id LIMIT %(limit)s
@@ -76,12 +77,15 @@ class OfferRecords:
         viewer: User,
         limit: int,
         after: OfferPlace | None = None,
-        side: OfferSide | None = None,
+        each: int | None = None,
     ) -> list[Offer]:
-        """What ``viewer`` offers and is offered, or one of them, the newest first."""
+        """What ``viewer`` offers and is offered, the newest first.
+
+        :param each: how many of the ones, and of the others, at most.
+        """
         known = {
-            "viewer": viewer.id, "limit": limit, "got_only": side == "got",
-            "made_only": side == "made", "made": after and after[0], "image": after and after[1],
+            "viewer": viewer.id, "limit": limit, "each": each,
+            "made": after and after[0], "image": after and after[1],
         }  # fmt: skip
         return [offer_from_row(row) for row in await self._pool.query(OFFERS + OWN, known)]
 

@@ -50,8 +50,10 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens) -> None:
 
 async def open_offers(caller: Caller, tokens: Tokens, offers: Offers) -> list[Content]:
     """What is offered to the caller, and what they offer, the newest first."""
-    got = await offers.listing(caller, SHOWN + 1, side="got")
-    made = await offers.listing(caller, SHOWN + 1, side="made")
+    found = await offers.listing(caller, 2 * (SHOWN + 1), each=SHOWN + 1)
+    me = caller.user and caller.user.user_name
+    got = [offer for offer in found if offer.recipient == me]
+    made = [offer for offer in found if offer.recipient != me]
     return [
         _section(
             "Offered to you",

@@ -10,7 +10,7 @@ from repoman.policy import (
     missing_offer,
     protected,
 )
-from repoman.records import IOfferRecords, OfferPlace, OfferSide
+from repoman.records import IOfferRecords, OfferPlace
 from repoman.repository.images import Images
 
 
@@ -30,11 +30,14 @@ class Offers:
         caller: Caller,
         limit: int,
         after: OfferPlace | None = None,
-        side: OfferSide | None = None,
+        each: int | None = None,
     ) -> list[Offer]:
-        """What the caller offers and is offered, or one of them, the newest first."""
+        """What the caller offers and is offered, the newest first.
+
+        :param each: how many of the ones, and of the others, at most.
+        """
         viewer = authorize("repository.read", caller)
-        return await self._records.listing(viewer, limit, after, side)
+        return await self._records.listing(viewer, limit, after, each)
 
     async def find(self, caller: Caller, ref: ImageRef) -> Offer:
         """The offer of an image, by the caller or to them; administrators see all.
