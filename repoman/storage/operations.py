@@ -93,7 +93,10 @@ def create(at: Layout, fd: int, key: str) -> None:
 
 
 def reopen(at: Layout, fd: int, key: str, offset: int) -> None:
-    """Find the file of an upload that goes on; drop what lies behind ``offset``."""
+    """Find the file of an upload that goes on, with ``offset`` bytes at least.
+
+    What lies behind is written over, or cut off by :func:`commit`.
+    """
     path = at.arriving(key)
     if os.path.exists(at.committed(key)) and not os.path.exists(path):
         # Its commit was not followed by a transaction: nobody knows of it.
