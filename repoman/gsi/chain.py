@@ -12,9 +12,9 @@ from cryptography.x509.oid import ExtensionOID
 
 from repoman.errors import CredentialRefused
 from repoman.gsi.dn import COMMON_NAME, Rdn, likeness, printed, rdns
-from repoman.gsi.proxycertinfo import CLAIMS
+from repoman.gsi.proxycertinfo import CLAIMS, OLD_NAMES
 
-_NAMES_OF_OLD_PROXIES = (((COMMON_NAME, "proxy"),), ((COMMON_NAME, "limited proxy"),))
+_NAMES_OF_OLD_PROXIES = tuple(((COMMON_NAME, name),) for name in OLD_NAMES)
 
 
 @frozen(eq=False)

@@ -21,7 +21,7 @@ from repoman.gsi.chain import moment, read
 from repoman.gsi.dn import rdns, shown_name
 from repoman.gsi.encoding import encoding_fault
 from repoman.gsi.pem import Pem
-from repoman.gsi.proxycertinfo import CLAIMS
+from repoman.gsi.proxycertinfo import CLAIMS, OLD_NAMES
 from repoman.gsi.quietly import quietly
 
 _SHOWN_CURVES: Final = ("secp256r1", "secp384r1", "secp521r1", "brainpool")
@@ -327,5 +327,5 @@ def _claims_to_be_proxy(certificate: x509.Certificate) -> bool:
     except Exception:  # odd encodings raise anything, and the server is to judge them
         return False
     last = [value for _, value in link.name[-1]]
-    is_old = link.name[:-1] == above and last in (["proxy"], ["limited proxy"])
+    is_old = link.name[:-1] == above and len(last) == 1 and last[0] in OLD_NAMES
     return is_old or bool(link.extensions.keys() & CLAIMS)

@@ -39,8 +39,8 @@ INDEPENDENT: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.21.2")
 LONGEST_PATH: Final = 1000
 """A greater path length is refused as a trick, not taken for "many"."""
 
-
-_NAMES_OF_OLD_PROXIES: Final = frozenset({"proxy", "limited proxy"})
+OLD_NAMES: Final = ("proxy", "limited proxy")
+"""The CN that a proxy of Globus Toolkit 2 adds, full or limited."""
 
 
 class Flavour(Enum):
@@ -95,7 +95,7 @@ def read_proxy_info(
     found = [extensions[oid] for oid in CLAIMS if oid in extensions]
     if not found:
         return _legacy(name)
-    if {value for _, value in likeness(name[-1:])} & _NAMES_OF_OLD_PROXIES:
+    if {value for _, value in likeness(name[-1:])} & set(OLD_NAMES):
         # Globus judges by the name, before the extension: so "limited proxy" would be limited
         # there and full here.  No tool makes such names, however they are written.
         raise CredentialRefused(
@@ -140,7 +140,7 @@ def _is_limited(policy: _Policy) -> bool:
 
 def _legacy(name: tuple[Rdn, ...]) -> ProxyInfo:
     last = [value for _, value in name[-1]]
-    if len(last) != 1 or last[0] not in _NAMES_OF_OLD_PROXIES:
+    if len(last) != 1 or last[0] not in OLD_NAMES:
         raise CredentialRefused(
             "A certificate was signed by one that is no certificate authority,"
             " and it is no proxy certificate either."
