@@ -229,9 +229,10 @@ class ImageRecords:
             new = set(changes.get("hypervisors", ())) - set(image.hypervisors)
             if owner != image.owner:
                 await give(transaction, image, owner, quota, self._limits, changes.get("name"))
-            elif new:
+                return await load(transaction, image.id)
+            if new:
                 await check_owner(transaction, image.owner_id, new, self._limits)
-            if owner == image.owner and (recipient or "owner" in changes):
+            if recipient or "owner" in changes:
                 await offer_to(transaction, image, recipient or owner)
             return await load(transaction, image.id)
 

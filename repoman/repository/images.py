@@ -65,6 +65,22 @@ def check_hypervisors(words: tuple[str, ...]) -> tuple[str, ...]:
     return listed
 
 
+def _for_another(caller: Caller, image: Image, changes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Changes with an ``owner``, as the caller may make them: at once, or as an offer.
+
+    :raises NotPermitted: neither.
+    """
+    owner = check_name("user", changes["owner"], named="owner")
+    others = {name: value for name, value in changes.items() if name != "owner"}
+    offers = may("image.offer", caller, image)
+    if owner == image.owner and not offers and may("image.see", caller, image):
+        return others  # only its owner withdraws an offer by saying it again
+    if may("image.give", caller, image):
+        return changes
+    authorize("image.offer", caller, image)
+    return {**others, "recipient": owner}
+
+
 class Images:
     """The records of images, under the policy.
 
@@ -160,15 +176,7 @@ class Images:
         if "hypervisors" in changes:
             changes = {**changes, "hypervisors": check_hypervisors(changes["hypervisors"])}
         if "owner" in changes:
-            check_name("user", changes["owner"], named="owner")
-        said_again = changes.get("owner") == image.owner and may("image.see", caller, image)
-        if said_again and not may("image.offer", caller, image):
-            # Only its owner would withdraw an offer by that.
-            changes = {name: value for name, value in changes.items() if name != "owner"}
-        if "owner" in changes and not may("image.give", caller, image):
-            authorize("image.offer", caller, image)
-            changes = {**changes, "recipient": changes["owner"]}
-            del changes["owner"]
+            changes = _for_another(caller, image, changes)
         arranges = may("image.arrange_files", caller, image)
         if "expires" in changes and (arranges or changes["expires"] != image.expires):
             changes = {**changes, "keeps_files": not arranges}
