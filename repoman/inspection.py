@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from attrs import frozen
 from repoman.config import Config, Storage
 from repoman.errors import RepomanError
 from repoman.gsi.ca_directory import CADirectory, build, files_about
-from repoman.gsi.ca_files import File, read_files
+from repoman.gsi.ca_files import read_files
 from repoman.gsi.credential import read_host_credential
 from repoman.gsi.host import host_faults, proves_name, refusal_of_server
 from repoman.gsi.quietly import quietly
@@ -111,21 +111,22 @@ def _host(config: Config, now: datetime) -> Iterator[str]:
 
 
 def _authorities(config: Config, now: datetime) -> list[str]:
-    return _faults(config, read_files(config.tls.ca_directory), now)
+    return _faults(config, _directory(config.tls.ca_directory), now)
 
 
-def _faults(config: Config, files: Sequence[File], now: datetime) -> list[str]:
+def _faults(config: Config, directory: CADirectory, now: datetime) -> list[str]:
     tls = config.tls
-    return Trust(finish(build(files)), tls.crl, tls.signing_policy).faults(now)
+    return Trust(directory, tls.crl, tls.signing_policy).faults(now)
 
 
 def _about_others(config: Config, now: datetime) -> list[str]:
     """What the CA directory says that is nothing to this host's certificate."""
     tls = config.tls
     host, files = read_host_credential(tls.certificate, tls.key), read_files(tls.ca_directory)
-    own = files_about((host.certificate, *host.chain), files, finish(build(files)))
+    directory = finish(build(files))
+    own = finish(build(files_about((host.certificate, *host.chain), files, directory)))
     mine = _faults(config, own, now)
-    return [line for line in _faults(config, files, now) if line not in mine]
+    return [line for line in _faults(config, directory, now) if line not in mine]
 
 
 def _permissions(config: Config, now: datetime) -> Iterator[str]:

@@ -19,12 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 
 from repoman.errors import CredentialRefused, TrustUnreadable
 from repoman.gsi.advice import Sight
-from repoman.gsi.ca_directory import CADirectory, read_authorities
+from repoman.gsi.ca_directory import CADirectory, read_about, read_authorities
 from repoman.gsi.chain import CertificatePath, divide, moment
 from repoman.gsi.credential import ClientCredential, is_signed_by, why_ended, why_incomplete
 from repoman.gsi.crl import check_revocation, why_useless
 from repoman.gsi.dn import dn_text, shown_name
-from repoman.gsi.host import about
 from repoman.gsi.proxy import DEEPEST, ProxyRules, identity_of, or_refuse
 
 LEAST_BITS: Final = 2048
@@ -71,7 +70,7 @@ def examine(shown: ClientCredential, place: Path, now: datetime) -> list[Seen]:
     try:
         whole = (shown.credential.certificate, *shown.credential.chain, *above)
         path = or_refuse(whole, lambda: divide(whole))
-        found += _of_crls(path, about(path.authorities, place, authorities), place, now)
+        found += _of_crls(path, read_about(path.authorities, place, authorities), place, now)
         if not found:
             or_refuse(whole, lambda: identity_of(path, now, ProxyRules(), ()))
     except CredentialRefused as refusal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,13 +12,11 @@ from service_identity.hazmat import DNS_ID, IPAddress_ID
 
 from repoman.errors import CredentialRefused
 from repoman.gsi.alternative_names import read_host_names
-from repoman.gsi.ca_directory import CADirectory, build
-from repoman.gsi.ca_files import read_files, stem
+from repoman.gsi.ca_directory import CADirectory, read_about
 from repoman.gsi.chain import CertificatePath, Link, moment
 from repoman.gsi.credential import Credential
 from repoman.gsi.encoding import encoding_fault
 from repoman.gsi.quietly import quietly
-from repoman.gsi.steps import finish
 from repoman.gsi.trust import Trust
 
 
@@ -94,7 +91,7 @@ def refusal_of_server(
         path = server_path(chain)
         # Below only the files of these CAs are read, and an impostor's are not among them.
         authorities.check_names(path.authorities)
-        known = about(path.authorities, place, authorities)
+        known = read_about(path.authorities, place, authorities)
         remedy = f"run fetch-crl, which renews what lies in {place}"
         Trust(known, remedy=remedy).check_authorities(path, now)
     except CredentialRefused as refusal:
@@ -102,19 +99,6 @@ def refusal_of_server(
     except Exception as error:  # odd encodings raise anything
         return f"it {encoding_fault(error)}"
     return ""
-
-
-def about(links: Sequence[Link], place: Path, authorities: CADirectory) -> CADirectory:
-    """Read what the CA directory says about these CAs only.
-
-    What is there about ninety-nine others would take long.
-
-    :param authorities: the certificates of that directory.
-    :raises TrustUnreadable: there is no such directory, or it is closed to us.
-    """
-    names = [name for link in links for name in authorities.find(link.certificate).names]
-    stems = "|".join(re.escape(stem(name)) for name in names)
-    return finish(build(read_files(place, re.compile(rf"(?:{stems})\.\w+"))))
 
 
 def server_path(chain: Sequence[x509.Certificate]) -> CertificatePath:
