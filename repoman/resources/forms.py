@@ -24,6 +24,9 @@ LIMIT = 256 * 1024
 MOST_WORDS = 10_000
 """The longest list in a form."""
 
+MOST_FIELDS = 1000
+"""How many fields a form has at most: far more than anything here knows."""
+
 TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 T = TypeVar("T")
@@ -201,8 +204,9 @@ def decode(data: bytes, content_type: str) -> Mapping[str, Any]:
                 raise Invalid("The JSON body must be an object.")
             return fields_in
         if media in ("", "application/x-www-form-urlencoded"):
-            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000)
-            return _once(pairs)
+            return _once(
+                parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
+            )
     except (ValueError, RecursionError):
         raise Invalid("The body is not what its Content-Type says.") from None
     raise UnsupportedMedia(
@@ -213,6 +217,8 @@ def decode(data: bytes, content_type: str) -> Mapping[str, Any]:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The fields by name; of two with one name, no reader would know which one counts."""
+    if len(pairs) > MOST_FIELDS:
+        raise Invalid(f"An object has at most {MOST_FIELDS} fields here.")
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:

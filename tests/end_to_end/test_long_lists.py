@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg2
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.end_to_end.conftest import MIB
 from tests.end_to_end.test_main_job import resident
 from tests.ledger import ANSWER_WITHIN, PROMISED_LAG, LateDaemon, Ledger, pid_of
-from tests.server import Person
+from tests.server import Answer, Person
 
 USERS, IMAGES, SHARED, SHARES, GROUPS, ROWS = 8000, 1200, 100, 1000, 300, 1100
 
@@ -93,27 +94,41 @@ def me(own: LateDaemon) -> Person:
     return own.admin
 
 
+def answered(own: LateDaemon, me: Person, *question: str, **more: Any) -> tuple[Answer, float]:
+    """Ask; return the answer, and the ms for which the daemon did nothing else.
+
+    The least of up to three tries: what stalls the daemon does so each time, while a machine that
+    runs other tests beside takes the processor away now and then.
+    """
+    stalls = []
+    for _ in range(3):
+        with Ledger(own).fault() as figures:
+            answer = me.ask(*question, **more)
+        stalls.append(figures.stall)
+        if figures.stall < PROMISED_LAG:
+            break
+    print(f"{question[1]}: {len(answer.body) / MIB:.2f} MiB, {min(stalls):.0f} ms")
+    return answer, min(stalls)
+
+
 @pytest.mark.parametrize("target", LENGTHS)
 def test_a_long_list_comes_whole_and_holds_nobody_up(
     own: LateDaemon, me: Person, target: str
 ) -> None:
-    with Ledger(own).fault() as figures:
-        answer = me.ask("GET", target.format(me=me.name))
+    answer, stall = answered(own, me, "GET", target.format(me=me.name))
     assert answer.status == 200
     found = answer.json
     assert len(found) == LENGTHS[target]
     assert len({json.dumps(one) for one in found}) == len(found)
-    print(f"{target}: {len(answer.body) / MIB:.1f} MiB, {figures.stall:.0f} ms")
-    assert figures.stall < PROMISED_LAG
+    assert stall < PROMISED_LAG
 
 
 @pytest.mark.parametrize("target", SHORT)
 def test_other_answers_hold_nobody_up_either(own: LateDaemon, me: Person, target: str) -> None:
-    with Ledger(own).fault() as figures:
-        answer = me.ask("GET", target.format(me=me.name), headers={"Accept": "*/*, text/html"})
+    path, accept = target.format(me=me.name), {"Accept": "*/*, text/html"}
+    answer, stall = answered(own, me, "GET", path, headers=accept)
     assert answer.status == 200
-    print(f"{target}: {len(answer.body) / MIB:.2f} MiB, {figures.stall:.0f} ms")
-    assert figures.stall < PROMISED_LAG
+    assert stall < PROMISED_LAG
     assert len(answer.body) < MIB
 
 
@@ -133,14 +148,12 @@ FORMS = {
 @pytest.mark.parametrize("kind", FORMS)
 def test_a_form_of_any_kind_holds_nobody_up(own: LateDaemon, me: Person, kind: str) -> None:
     media, body = FORMS[kind]
-    with Ledger(own).fault() as figures:
-        answer = me.ask("POST", "/api/images/image000001", body=body,
-                        headers={"Content-Type": media})  # fmt: skip
+    path, described = "/api/images/image000001", {"Content-Type": media}
+    answer, stall = answered(own, me, "POST", path, body=body, headers=described)
     assert answer.status == 400
     assert len(answer.body) < 500
-    assert figures.stall < PROMISED_LAG
-    assert me.ask("POST", "/api/images/image000001", body=body * 10,
-                  headers={"Content-Type": media}).status in (400, 413)  # fmt: skip
+    assert stall < PROMISED_LAG
+    assert me.ask("POST", path, body=body * 10, headers=described).status in (400, 413)
 
 
 def test_head_of_a_long_list_has_no_body(own: LateDaemon, me: Person) -> None:
