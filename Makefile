@@ -76,6 +76,7 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m pytest --collect-only --quiet tests/faults > /dev/null  # still importable
 	@$(BIN)/towncrier build --draft --version next > /dev/null
 
 wheel: $(VENV)/.installed

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from repoman.channel import HEADER_DEADLINE, IDLE_DEADLINE, RATE_WINDOW
+from repoman.channel import HEADER_DEADLINE, IDLE_DEADLINE
+from repoman.patience import RATE_WINDOW
 from tests.faults.conftest import MIB, Disk
 from tests.ledger import (
     ANSWER_WITHIN,
