@@ -204,6 +204,18 @@ SECTIONS: dict[str, type] = {
 """The class of each section."""
 
 
+@frozen
+class Mistake:
+    """What is wrong with a configuration.
+
+    :ivar line: says it to a person.
+    :ivar section: what it is about; empty: it may be about any.
+    """
+
+    line: str
+    section: str = ""
+
+
 def keys(section: str) -> dict[str, Attribute[Any]]:
     """The declared keys of a section: name to field, in order.
 
@@ -218,16 +230,13 @@ def load(path: Path | None = None) -> Config:
     :param path: the file; ``None`` means :data:`DEFAULT_PATH`.
     :raises Misconfigured: with every mistake found, one line each.
     """
-    config, mistakes = load_partly(path)
-    if mistakes:
-        raise Misconfigured(mistakes)
-    return config
+    return _without_mistakes(*load_partly(path))
 
 
-def load_partly(path: Path | None = None) -> tuple[Config, list[str]]:
+def load_partly(path: Path | None = None) -> tuple[Config, list[Mistake]]:
     """Read what can be read of the configuration.
 
-    :returns: with the default for each setting that is wrong; and the mistakes, one line each.
+    :returns: with the default for each setting that is wrong; and the mistakes.
     :raises Misconfigured: there is nothing to be read.
     """
     path = DEFAULT_PATH if path is None else path
@@ -253,32 +262,37 @@ def parse(content: str, file: str) -> Config:
     :param file: what the mistakes call the text.
     :raises Misconfigured: with every mistake found, one line each.
     """
-    config, mistakes = _parse_partly(content, file)
+    return _without_mistakes(*_parse_partly(content, file))
+
+
+def _without_mistakes(config: Config, mistakes: list[Mistake]) -> Config:
     if mistakes:
-        raise Misconfigured(mistakes)
+        raise Misconfigured([mistake.line for mistake in mistakes])
     return config
 
 
-def _parse_partly(content: str, file: str) -> tuple[Config, list[str]]:
-    mistakes: list[str] = []
+def _parse_partly(content: str, file: str) -> tuple[Config, list[Mistake]]:
+    mistakes: list[Mistake] = []
     wrong: list[tuple[str, str]] = []
     given: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     for section, key, value, where in _settings(content, file, mistakes):
-        declared = keys(section)
+        declared, setting = keys(section), f"{where}: [{section}] {key}"
         if key not in declared:
-            mistakes.append(f"{where}: [{section}] {key}: unknown; there are {', '.join(declared)}")
+            known = ", ".join(declared)
+            mistakes.append(Mistake(f"{setting}: unknown; there are {known}", section))
         elif key in given[section]:
-            mistakes.append(f"{where}: [{section}] {key}: is there twice")
+            mistakes.append(Mistake(f"{setting}: is there twice", section))
         else:
             try:
                 given[section][key] = declared[key].metadata["read"](value)
             except ValueError as error:
                 given[section][key] = None
                 wrong.append((section, key))
-                mistakes.append(f"{where}: [{section}] {key}: {error}")
-    for needed in _missing(given["storage"]):
-        if not any(f"{needed}:" in mistake for mistake in mistakes):
-            mistakes.append(f"{file}: {needed}: backend = s3 needs it")
+                mistakes.append(Mistake(f"{setting}: {error}", section))
+    for key in _missing(given["storage"]):
+        if ("storage", key) not in wrong:
+            line = f"{file}: [storage] {key}: backend = s3 needs it"
+            mistakes.append(Mistake(line, "storage"))
     for section, key in wrong:
         del given[section][key]
     config = Config(**{name: SECTIONS[name](**given[name]) for name in SECTIONS})
@@ -288,10 +302,12 @@ def _parse_partly(content: str, file: str) -> tuple[Config, list[str]]:
 def _missing(storage: dict[str, Any]) -> list[str]:
     """What an object store needs to be said and is not."""
     needed = ("endpoint", "bucket") if storage.get("backend") == "s3" else ()
-    return [f"[storage] {key}" for key in needed if storage.get(key) is None]
+    return [key for key in needed if storage.get(key) is None]
 
 
-def _settings(content: str, file: str, mistakes: list[str]) -> Iterator[tuple[str, str, str, str]]:
+def _settings(
+    content: str, file: str, mistakes: list[Mistake]
+) -> Iterator[tuple[str, str, str, str]]:
     """Yield section, key, value and place of each setting under a known section.
 
     Not by :mod:`configparser`: it forgets the line numbers, gives up at the first
@@ -307,11 +323,11 @@ def _settings(content: str, file: str, mistakes: list[str]) -> Iterator[tuple[st
             section = line[1:-1].strip()
             if section not in SECTIONS:
                 known = " ".join(f"[{name}]" for name in SECTIONS)
-                mistakes.append(f"{where}: [{section}]: unknown; there are {known}")
+                mistakes.append(Mistake(f"{where}: [{section}]: unknown; there are {known}"))
         elif not key or not equals:
-            mistakes.append(f"{where}: neither a [section] nor key = value")
+            mistakes.append(Mistake(f"{where}: neither a [section] nor key = value"))
         elif section is None:
-            mistakes.append(f"{where}: {key}: stands before the first [section]")
+            mistakes.append(Mistake(f"{where}: {key}: stands before the first [section]"))
         elif section in SECTIONS:
             yield section, key, value, where
 

@@ -344,6 +344,15 @@ def test_a_key_behind_a_closed_door_is_one_line(place: Place) -> None:
     assert any("private/hostkey.pem cannot be looked at" in line for line in told), told
 
 
+def test_a_file_is_not_mistaken_for_the_section_that_its_name_has(tmp_path: Path) -> None:
+    (odd := tmp_path / "site: [log]").mkdir()
+    place = Place(odd)
+    place.say(reload="soon")
+    _no_certificate(place)  # which is not said, where a setting about it was not understood
+    (line,) = place.check()[2]
+    assert "[tls] reload" in line
+
+
 @pytest.mark.parametrize(("state", "remarks"), [(0, False), (5, True)])
 def test_a_clock_that_nobody_keeps_is_worth_a_remark(state: int, remarks: bool) -> None:
     assert bool(remark_on_clock(lambda: state)) == remarks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from repoman.operator.command import Command, lines_of
 
 def check_config(arguments: Namespace) -> int:
     """Say what is wrong with the configuration, certificate, key, CAs, CRLs and clock."""
-    settings, stops = config.load_partly(arguments.config)
-    wrong = _sections(stops)
+    settings, mistakes = config.load_partly(arguments.config)
+    stops, wrong = [mistake.line for mistake in mistakes], _sections(mistakes)
     if "accounts" not in wrong:
         stops += _said(lambda: read_admins(settings.accounts.admins))
     if "storage" not in wrong:
@@ -40,14 +39,10 @@ def check_config(arguments: Namespace) -> int:
     return 0
 
 
-_SECTION = re.compile(r": \[(\w+)\]")
-
-
-def _sections(mistakes: list[str]) -> set[str]:
+def _sections(mistakes: list[config.Mistake]) -> set[str]:
     """The sections that mistakes are about: all, if one may be about any of them."""
-    found = [_SECTION.search(line) for line in mistakes]
-    names = {match[1] if match else "" for match in found}
-    return names if names <= set(config.SECTIONS) else set(config.SECTIONS)
+    found = {mistake.section for mistake in mistakes}
+    return set(config.SECTIONS) if "" in found else found
 
 
 def _said(look: Callable[[], object]) -> list[str]:
