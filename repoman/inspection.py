@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -66,7 +67,7 @@ def inspect_trust(config: Config, now: datetime) -> Inspection:
     stops, loaded = _seen(lambda: ServerTLS(tls_settings(config), lambda: now).load())
     found = [*stops, *loaded]
     for look in (_host, _authorities, _permissions, _clock):
-        failed, lines = _seen(lambda look=look: list(look(config, now)))  # type: ignore[misc]  # a default binds it
+        failed, lines = _seen(partial(look, config, now))
         found += (*failed, *lines)
     _, far = _seen(lambda: _about_others(config, now))
     told = dict.fromkeys(found)
@@ -78,10 +79,10 @@ def inspect_trust(config: Config, now: datetime) -> Inspection:
 
 
 @quietly()
-def _seen(look: Callable[[], list[str]]) -> tuple[list[str], list[str]]:
+def _seen(look: Callable[[], Iterable[str]]) -> tuple[list[str], list[str]]:
     """Why a look could not be taken, and what it showed."""
     try:
-        return [], look()
+        return [], list(look())
     except RepomanError as error:
         return [error.message], []
     except OSError as error:

@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from attrs import define, field, frozen
@@ -140,12 +141,12 @@ def _users(made: Plan, rows: Tables, now: datetime) -> dict[Any, str]:
     for row in living:
         name, dn = row["user_name"], dns[row["id"]]
         faults = [
-            _fault(lambda name=name: check_name("user", name)),  # type: ignore[misc]  # early bound
+            _fault(partial(check_name, "user", name)),
             name in shared_names and "several users have this name",
             name in KNOWN_HYPERVISORS and "this is the name of a hypervisor",
             name in RESERVED_WORDS and "this is a reserved word",
             not dn and "has no DN, so nobody could log in",
-            dn and _fault(lambda dn=dn: parse_dn(dn)),  # type: ignore[misc]
+            dn and _fault(partial(parse_dn, dn)),
             dn in shared_dns and f"several users have the DN {dn}",
             row["email"] in shared_mails and f"several users have the address {row['email']}",
         ]
@@ -185,7 +186,7 @@ def _groups(made: Plan, rows: Tables, names: Mapping[Any, str]) -> dict[Any, str
     shared, found = _several(row["name"] for row in rows["groups"]), {}
     for row in rows["groups"]:
         name = row["name"]
-        fault = _fault(lambda name=name: check_name("group", name))  # type: ignore[misc]
+        fault = _fault(partial(check_name, "group", name))
         if fault or name in shared:
             made.findings.append(f"group {name}: {fault or 'several groups have this name'}")
             continue
@@ -227,7 +228,7 @@ def _images(
         faults = [
             row["owner_id"] not in names and "its owner is not taken over",
             (row["owner_id"], row["name"]) in twice and "its owner has several of this name",
-            _fault(lambda row=row: check_image_name(row["name"])),  # type: ignore[misc]
+            _fault(partial(check_image_name, row["name"])),
             *(_hypervisor_fault(word, users) for word in _hypervisors(row)),
         ]
         if told := [fault for fault in faults if fault]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from cryptography import x509
 from OpenSSL.crypto import X509, X509Store
 
 from repoman.gsi.ca_directory import CADirectory
@@ -21,19 +20,23 @@ def fill_store(store: X509Store, directory: CADirectory) -> Steps[list[str]]:
     """
     faults: list[str] = []
     for authority in directory.authorities:
-        certificate, name = authority.certificate, authority.names[0]
-        faults += _added(lambda c=certificate: store.add_cert(X509.from_cryptography(c)), name)  # type: ignore[misc]  # a default binds it
+        faults += _added(store, authority.certificate, authority.names[0])
     for file in directory.crls:
         if file.crl is not None and file.name not in directory.unsigned_crls:
-            faults += _added(lambda c=file.crl: store.add_crl(c), file.name)  # type: ignore[misc]  # a default binds it
+            faults += _added(store, file.crl, file.name)
             yield
     return faults
 
 
 @quietly()
-def _added(add: Callable[[], object], name: str) -> list[str]:
+def _added(
+    store: X509Store, entry: x509.Certificate | x509.CertificateRevocationList, name: str
+) -> list[str]:
     try:
-        add()
+        if isinstance(entry, x509.Certificate):
+            store.add_cert(X509.from_cryptography(entry))
+        else:
+            store.add_crl(entry)
     except Exception as error:  # of OpenSSL's several trees of errors
         return [f"{name} is not taken by OpenSSL ({type(error).__name__})."]
     return []

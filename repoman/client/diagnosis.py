@@ -141,8 +141,9 @@ class Diagnosis:
 
 
 def _in_words(error: Exception) -> RepomanError:
-    known = isinstance(error, RepomanError)
-    return error if known else RepomanError(f"It could not be checked ({type(error).__name__}).")  # type: ignore[return-value]  # it is known
+    if isinstance(error, RepomanError):
+        return error
+    return RepomanError(f"It could not be checked ({type(error).__name__}).")
 
 
 def read_credential(files: CredentialFiles | None, now: datetime) -> tuple[CredentialFiles, str]:

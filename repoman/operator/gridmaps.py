@@ -18,7 +18,8 @@ def import_gridmap(arguments: Namespace) -> int:
     """Let everybody in a grid-mapfile log in."""
     settings = config.load(arguments.config)
     logins, mistakes = read_gridmap(arguments.file)
-    print(*mistakes, sep="\n", end="\n" if mistakes else "", file=sys.stderr)
+    for mistake in mistakes:
+        print(mistake, file=sys.stderr)
 
     async def work(reached: Reached) -> int:
         records, news, refused = AccountRecords(reached.pool), 0, len(mistakes)
