@@ -34,7 +34,8 @@ BIN := $(abspath $(VENV))/bin
 TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace \
          e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget \
          logrotate haproxy igtf-policy-classic igtf-policy-mics igtf-policy-slcs igtf-policy-iota \
-         igtf-policy-experimental igtf-policy-unaccredited ceph-common ceph-mon ceph-mgr ceph-osd radosgw s3cmd
+         igtf-policy-experimental igtf-policy-unaccredited \
+         ceph-common ceph-mon ceph-mgr ceph-osd radosgw s3cmd
 
 # What runs on every store.
 STORED := tests/end_to_end tests/test_transfers.py tests/test_audit.py

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-LOCK = Path(tempfile.gettempdir(), "repoman-tests-network.lock")
+LOCK = Path("/run/repoman-tests-network.lock")
 """Is held while a network is made, so that two runs of the tests take different addresses."""
 
 
@@ -63,10 +62,10 @@ def network(*names: str) -> Iterator[dict[str, Host]]:
 
 def _remove_what_the_dead_left() -> None:
     """Remove the networks of runs that were killed: their addresses would lead nowhere."""
-    for kind, delete in (("netns", "netns delete"), ("link", "link delete")):
+    for kind in ("netns", "link"):
         for name, process in re.findall(r"\b(rm(\d+)(?:-\w+)?)\b", _ip(kind, "show")):
             if not Path("/proc", process).exists():
-                subprocess.run(["ip", *delete.split(), name], capture_output=True)
+                subprocess.run(["ip", kind, "delete", name], capture_output=True)
 
 
 def _free_prefix() -> str:
