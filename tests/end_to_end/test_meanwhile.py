@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -338,9 +338,12 @@ def test_nothing_above_left_a_traceback(daemon: Daemon) -> None:
 
 
 @pytest.fixture
-def demoted(daemon: Daemon) -> Person:
+def demoted(daemon: Daemon) -> Iterator[Person]:
     """An administrator, until a test ends that."""
-    return daemon.newcomer(groups="admins")
+    person = daemon.newcomer(groups="admins")
+    yield person
+    # Others ask the same daemon later, and count its administrators.
+    assert daemon.admin.ask("DELETE", f"/api/users/{person.name}").status in (200, 404)
 
 
 ENDS_OF_A_RIGHT: dict[str, tuple[str, str, dict[str, str], int]] = {
