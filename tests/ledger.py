@@ -233,6 +233,12 @@ class Ledger:
         self.orphans += len(files - rows)
         assert files == rows
 
+    def wait_for_sweep(self, seconds: float = 60.0) -> None:
+        """Until the room of all that was deleted or given up is free again."""
+        left = "SELECT blob FROM blob WHERE state = 'deleting'"
+        wait_for(lambda: not self.query(left), seconds)
+        assert not self.query(left)
+
     def files(self) -> set[str]:
         """The keys of all blobs in the store."""
         store = getattr(self.daemon, "blobs", self.daemon.directory / "state" / "blobs")

@@ -108,6 +108,7 @@ def test_a_really_full_disk(small_disk: Path, tmp_path: Path, board: Board) -> N
         said = subprocess.run(chunked, input=bytes(13 * MIB), capture_output=True, timeout=60)
         assert said.stdout == b"507"
         assert admin.ask("GET", "/api/images/raw/two").status == 404
+        ledger.wait_for_sweep()
         assert ledger.put(admin, "two", os.urandom(10 * MIB)) == 200
         ledger.check_bytes()
         assert not ledger.wrong_quotas()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -71,20 +72,21 @@ WAYS: tuple[Callable[[Person, str], HTTPSConnection | None], ...] = (
 
 def test_announcements_of_one_user_never_refuse_anothers_upload(small: Daemon) -> None:
     greedy, other = small.newcomer(), small.newcomer()
-    held: list[HTTPSConnection | None] = []
-    for way in WAYS:
-        held += [way(greedy, f"{way.__name__}{number}") for number in range(2)]
-        other.ask("POST", "/api/images", form={"name": "mine"})
-        ledger = Ledger(small)
-        assert ledger.put(other, "mine", bytes(SIZE)) == 200, way.__name__
-        place = begin(other, "resumed", SIZE // 4)
-        answer = send(other, place, 0, bytes(SIZE // 4), last=True)
-        assert answer.status == 200, way.__name__
-        for name in ("mine", "resumed"):
-            other.ask("DELETE", f"/api/images/{name}")
-        ledger.check_store()
-    for connection in filter(None, held):
-        connection.close()
+    ledger = Ledger(small)
+    with ExitStack() as held:
+        for way in WAYS:
+            for number in range(2):
+                if connection := way(greedy, f"{way.__name__}{number}"):
+                    held.callback(connection.close)
+            other.ask("POST", "/api/images", form={"name": "mine"})
+            assert ledger.put(other, "mine", bytes(SIZE)) == 200, way.__name__
+            place = begin(other, "resumed", SIZE // 4)
+            answer = send(other, place, 0, bytes(SIZE // 4), last=True)
+            assert answer.status == 200, way.__name__
+            for name in ("mine", "resumed"):
+                other.ask("DELETE", f"/api/images/{name}")
+            ledger.wait_for_sweep()
+            ledger.check_store()
 
 
 def test_who_asks_for_more_than_there_is_hears_so_before_the_first_byte(small: Daemon) -> None:
