@@ -107,7 +107,7 @@ class RepomanService(Service):
         self._faults: list[str] = []
         self._background = Background(reactor, self.metrics.failed)
         self._reread = reread
-        self._supervisor = Supervisor()
+        self._supervisor = Supervisor(reactor)
         self._troubles_of: dict[str, str] = {}
         self._sites: list[RepositorySite] = []
         self._pool: Pool | None = None

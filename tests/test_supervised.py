@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,18 @@ class Told:
         self._socket.settimeout(20)
         self.lines: list[str] = []
 
+    def fill(self) -> None:
+        """Leave no room for another message, as other services do."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other:
+            other.connect(self._socket.getsockname())
+            with suppress(BlockingIOError):
+                while True:
+                    other.send(b"STATUS=of another service")
+
     def wait_for(self, line: str) -> None:
+        end = time.monotonic() + 60
         while line not in self.lines:
+            assert time.monotonic() < end, self.lines
             self.lines += self._socket.recv(4096).decode().splitlines()
         self.lines = self.lines[self.lines.index(line) + 1 :]
 
@@ -56,6 +67,16 @@ def test_systemd_hears_of_start_life_reload_and_stop(tmp_path: Path) -> None:
         told.wait_for("READY=1")
         daemon.process.send_signal(signal.SIGTERM)
         told.wait_for("STOPPING=1")
+
+
+def test_systemd_hears_of_the_start_though_its_socket_was_full(tmp_path: Path) -> None:
+    told = Told(tmp_path / "notify")
+    told.fill()
+    daemon = Daemon(tmp_path)
+    daemon.environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
+    with daemon.running():
+        told.wait_for("READY=1")
+        told.wait_for("WATCHDOG=1")
 
 
 @pytest.fixture

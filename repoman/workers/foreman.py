@@ -73,7 +73,7 @@ class Foreman(Service):
         self._premises = Own(reactor, config, self._running)
         self._collected = Collected(reactor, self._crews)
         self._background = Background(reactor, self._collected.metrics.failed)
-        self._supervisor = Supervisor()
+        self._supervisor = Supervisor(reactor)
         self._sockets: dict[str, socket.socket] = {}
         self._dsn = ""
         self._word = Word()
