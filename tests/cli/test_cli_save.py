@@ -250,7 +250,8 @@ def test_interrupted_at_any_moment_it_leaves_nothing_mounted_and_can_be_run_agai
         machine.command("save", "vm", "--root", str(machine.root)), env=machine.environ,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not catches(running.pid, number):  # before that, Python is on its way up
+    # Python catches SIGINT itself on its way up; our program begins with SIGTERM.
+    while not (catches(running.pid, number) and catches(running.pid, signal.SIGTERM)):
         assert running.poll() is None
         time.sleep(0.01)
     time.sleep(seconds)

@@ -125,12 +125,12 @@ def test_a_client_that_leaves_during_the_commit_does_not_stop_it(
     own: LateDaemon, alice: Person
 ) -> None:
     ledger, content = Ledger(own), os.urandom(MIB)
-    with tampered(helper_of(own), "fdatasync:delay_enter=800000:when=1"):
+    with tampered(helper_of(own), "fdatasync:delay_enter=2500000:when=1"):
         with dial(alice) as peer:
             peer.sendall(SIZED % len(content) + content)
             time.sleep(0.4)
         assert alice.ask("GET", "/api/images/raw/one").body == b"old"
-        wait_for(lambda: alice.ask("GET", "/api/images/raw/one").body != b"old", 5)
+        wait_for(lambda: alice.ask("GET", "/api/images/raw/one").body != b"old", 20)
     assert alice.ask("GET", "/api/images/raw/one").body == content
     ledger.check()
 

@@ -170,7 +170,7 @@ async def test_it_is_started_again_also_when_that_fails_at_first(
 @pytest_twisted.ensureDeferred
 async def test_a_slow_sync_holds_up_nobody_else(store: DirectoryStore, tracing: Tracing) -> None:
     slow, dropped = [await store.create(new_key(), 3) for _ in range(2)]
-    with tracing(pid(store), "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=600000"):
+    with tracing(pid(store), "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=3000000"):
         committing = ensureDeferred(slow.commit())
         await until(lambda: children(pid(store)))
         await dropped.discard()
