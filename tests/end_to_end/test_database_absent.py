@@ -63,6 +63,10 @@ def host(tmp_path: Path) -> Iterator[Daemon]:
         yield daemon
 
 
+HEALED = 5.0
+"""Seconds: under two on a quiet machine; a second attempt, or a pause that grows, takes more."""
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_absent_at_the_start_it_is_waited_for(
     host: Daemon, tmp_path: Path, board: Board, workers: int
@@ -74,11 +78,16 @@ def test_absent_at_the_start_it_is_waited_for(
     with guest.running():
         assert guest.statuses() == 503
         assert guest.admin.ask("PUT", "/api/images/raw/one", body=b"x").status == 503
-        told = guest.log.read_text().count("Waiting for the database: ")
-        assert told == (1 if workers == 1 else 1 + workers), "once by each process"
+        processes = 1 if workers == 1 else 1 + workers  # of which one may be on its way up
+
+        def told() -> int:
+            return guest.log.read_text().count("Waiting for the database: ")
+
+        wait_for(lambda: told() >= processes, 20)
+        assert told() == processes, "once by each process"
         host.start()
         heal = wait_for(lambda: guest.statuses() == 403, 10)
-        assert heal < 2
+        assert heal < HEALED
         # And once more, now under a running daemon, with an upload on its way.
         ledger = Ledger(guest)
         guest.admin.ask("POST", "/api/images", form={"name": "one"})
@@ -87,7 +96,7 @@ def test_absent_at_the_start_it_is_waited_for(
         assert guest.admin.ask("GET", "/api/whoami").status == 503
         host.start()
         heal = max(heal, wait_for(lambda: guest.admin.ask("GET", "/api/whoami").status == 200, 10))
-        assert heal < 2
+        assert heal < HEALED
         ledger.check()
         board(ledger, Figures(heal=heal))
 
