@@ -26,6 +26,10 @@ class Lookout:
     def __call__(self) -> datetime:
         return now() + self.ahead
 
+    def begin_a_minute(self) -> None:
+        """Go on to the next minute's begin: what is counted by the minute is not cut in two."""
+        self.ahead += timedelta(seconds=60 - self().timestamp() % 60)
+
 
 @define
 class Log:

@@ -77,8 +77,9 @@ async def test_case_45_nine_proxies(door: Door, grid: Grid) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_case_46_a_certificate_message_of_more_than_100_kb(
-    door: Door, grid: Grid, log: Log
+    door: Door, grid: Grid, log: Log, clock: Lookout
 ) -> None:
+    clock.begin_a_minute()
     big = grid.user().proxy(more=[Extension("1.2.3.4", octets(bytes(110_000)))])
     many = grid.user().proxy()
     for _ in range(LINES_A_MINUTE):
@@ -94,6 +95,7 @@ async def test_case_46_the_log_says_how_much_it_left_out(
     door: Door, grid: Grid, log: Log, clock: Lookout
 ) -> None:
     impostor = grid.user().proxy(limited=True).proxy()
+    clock.begin_a_minute()
     for _ in range(LINES_A_MINUTE + 5):
         await door.refuses(impostor)
     assert len(log.lines) == LINES_A_MINUTE
