@@ -8,13 +8,13 @@ import time
 from collections import deque
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field
 
 RETRY_SECONDS = 0.05
 """Seconds until a message for which the socket had no room is sent once more."""
 
 
-@frozen
+@define
 class Supervisor:
     """Whoever started the daemon and waits to hear of it; nobody, if it was a shell.
 

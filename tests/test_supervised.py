@@ -69,7 +69,7 @@ def test_systemd_hears_of_start_life_reload_and_stop(tmp_path: Path) -> None:
         told.wait_for("STOPPING=1")
 
 
-def test_systemd_hears_of_the_start_though_its_socket_was_full(tmp_path: Path) -> None:
+def test_systemd_hears_of_start_and_reload_though_its_socket_was_full(tmp_path: Path) -> None:
     told = Told(tmp_path / "notify")
     told.fill()
     daemon = Daemon(tmp_path)
@@ -77,6 +77,12 @@ def test_systemd_hears_of_the_start_though_its_socket_was_full(tmp_path: Path) -
     with daemon.running():
         told.wait_for("READY=1")
         told.wait_for("WATCHDOG=1")
+        told.fill()
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGHUP)
+        soon(lambda: "looked at again" in daemon.log.read_text())
+        told.wait_for("RELOADING=1")
+        told.wait_for("READY=1")
 
 
 @pytest.fixture

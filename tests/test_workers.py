@@ -582,6 +582,17 @@ def test_systemd_hears_of_start_life_reload_and_stop_from_the_foreman(tmp_path: 
         told.wait_for("STOPPING=1")
 
 
+def test_systemd_hears_of_the_start_from_the_foreman_though_its_socket_was_full(
+    tmp_path: Path,
+) -> None:
+    told = Told(tmp_path / "notify")
+    told.fill()
+    shop = Shop(tmp_path)
+    shop.environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    with shop.running():
+        told.wait_for("READY=1")
+
+
 def test_workers_share_a_socket_of_systemd_and_one_in_the_file_system(
     tmp_path: Path, listening: socket.socket
 ) -> None:

@@ -63,10 +63,6 @@ def host(tmp_path: Path) -> Iterator[Daemon]:
         yield daemon
 
 
-HEALED = 5.0
-"""Seconds: under two on a quiet machine; a second attempt, or a pause that grows, takes more."""
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_absent_at_the_start_it_is_waited_for(
     host: Daemon, tmp_path: Path, board: Board, workers: int
@@ -87,7 +83,7 @@ def test_absent_at_the_start_it_is_waited_for(
         assert told() == processes, "once by each process"
         host.start()
         heal = wait_for(lambda: guest.statuses() == 403, 10)
-        assert heal < HEALED
+        assert heal < 2
         # And once more, now under a running daemon, with an upload on its way.
         ledger = Ledger(guest)
         guest.admin.ask("POST", "/api/images", form={"name": "one"})
@@ -96,7 +92,7 @@ def test_absent_at_the_start_it_is_waited_for(
         assert guest.admin.ask("GET", "/api/whoami").status == 503
         host.start()
         heal = max(heal, wait_for(lambda: guest.admin.ask("GET", "/api/whoami").status == 200, 10))
-        assert heal < HEALED
+        assert heal < 2
         ledger.check()
         board(ledger, Figures(heal=heal))
 

@@ -130,7 +130,7 @@ def test_a_client_that_leaves_during_the_commit_does_not_stop_it(
             peer.sendall(SIZED % len(content) + content)
             time.sleep(0.4)
         assert alice.ask("GET", "/api/images/raw/one").body == b"old"
-        wait_for(lambda: alice.ask("GET", "/api/images/raw/one").body != b"old", 20)
+        wait_for(lambda: alice.ask("GET", "/api/images/raw/one").body != b"old", 7)
     assert alice.ask("GET", "/api/images/raw/one").body == content
     ledger.check()
 

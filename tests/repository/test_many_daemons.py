@@ -125,6 +125,7 @@ async def test_of_two_daemons_one_sweeps_also_what_the_other_discards(records: R
     await first._election.hold()  # which it does every few seconds
     while assemblies[0].sweeper.removed == 0:
         await soon()
+    assert assemblies[0].sweeper.removed == 1
     assert await records.blobs.state(blob) is None
     assert assemblies[1].sweeper.removed == 0
     background.stop()
