@@ -263,6 +263,11 @@ class Files:
             raise
         return reader
 
+    @property
+    def redirects(self) -> bool:
+        """Some downloads may go to the store, depending on what their client prefers."""
+        return self._redirect != "no"
+
     def link(
         self, image: Image, stored: ImageFile, takes: bool | None, *, over_tls: bool
     ) -> str | None:

@@ -17,7 +17,7 @@ from repoman.repository.images import FileRef
 from repoman.resources import headers
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.replies import Reply
-from repoman.wire import image_json
+from repoman.wire import KEPT_BY_ALL, KEPT_BY_CALLER, KEPT_BY_NOBODY, image_json
 
 DIGEST_FIELDS = ("Repr-Digest", "Content-Digest", "Digest", "Content-MD5")
 """Where an upload may carry the digest of its bytes."""
@@ -53,6 +53,9 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         try:
             _date(ask.request, files.clock(), stored)
             span = _describe(ask.request, image, stored)
+            ask.request.setHeader("Cache-Control", _kept(image, ref))
+            if files.redirects:
+                ask.request.setHeader("Vary", "Prefer")
             if ask.request.method == b"HEAD" or span is None:
                 ask.request.write(b"")
             elif _may_be_sent_on(ask.request) and (
@@ -93,6 +96,16 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         return Reply(image_json(image, ask.urls))
 
 
+def _kept(image: Image, ref: FileRef) -> str:
+    """Who may keep a file, to ask us before each use.
+
+    Without an owner in it an address means another file to another caller, also where all are
+    public.
+    """
+    names_owner = image.owner in (ref.owner, ref.word)
+    return KEPT_BY_ALL if image.unauthenticated_access and names_owner else KEPT_BY_CALLER
+
+
 def _may_be_sent_on(request: Any) -> bool:
     """The store would not understand the request otherwise than we do.
 
@@ -119,8 +132,7 @@ def _redirect(request: Any, url: str) -> None:
     if takes_redirect(request):
         request.setHeader("Preference-Applied", "redirect")
     request.setHeader("Location", url)
-    request.setHeader("Cache-Control", "private, no-store")
-    request.setHeader("Vary", "Prefer")
+    request.setHeader("Cache-Control", f"private, {KEPT_BY_NOBODY}")
     request.setHeader("Content-Type", "text/plain; charset=utf-8")
     request.setHeader("Content-Length", str(len(ELSEWHERE)))
     request.setResponseCode(307)
