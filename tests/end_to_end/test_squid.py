@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import psycopg2
 import pytest
 
 from tests.end_to_end.test_addresses import NEW, OLD, PUBLIC, WAYS, Scene, change, scene
@@ -17,6 +18,12 @@ from tests.squid import Squid, squid
 __all__ = ["scene"]
 
 LARGE = os.urandom(3_000_000)
+
+AGE = """
+UPDATE image_file SET uploaded = uploaded - interval '10 days', bound = bound - interval '10 days'
+ WHERE image_id IN (SELECT image_id FROM image JOIN account ON account_id = owner_id
+                     WHERE user_name = ANY(%s))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +59,18 @@ def test_unchanged_bytes_come_from_the_cache_and_we_say_304_each_time(
     assert told(daemon, path) == [("200", len(LARGE)), *[("304", 0)] * 4]
 
 
+def age(scene: Scene) -> None:
+    """Let all be ten days old: a squid that is told nothing does not ask for two of them."""
+    with psycopg2.connect(scene.daemon.dsn) as database, database.cursor() as cursor:
+        cursor.execute(AGE, ([scene.alice.name, scene.bob.name],))
+    database.close()
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_other_bytes_are_served_at_once(scene: Scene, proxy: Squid, way: str) -> None:
     prepare, act = WAYS[way]
     prepare(scene)
+    age(scene)
     url = scene.daemon.plain + scene.path
     for _ in range(2):
         assert proxy.ask(url).body == OLD
@@ -112,6 +127,7 @@ def test_what_is_no_more_for_everybody_is_refused_at_once(
     scene: Scene, proxy: Squid, end: str
 ) -> None:
     act, status = ENDS[end]
+    age(scene)
     url = scene.daemon.plain + scene.path
     for _ in range(2):
         assert proxy.ask(url).body == OLD
@@ -124,6 +140,7 @@ def test_what_is_no_more_for_everybody_is_refused_at_once(
 
 
 def test_suspending_an_owner_means_the_same_through_the_cache(scene: Scene, proxy: Squid) -> None:
+    age(scene)
     url = scene.daemon.plain + scene.path
     assert proxy.ask(url).body == OLD
     for suspended in (True, False):
