@@ -283,7 +283,7 @@ class ImageFile:
     digests: Digests
     uploaded: datetime
     version: int
-    bound: datetime
+    bound: datetime = field(eq=False)  # where it is, not what it is
     damaged: bool = False
 
 
