@@ -306,7 +306,8 @@ class Channel(http.HTTPChannel):
         reason = REASONS.get(status) or http.RESPONSES[status]
         self.transport.write(
             b"HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\nX-Request-Id: %s\r\n\r\n%s"
+            b"Cache-Control: no-store\r\nContent-Length: %d\r\nConnection: close\r\n"
+            b"X-Request-Id: %s\r\n\r\n%s"
             % (status, reason, len(text), secrets.token_hex(8).encode(), text)
         )
         for request in self.requests:

@@ -18,6 +18,7 @@ from repoman.body import Body
 from repoman.errors import ClientGone
 from repoman.model import Identity
 from repoman.transfers import Pace, Transfer
+from repoman.wire import KEPT_BY_NOBODY
 
 
 class IPeer(Protocol):
@@ -127,6 +128,8 @@ class Request(server.Request):
         self.setHeader("Server", "Repoman")
         self.setHeader("Date", datetimeToString())
         self.setHeader("X-Request-Id", self.request_id)
+        # Whoever knows better says so; who forgets to has nothing kept.
+        self.setHeader("Cache-Control", KEPT_BY_NOBODY)
         self.prepath = []
         self.postpath = [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
         try:

@@ -29,6 +29,16 @@ PROBLEM_JSON = "application/problem+json"
 UPLOAD_MEDIA = "application/partial-upload"
 """The media type of a part of a resumable upload."""
 
+KEPT_BY_NOBODY = "no-store"
+"""The Cache-Control (RFC 9111 section 5.2.2) of all answers of which nothing else is known: of
+refusals, and of what is secret."""
+
+KEPT_BY_CALLER = "private, no-cache"
+"""That of what is for the caller alone: their client may keep it, and asks us before each use."""
+
+KEPT_BY_ALL = "no-cache"
+"""That of what everybody gets: any cache may keep it, and asks us before each use."""
+
 STATUSES: Mapping[type[errors.RepomanError], int] = {
     errors.RepomanError: 500,
     errors.Refused: 403,

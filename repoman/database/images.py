@@ -30,7 +30,9 @@ SELECTED = """
               WHERE h.image_id = i.image_id ORDER BY position),
        (SELECT json_agg(json_build_array(
                    f.hypervisor, b.blob, b.size, b.sha256, b.sha512, b.md5, b.adler32,
-                   extract(epoch FROM f.uploaded), f.version, b.state = 'damaged'))
+                   extract(epoch FROM f.uploaded), f.version,
+                   extract(epoch FROM greatest(f.uploaded, f.bound, i.bound)),
+                   b.state = 'damaged'))
           FROM image_file f JOIN blob b USING (blob) WHERE f.image_id = i.image_id),
        ARRAY(SELECT user_name FROM image_shared_with_user s JOIN account USING (account_id)
               WHERE s.image_id = i.image_id ORDER BY 1),
@@ -78,9 +80,10 @@ def _files(rows: Sequence[Sequence[Any]]) -> Mapping[str, ImageFile]:
         {
             hypervisor: ImageFile(
                 hypervisor, blob, size, Digests(*digests),
-                datetime.fromtimestamp(uploaded, timezone.utc), version, damaged,
+                datetime.fromtimestamp(uploaded, timezone.utc), version,
+                datetime.fromtimestamp(bound, timezone.utc), damaged,
             )
-            for hypervisor, blob, size, *digests, uploaded, version, damaged in rows
+            for hypervisor, blob, size, *digests, uploaded, version, bound, damaged in rows
         }
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from repoman.repository.images import FileRef
 from repoman.resources import headers
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.replies import Reply
-from repoman.wire import image_json
+from repoman.wire import KEPT_BY_ALL, KEPT_BY_CALLER, KEPT_BY_NOBODY, image_json
 
 DIGEST_FIELDS = ("Repr-Digest", "Content-Digest", "Digest", "Content-MD5")
 """Where an upload may carry the digest of its bytes."""
@@ -47,13 +48,20 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("GET", *PATHS)
     async def fetch(ask: Ask, **names: str) -> None:
-        image, stored, reader = await files.open(ask.caller, FileRef(**names))
+        ref = FileRef(**names)
+        image, stored, reader = await files.open(ask.caller, ref)
         try:
+            _date(ask.request, files.clock(), stored)
             span = _describe(ask.request, image, stored)
+            ask.request.setHeader("Cache-Control", _kept(image, ref))
+            if files.redirects:
+                ask.request.setHeader("Vary", "Prefer")
             if ask.request.method == b"HEAD" or span is None:
                 ask.request.write(b"")
-            elif url := files.link(
-                image, stored, takes_redirect(ask.request), over_tls=_is_over_tls(ask)
+            elif _may_be_sent_on(ask.request) and (
+                url := files.link(
+                    image, stored, takes_redirect(ask.request), over_tls=_is_over_tls(ask)
+                )
             ):
                 _redirect(ask.request, url)
             else:
@@ -88,6 +96,25 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         return Reply(image_json(image, ask.urls))
 
 
+def _kept(image: Image, ref: FileRef) -> str:
+    """Who may keep a file, to ask us before each use.
+
+    Without an owner in it an address means another file to another caller, also where all are
+    public.
+    """
+    names_owner = image.owner in (ref.owner, ref.word)
+    return KEPT_BY_ALL if image.unauthenticated_access and names_owner else KEPT_BY_CALLER
+
+
+def _may_be_sent_on(request: Any) -> bool:
+    """The store would not understand the request otherwise than we do.
+
+    Clients say there again what they said here, and the store knows when bytes came, not when
+    an address was bound to them: it would say 304 of what is new at the address.
+    """
+    return request.getHeader("if-modified-since") is None
+
+
 def _is_over_tls(ask: Ask) -> bool:
     """Whether a client came over TLS: to us, or to a proxy before the plain endpoint."""
     return ask.request.peer is not None or ask.urls.http.startswith("https:")
@@ -105,8 +132,7 @@ def _redirect(request: Any, url: str) -> None:
     if takes_redirect(request):
         request.setHeader("Preference-Applied", "redirect")
     request.setHeader("Location", url)
-    request.setHeader("Cache-Control", "private, no-store")
-    request.setHeader("Vary", "Prefer")
+    request.setHeader("Cache-Control", f"private, {KEPT_BY_NOBODY}")
     request.setHeader("Content-Type", "text/plain; charset=utf-8")
     request.setHeader("Content-Length", str(len(ELSEWHERE)))
     request.setResponseCode(307)
@@ -135,7 +161,7 @@ def _check_replacing(request: Any, current: ImageFile | None) -> None:
     if match is not None:
         if not (tag and headers.tag_matches(match, tag, weak=False)):
             raise PreconditionFailed("The file is not the one that If-Match names.")
-    elif unless and current and headers.not_after(unless, current.uploaded) is False:
+    elif unless and current and headers.not_after(unless, current.bound) is False:
         raise PreconditionFailed("The file was changed since the date given.")
     if none_match is not None and tag and headers.tag_matches(none_match, tag, weak=True):
         raise PreconditionFailed("There is such a file already.")
@@ -148,7 +174,7 @@ def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] 
     span = None
     # RFC 9110 section 14.2: only GET has ranges.
     if request.method == b"GET" and headers.range_applies(
-        request.getHeader("if-range"), tag, stored.uploaded
+        request.getHeader("if-range"), tag, stored.bound
     ):
         span = None if unmodified else headers.byte_range(request.getHeader("range"), stored.size)
     # Only now: a refusal above is not about these bytes.
@@ -167,10 +193,15 @@ def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] 
     return start, length
 
 
+def _date(request: Any, now: datetime, stored: ImageFile) -> None:
+    """Date an answer that may have waited, and the file."""
+    request.setHeader("Date", headers.http_date(now))
+    request.setHeader("Last-Modified", headers.last_modified(stored.bound, now))
+
+
 def _describe_bytes(request: Any, stored: ImageFile, tag: str) -> None:
     known = {k: v for k, v in asdict(stored.digests).items() if v is not None}
     request.setHeader("ETag", tag)
-    request.setHeader("Last-Modified", headers.http_date(stored.uploaded))
     request.setHeader("Accept-Ranges", "bytes")
     request.setHeader("Repr-Digest", headers.repr_digest(known))
     wanted = request.getHeader("want-digest")
@@ -187,9 +218,9 @@ def _unmodified(request: Any, stored: ImageFile, tag: str) -> bool:
     if match is not None:
         if not headers.tag_matches(match, tag, weak=False):
             raise PreconditionFailed("The image is not the one that If-Match names.")
-    elif unless is not None and headers.not_after(unless, stored.uploaded) is False:
+    elif unless is not None and headers.not_after(unless, stored.bound) is False:
         raise PreconditionFailed("The image was changed since the date given.")
     none_match, since = request.getHeader("if-none-match"), request.getHeader("if-modified-since")
     if none_match is not None:
         return headers.tag_matches(none_match, tag, weak=True)
-    return since is not None and headers.not_after(since, stored.uploaded) is True
+    return since is not None and headers.not_after(since, stored.bound) is True

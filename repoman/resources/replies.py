@@ -9,7 +9,7 @@ from typing import Any
 from attrs import field, frozen
 
 from repoman.errors import MethodNotAllowed, RepomanError, UnsatisfiableRange, WrongOffset
-from repoman.wire import PROBLEM_JSON, REASONS, problem, status_of
+from repoman.wire import KEPT_BY_NOBODY, PROBLEM_JSON, REASONS, problem, status_of
 
 RETRY_AFTER = "2"
 """Seconds after which a client may try again when we are unavailable."""
@@ -74,6 +74,7 @@ def refuse(request: Any, error: RepomanError) -> None:
         data = line.encode("utf-8", "replace") + b"\n"
     for name, value in special_headers(error).items():
         request.setHeader(name, value)
+    request.setHeader("Cache-Control", KEPT_BY_NOBODY)
     request.setHeader("Content-Length", str(len(data)))
     reason = REASONS.get(status)
     request.setResponseCode(status, reason.encode() if reason else None)

@@ -16,7 +16,7 @@ from repoman.repository.uploads import Part
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.files import PART_FIELDS, PATHS, WHOLE_FIELDS, announced, note_stored
 from repoman.resources.replies import Reply
-from repoman.wire import UPLOAD_MEDIA, Urls, ctime, image_json
+from repoman.wire import KEPT_BY_NOBODY, UPLOAD_MEDIA, Urls, ctime, image_json
 
 FLAGS = {"?1": True, "?0": False}
 """Booleans in header fields (RFC 8941 section 3.3.6)."""
@@ -55,7 +55,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     async def state(ask: Ask, upload_id: str) -> Reply:
         is_head = ask.request.method == b"HEAD"
         upload = await uploads.find(ask.caller, upload_id, settle=is_head)
-        headers = {**_headers(upload), "Cache-Control": "no-store"}
+        headers = {**_headers(upload), "Cache-Control": KEPT_BY_NOBODY}
         if is_head:
             return Reply(status=200, headers=headers)
         return Reply(upload_json(upload, ask.urls), headers=headers)
