@@ -91,6 +91,10 @@ class FlowingTLSTransport(BufferingTLSTransport):
         super().connectionLost(reason)
         self._gather = self.write
 
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        # Of a goodbye in mid handshake, whose error has no arguments, Twisted reads the first.
+        super()._tlsShutdownFinished(reason if reason is not None and reason.value.args else None)
+
     def _write(self, data: bytes) -> None:
         if self._lostTLSConnection:
             return
