@@ -35,6 +35,7 @@ TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace 
          e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget \
          logrotate haproxy igtf-policy-classic igtf-policy-mics igtf-policy-slcs igtf-policy-iota \
          igtf-policy-experimental igtf-policy-unaccredited \
+         aria2 axel httpie lynx nbdkit nodejs rclone \
          ceph-common ceph-mon ceph-mgr ceph-osd radosgw s3cmd
 
 # What runs on every store.
