@@ -93,7 +93,9 @@ class FlowingTLSTransport(BufferingTLSTransport):
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         # Of a goodbye in mid handshake, whose error has no arguments, Twisted reads the first.
-        super()._tlsShutdownFinished(reason if reason is not None and reason.value.args else None)
+        if reason is not None and isinstance(reason.value, ZeroReturnError):
+            reason = None
+        super()._tlsShutdownFinished(reason)
 
     def _write(self, data: bytes) -> None:
         if self._lostTLSConnection:
