@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from directory_store import MIB, Pushing, frozen, get, pid, put, reactor, until
+from directory_store import MIB, Pushing, Sink, frozen, get, pid, put, reactor, until
 
-from repoman.errors import StoreUnavailable
+from repoman.errors import BlobDamaged, StoreUnavailable
 from repoman.interfaces import new_key
 from repoman.storage.directory import UNFLUSHED_EACH, DirectoryStore
 
@@ -56,6 +56,25 @@ def data_of(content: bytes) -> int:
     return sum(BLOCK for start in starts if any(content[start : start + BLOCK]))
 
 
+class Gathering(Sink):
+    """One that does not copy all at each piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+
+def resident(path: Path) -> int:
+    """How much of a file is in the page cache, in bytes."""
+    if shutil.which("fincore") is None:
+        pytest.skip("needs fincore")
+    command = ["fincore", "--bytes", "--noheadings", "--output", "RES", str(path)]
+    return int(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
 def taken(path: Path) -> int:
     """What a file takes on the disk, in bytes."""
     return path.stat().st_blocks * 512
@@ -74,7 +93,10 @@ async def test_a_blob_takes_what_its_data_take(
         await writer.commit()
         # Where many extents are, the file system needs some blocks to list them.
         assert taken(root / "data" / key[:2] / key) <= data_of(content) * 1.01 + 4 * BLOCK, step
-    assert await get(store, key, len(content)) == content
+    reader, sink = await store.open(key, len(content)), Gathering()
+    await reader.write_to(sink, 0, len(content))
+    reader.close()
+    assert b"".join(sink.pieces) == content
 
 
 @pytest_twisted.ensureDeferred
@@ -178,3 +200,34 @@ async def test_what_was_written_before_the_lock_was_had_is_cut_off(
     again.write(bytes(MIB) + b"end")
     await again.commit()
     assert await get(store, key, MIB + 3) == bytes(MIB) + b"end"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_hole_is_read_without_filling_the_page_cache(
+    store: DirectoryStore, root: Path
+) -> None:
+    content = bytes(MIB + 1) + os.urandom(MIB) + bytes(60 * MIB) + b"x" * 5000 + bytes(9 * MIB)
+    await put(store, key := new_key(), content)
+    reader = await store.open(key, len(content))
+    os.posix_fadvise(reader._file, 0, 0, os.POSIX_FADV_DONTNEED)
+    for start in (0, 1, MIB + 5000, 2 * MIB + 1, 5 * MIB, 62 * MIB, 70 * MIB):
+        sink = Gathering()
+        await reader.write_to(sink, start, len(content) - start)
+        assert b"".join(sink.pieces) == content[start:]
+        if start == 0:
+            # Of the data some MiB are fetched ahead, whatever is there.
+            assert resident(root / "data" / key[:2] / key) < 24 * MIB
+    reader.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_cut_off_in_its_last_hole_is_damaged(
+    store: DirectoryStore, root: Path
+) -> None:
+    await put(store, key := new_key(), b"x" * MIB + bytes(9 * MIB))
+    reader = await store.open(key, 10 * MIB)
+    os.truncate(root / "data" / key[:2] / key, 5 * MIB)
+    os.posix_fadvise(reader._file, 0, 0, os.POSIX_FADV_DONTNEED)
+    with pytest.raises(BlobDamaged):
+        await reader.write_to(Sink(), 4 * MIB, 6 * MIB)
+    reader.close()
