@@ -35,6 +35,7 @@ TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace 
          e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget \
          logrotate haproxy squid igtf-policy-classic igtf-policy-mics igtf-policy-slcs igtf-policy-iota \
          igtf-policy-experimental igtf-policy-unaccredited \
+         aria2 axel httpie lynx nbdkit nodejs rclone \
          ceph-common ceph-mon ceph-mgr ceph-osd radosgw s3cmd
 
 # Those of them that Debian starts as services: the tests start their own, so these neither start

@@ -91,6 +91,12 @@ class FlowingTLSTransport(BufferingTLSTransport):
         super().connectionLost(reason)
         self._gather = self.write
 
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        # Of a goodbye in mid handshake, whose error has no arguments, Twisted reads the first.
+        if reason is not None and isinstance(reason.value, ZeroReturnError):
+            reason = None
+        super()._tlsShutdownFinished(reason)
+
     def _write(self, data: bytes) -> None:
         if self._lostTLSConnection:
             return

@@ -34,7 +34,9 @@ ALTER TABLE repository DROP freed;
 ALTER TABLE word DROP lasting; ALTER TABLE login DROP anchor; ALTER TABLE image DROP keeps_files;
 ALTER TABLE account DROP own_email, ADD CONSTRAINT account_email_taken UNIQUE (email)
 """
-CONTENT = {"one": os.urandom(300_000), "two": b"", "three": b"3" * 1000}
+CONTENT = {"one": os.urandom(300_000), "two": b"", "three": b"3" * 1000 + bytes(9_000_000)}
+DATA = 301_000
+"""How many bytes of it are no zeros."""
 
 
 def fill(daemon: Daemon) -> None:
@@ -77,7 +79,7 @@ def test_a_running_server_is_saved_and_comes_back_on_an_empty_host(
         fill(source)
         saved = operate("backup", tmp_path / "saved", "-c", source.config)
         assert (saved.returncode, saved.stderr) == (0, ""), saved
-        assert "3 files of 301000 bytes, each as it was stored" in saved.stdout
+        assert "3 files of 9301000 bytes, each as it was stored" in saved.stdout
         source.admin.ask("DELETE", "/api/images/one")
         assert source.admin.ask("PUT", "/api/images/raw/three", body=b"later").status == 200
         fetched = source.admin.ask("GET", "/api/images/raw/three").headers["Last-Modified"]
@@ -89,6 +91,8 @@ def test_a_running_server_is_saved_and_comes_back_on_an_empty_host(
         # Whoever has what was there after the backup is not told that it is still so.
         since = {"If-Modified-Since": fetched}
         assert other.admin.ask("GET", "/api/images/raw/three", headers=since).status == 200
+        for files in (blobs(source), (tmp_path / "saved" / "blobs").glob("data/*/*"), blobs(other)):
+            assert sum(file.stat().st_blocks for file in files) * 512 < DATA + 10_000
         assert "reading it again" not in other.log.read_text()
         assert rows(other, "action=repository.restore")[0]["user"] == "(operator)"
         assert operate("verify-audit", "-c", other.config).returncode == 0

@@ -16,11 +16,10 @@ from twisted.internet.defer import Deferred
 from repoman.client.locked import open_locked
 from repoman.client.shared import followed
 from repoman.errors import Conflict, DigestMismatch, Invalid, NoRoom
+from repoman.holes import dense
 
 SLICE = 2**20
 """How many bytes are hashed in one go when a partial file is taken up again."""
-
-_ZEROS = bytes(2**18)
 
 
 class ISink(Protocol):
@@ -113,22 +112,22 @@ class PartFile:
 
         :raises NoRoom: the disk is full, or the quota.
         """
-        if data != _ZEROS[: len(data)]:
-            try:
-                self._put(data)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise OSError(error.errno, error.strerror, str(self.path)) from error
-                raise NoRoom(
-                    f"There is no more room for {self.path}: make some, and the same command"
-                    " goes on from there."
-                ) from error
+        try:
+            for offset, parts in dense([data], self.size):
+                self._put(parts[0], offset)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise NoRoom(
+                f"There is no more room for {self.path}: make some, and the same command"
+                " goes on from there."
+            ) from error
         self._hash.update(data)
         self.size += len(data)
         self._hashed = self.size
 
-    def _put(self, data: bytes) -> None:
-        view, at = memoryview(data), self.size
+    def _put(self, data: bytes | memoryview[int], at: int) -> None:
+        view = memoryview(data)
         while view:
             written = os.pwrite(self._file, view, at)
             view, at = view[written:], at + written

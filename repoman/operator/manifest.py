@@ -23,6 +23,7 @@ from attrs.validators import deep_iterable, ge, in_, instance_of, matches_re
 from repoman.config import Config
 from repoman.database.saving import KEY, SHA256, SavedBlob
 from repoman.errors import Misconfigured
+from repoman.holes import dense
 
 NAME, DUMP, BLOBS = "manifest.json", "database.dump", "blobs"
 """The parts of a backup."""
@@ -195,7 +196,7 @@ def place(root: Path, blob: str) -> Path:
 
 
 def copy(coming: BinaryIO, target: Path, blob: SavedBlob) -> bool:
-    """Copy a file durably; answer whether it is what was stored, else leave no copy.
+    """Copy a file durably, holes for zeros; say whether it is what was stored, else leave none.
 
     :raises OSError: it cannot be read, or the copy not be written.
     """
@@ -204,9 +205,11 @@ def copy(coming: BinaryIO, target: Path, blob: SavedBlob) -> bool:
     with made_anew(new) as going:
         while piece := coming.read(PIECE):
             running.update(piece)
+            for offset, parts in dense([piece], size):
+                going.seek(offset)
+                going.writelines(parts)
             size += len(piece)
-            going.write(piece)
-        going.flush()
+        going.truncate(size)  # a hole at the end has not made it longer yet
         os.fsync(going.fileno())
     right = size == blob.size and running.hexdigest() == blob.sha256
     if right:

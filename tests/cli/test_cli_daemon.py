@@ -219,6 +219,7 @@ def test_an_interrupted_upload_leaves_the_old_file(daemon: Daemon, disk: Path) -
     before = daemon.does("di", "vm")
     endless = daemon.place / "endless"
     with endless.open("wb") as file:
+        file.write(b"x" * 2**20)  # zeros would not be seen below
         file.truncate(2**34)
     running = subprocess.Popen(
         daemon.command("up", "vm", "--file", str(endless)), env=daemon.environment(),
