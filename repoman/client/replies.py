@@ -98,7 +98,7 @@ def decoded(reply: IResponse, body: bytes) -> Any:
 
     :raises RepomanError: the error that it reports.
     """
-    if reply.code not in (200, 201):
+    if reply.code not in (200, 201, 204):
         place, pause = header(reply, "Location"), pause_of(reply)
         raise reply_error(reply.code, content_type(reply), body, place, pause)
     if not body:

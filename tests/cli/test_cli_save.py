@@ -18,6 +18,7 @@ from attrs import field, frozen
 
 from repoman.cli.snapshot.plan import pieces
 from tests.cli.conftest import ROOT
+from tests.cli.relay import Relay
 from tests.server import Daemon, Person
 
 MEBIBYTE = 2**20
@@ -367,6 +368,46 @@ def test_interrupted_at_any_moment_it_leaves_nothing_mounted_and_can_be_run_agai
     assert str(machine.snapshots) not in Path("/proc/mounts").read_text()
     machine.saves("vm", "-f")
     assert content(differences(machine, machine.fetch("vm"))) == LEFT_OUT
+
+
+def test_interrupted_in_the_midst_of_the_snapshot_it_leaves_no_record(machine: Machine) -> None:
+    for count in range(3000):
+        (machine.root / f"home/roger/{count}").write_text(str(count))
+    running = subprocess.Popen(
+        machine.command("save", "vm", "--root", str(machine.root)), env=machine.environ,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not os.path.ismount(machine.snapshots / "mnt"):
+        assert running.poll() is None
+        time.sleep(0.002)
+    assert machine.person.ask("GET", "/api/images/vm").status == 200
+    running.terminate()
+    _, err = running.communicate(timeout=30)
+    assert (running.returncode, "is kept" in err) == (130, False), err
+    assert machine.person.ask("GET", "/api/images/vm").status == 404
+
+
+def test_interrupted_in_the_midst_of_the_upload_it_keeps_what_there_is(machine: Machine) -> None:
+    with Relay(machine.person.daemon.https, rate=4 * MEBIBYTE) as relay:
+        command = machine.command("save", "vm", "--root", str(machine.root))
+        command[command.index("-H") + 1] = f"localhost:{relay.port}"
+        running = subprocess.Popen(
+            command, env=machine.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        relay.wait_for(upwards=2 * MEBIBYTE)
+        running.terminate()
+        _, err = running.communicate(timeout=30)
+        assert running.returncode == 130
+        assert f"{machine.snapshots}/snapshot.img is kept: the same command goes on from it" in err
+        assert machine.person.ask("GET", "/api/images/vm").status == 200
+        (upload,) = machine.person.ask("GET", "/api/uploads").json
+        assert upload["length"] == 64 * MEBIBYTE
+        limit(machine, 70 * MEBIBYTE)  # what that one has reserved is for the next
+        relay.rate = 0
+        again = subprocess.run(command, env=machine.environ, capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+        assert "Reusing the snapshot" in again.stdout
+    assert machine.person.ask("GET", "/api/uploads").json == []
 
 
 def test_killed_it_says_what_is_left_to_do(machine: Machine) -> None:

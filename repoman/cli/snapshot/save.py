@@ -142,12 +142,12 @@ async def _image(
 
 
 async def _remove_if_empty(session: Session, ref: ImageRef, made: Record) -> None:
-    """Remove an image of ours, unless something of its bytes has come to the server."""
+    """Remove an image of ours, unless it has a file or an upload that can be gone on with."""
     client = session.client
     try:
         image, uploads = await client.image(ref, view="full"), await client.uploads()
         own = f"{made['owner_user_name']}/{made['name']}"
-        begun = any(u["offset"] and owner_and_name(u["image"]) == own for u in uploads)
+        begun = any(owner_and_name(upload["image"]) == own for upload in uploads)
         if image["uuid"] == made["uuid"] and not image["files"] and not begun:
             await client.delete_image(ref)
     except RepomanError as error:
