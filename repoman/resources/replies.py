@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,9 +11,6 @@ from attrs import field, frozen
 
 from repoman.errors import MethodNotAllowed, RepomanError, UnsatisfiableRange, WrongOffset
 from repoman.wire import KEPT_BY_NOBODY, PROBLEM_JSON, REASONS, problem, status_of
-
-RETRY_AFTER = "2"
-"""Seconds after which a client may try again when we are unavailable."""
 
 LONGEST_TEXT = 1200
 """Characters of a refusal that are told whole."""
@@ -90,8 +88,8 @@ def shortened(text: str) -> str:
 
 def special_headers(error: RepomanError) -> dict[str, str]:
     """The fields that a refusal is to have, whatever its body."""
-    if status_of(error) == 503:
-        return {"Retry-After": RETRY_AFTER}
+    if error.retry_after is not None:
+        return {"Retry-After": str(math.ceil(error.retry_after))}  # RFC 9110 section 10.2.3
     if isinstance(error, UnsatisfiableRange) and error.size is not None:
         return {"Content-Range": f"bytes */{error.size}"}
     if isinstance(error, WrongOffset) and error.offset is not None:

@@ -68,12 +68,11 @@ class Snapshot:
         finally:
             os.close(file)
 
-    async def check(self) -> None:
+    def check(self) -> None:
         """Refuse what cannot succeed, before anything is touched.
 
         :raises ProgramMissing: a tool is missing.
         :raises Conflict: something of an earlier save is in the way.
-        :raises NoRoom: it does not fit.
         """
         plan = self.plan
         for name in ("rsync", f"mkfs.{plan.kind}", "mount", "umount"):
@@ -82,6 +81,13 @@ class Snapshot:
         check_above(plan.mountpoint)
         if plan.mountpoint.exists():
             take_place(plan.mountpoint, of_caller=plan.of_caller)
+
+    async def measure(self) -> None:
+        """Look how much there is to copy, and whether there is room for it here.
+
+        :raises NoRoom: it does not fit.
+        """
+        plan = self.plan
         with tempfile.TemporaryDirectory(dir=plan.directory) as nowhere:
             statistics = await self.programs.run(
                 "rsync", *plan.rsync(), "--dry-run", "--stats", f"{plan.root}/", f"{nowhere}/",
