@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "tls_store": CORE | {"gsi"},
     "tls_public": CORE | {"tls"},
     "streams": CORE,
+    "arriving": {"errors"},
     "tls_flow": set(),
     "body": CORE | {"streams"},
     "request": CORE | VOCABULARY | {"body"},
@@ -59,8 +60,8 @@ MAY_IMPORT = {
     "repository": CORE,
     "resources": CORE | {"wire", "gsi", "repository"},
     "pages": CORE | {"wire", "gsi", "settings", "history", "repository", "resources"},
-    "client": CORE | {"wire", "gsi", "tls", "tls_public", "tls_flow", "streams"},
-    "cli": CORE | {"client"},
+    "client": CORE | {"wire", "gsi", "tls", "tls_public", "tls_flow", "streams", "arriving"},
+    "cli": CORE | {"client", "arriving"},
     "background": CORE,
     "supervisor": set(),
     "stopping": set(),
@@ -79,6 +80,7 @@ MAY_IMPORT = {
     "original": CORE | {"gsi"},
     "operator": CORE
     | {
+        "arriving",
         "config",
         "admins",
         "gridmap",

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 
+from repoman.client.parts import part_of
 from tests.cli.conftest import ROOT
 from tests.cli.relay import Relay
 from tests.server import Daemon, Person
@@ -210,14 +211,15 @@ def test_an_interrupted_get_goes_on_in_the_next_run(desk: Desk, number: int, str
     desk.line.wait_for(downwards=before + SIZE * 3 // 4)
     running.send_signal(number)
     desk.end(running)
-    part = (desk.place / "copy.part").read_bytes()
+    path = part_of(desk.place / "copy", SHA256)
+    part = path.read_bytes()
     assert len(part) > SIZE // 10
     assert part == CONTENT[: len(part)]
     assert not (desk.place / "copy").exists()
     desk.line.rate, before = 0, desk.line.downwards
     assert desk.run("get", "vm", "-j", streams, "-d", "copy")[0] == 0
     assert (desk.place / "copy").read_bytes() == CONTENT
-    assert not (desk.place / "copy.part").exists()
+    assert not path.exists()
     assert desk.line.downwards - before < SIZE - len(part) // 2
 
 
@@ -287,9 +289,10 @@ def test_a_closed_standard_stream_is_no_empty_one(desk: Desk, words: str, stream
 def test_a_part_that_somebody_else_laid_there_is_not_taken_up(desk: Desk) -> None:
     desk.run("put", "disk", "vm")
     (desk.place / "mine").write_bytes(b"mine")
-    os.link(desk.place / "mine", desk.place / "copy.part")
+    part = part_of(desk.place / "copy", SHA256)
+    os.link(desk.place / "mine", part)
     code, _, err = desk.run("get", "vm", "-d", "copy")
-    assert (code, "copy.part" in err) == (1, True), err
+    assert (code, part.name in err) == (1, True), err
     assert (desk.place / "mine").read_bytes() == b"mine"
 
 

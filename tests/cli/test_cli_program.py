@@ -25,6 +25,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from repoman.cli import local
+from repoman.client.parts import part_of
 from tests.cli.conftest import ROOT, Start
 from tests.client.scripted import (
     CLOSE,
@@ -279,7 +280,7 @@ async def test_a_place_that_takes_no_file_is_told(
     server.scripts[f"GET {RAW}"] = serve_file(CONTENT)
     code, _, err = await ended(start("get", "vm", "-d", "/proc/vm"))
     assert code == 1
-    assert "/proc/vm.part: " in err
+    assert "/proc/vm@sha256-" in err
     assert "Traceback" not in err
 
 
@@ -294,7 +295,7 @@ async def test_an_interrupted_download_is_taken_up_again(
     server.scripts[f"GET {RAW}"] = [stall, serve_file(CONTENT)]
     server.scripts[f"HEAD {RAW}"] = serve_file(CONTENT)
     program = start("get", "vm")
-    part = tmp_path / "vm.part"
+    part = part_of(tmp_path / "vm", hashlib.sha256(CONTENT).hexdigest())
     while not (part.exists() and part.stat().st_size > 500_000):
         assert not program.ended.called, program.err
         await deferLater(reactor, 0.05)
@@ -436,7 +437,7 @@ async def test_a_reader_that_leaves_early_is_no_trouble(
 @pytest_twisted.ensureDeferred
 async def test_a_directory_that_is_not_there_becomes_no_file(start: Start, tmp_path: Path) -> None:
     code, _, err = await ended(start("get", "vm", "-d", "nowhere/"))
-    assert (code, "nowhere/vm.part: No such file or directory" in err) == (1, True)
+    assert (code, "nowhere: No such file or directory" in err) == (1, True)
     assert not (tmp_path / "nowhere").exists()
 
 
