@@ -35,6 +35,7 @@ def arriving(target: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             take_name(file.fileno(), path, target)
+            sync_directory(target.parent)
         except BaseException:
             if has_name(file.fileno(), path):
                 path.unlink()
@@ -93,7 +94,7 @@ def _is_locked(file: int, path: Path) -> bool:
 
 
 def take_name(file: int, path: Path, target: Path) -> None:
-    """Give a file its final name, which survives a power cut once this returns.
+    """Give a file its final name.
 
     :param file: open, and its bytes are on the disk.
     :param path: the name that it has.
@@ -106,11 +107,15 @@ def take_name(file: int, path: Path, target: Path) -> None:
     os.replace(path, target)
     if not has_name(file, target):
         raise Conflict(f"Somebody else put another file at {target} at the same moment.")
-    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_directory(directory: Path) -> None:
+    """Let the names in a directory survive a power cut once this returns."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
 def has_name(file: int, path: Path) -> bool:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from repoman.arriving import has_name, open_locked, take_name
+from repoman.arriving import has_name, open_locked, sync_directory, take_name
 from repoman.client.holes import dense
 from repoman.client.parts import forget_old, is_part, is_running, others, part_of
 from repoman.client.shared import followed
@@ -211,6 +211,7 @@ class PartFile:
         os.fsync(self._file)
         self._check_digested()
         take_name(self._file, self._path, self.target)
+        sync_directory(self.target.parent)
         self._named = True
         for other in others(self.target, self._path):
             forget_old(other)

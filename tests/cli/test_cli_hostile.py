@@ -310,10 +310,21 @@ def test_a_full_disk_is_told_and_leaves_no_file(desk: Desk) -> None:
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", small], check=True)
     try:
+        before = desk.line.downwards
         code, _, err = desk.run("get", "vm", "-d", "small/copy")
+        assert (code, os.listdir(small)) == (1, [])
+        assert f"small/copy takes {SIZE} bytes, and there is room for {8 * 2**20}: make" in err
+        assert desk.line.downwards - before < SIZE // 10, "refused at once"
+        subprocess.run(["mount", "-o", "remount,size=40m", small], check=True)
+        desk.line.rate, before = SLOW, desk.line.downwards
+        running = desk.start("get", "vm", "-d", "small/copy")
+        desk.line.wait_for(downwards=before + SIZE // 4)
+        (small / "other").write_bytes(bytes(20 * 2**20))
+        code, _, err = desk.end(running)
         assert code == 1
-        assert "There is no more room for small/copy.part: make some" in err
-        assert os.listdir(small) == ["copy.part"]
+        assert "There is no more room for small/copy: make some" in err
+        desk.line.rate = 0
+        assert {*os.listdir(small)} == {"other", part_of(small / "copy", SHA256).name}
         subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
         assert desk.run("get", "vm", "-d", "small/copy")[0] == 0
         assert (small / "copy").read_bytes() == CONTENT

@@ -455,6 +455,37 @@ async def test_make_config_keeps_what_was_there(start: Start, tmp_path: Path) ->
     assert "repository: other\nport: 443\n" in path.read_text()
 
 
+@pytest.mark.parametrize("suffix", [".new", ".part", ".tmp", ".bak", ".bak.1", "~"])
+@pytest_twisted.ensureDeferred
+async def test_make_config_destroys_no_file_of_the_user(
+    start: Start, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / "home" / ".repoman" / "repoman.conf"
+    path.parent.mkdir()
+    path.write_text("[Repository]\nrepository: by-hand\n")
+    path.with_name(path.name + suffix).write_text("of the user")
+    for host in ("one", "two"):
+        assert (await ended(start("-H", host, "make-config")))[0] == 0
+    texts = [one.read_text() for one in path.parent.iterdir()]
+    assert "of the user" in texts
+    assert "[Repository]\nrepository: by-hand\n" in texts
+    assert "repository: one\n" in path.with_name("repoman.conf.bak").read_text()
+    assert "repository: two\n" in path.read_text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_make_config_many_times_at_once_leaves_one_of_the_files_whole(
+    start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "home" / ".repoman" / "repoman.conf"
+    running = [start("-H", f"host{n}", "make-config") for n in range(6)]
+    assert {(await ended(one))[0] for one in running} <= {0, 1}
+    text = path.read_text()
+    assert re.search(r"repository: host[0-5]\n", text)
+    assert text.endswith("user_excludes:\n")
+    assert all("@" not in name for name in os.listdir(path.parent))
+
+
 def test_make_config_leaves_what_was_there_when_the_disk_is_full(tmp_path: Path) -> None:
     path = tmp_path / "repoman.conf"
     path.write_text("old")
@@ -534,6 +565,8 @@ async def test_progress_is_json_lines_for_a_program(
     server: ScriptedServer, start: Start, tmp_path: Path
 ) -> None:
     def trickle(asked: Asked) -> bytes:
+        if asked.method == "HEAD":
+            return serve_file(CONTENT)(asked)
         for step in range(1, 5):
             piece = CONTENT[step * 400_000 : step * 400_000 + 400_000]
             reactor.callLater(step * 0.4, server.send, piece)  # type: ignore[attr-defined]

@@ -80,10 +80,12 @@ async def save(session: Session) -> None:
         path = await snapshot.take(facts, clean=options.clean)
         if options.gzip:
             path = await snapshot.compressed()
-        for hypervisor in chosen if len(chosen) > 1 else [None]:
-            await put(session, ref, str(path), hypervisor)
-        if options.gzip:
-            path.unlink()
+        try:
+            for hypervisor in chosen if len(chosen) > 1 else [None]:
+                await put(session, ref, str(path), hypervisor)
+        finally:
+            if options.gzip:
+                path.unlink()
 
 
 async def _image(session: Session, ref: ImageRef, fields: dict[str, object]) -> Record:
