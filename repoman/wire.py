@@ -29,6 +29,9 @@ PROBLEM_JSON = "application/problem+json"
 UPLOAD_MEDIA = "application/partial-upload"
 """The media type of a part of a resumable upload."""
 
+STORED_SIZE = "Repoman-Stored-Size"
+"""The header that says how many bytes an image takes on a disk, where zeros are holes."""
+
 STATUSES: Mapping[type[errors.RepomanError], int] = {
     errors.RepomanError: 500,
     errors.Refused: 403,

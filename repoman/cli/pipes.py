@@ -91,7 +91,7 @@ class Outlet:
                 pass
         self._own = self._file != file
 
-    def begin(self, sha256: str, size: int) -> None:
+    def begin(self, sha256: str, size: int, room: int = 0) -> None:
         """Say which bytes are coming.
 
         :raises BadReply: bytes of others are through.

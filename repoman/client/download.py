@@ -27,6 +27,7 @@ from repoman.errors import (
     RepomanError,
     UnsatisfiableRange,
 )
+from repoman.wire import STORED_SIZE
 
 
 @frozen
@@ -36,11 +37,13 @@ class RemoteFile:
     :ivar size: in bytes.
     :ivar sha256: lower-case hex.
     :ivar etag: as it stands in the header.
+    :ivar room: how many bytes it takes on a disk, where zeros are holes; 0 if nobody knows.
     """
 
     size: int
     sha256: str
     etag: str
+    room: int = 0
 
 
 @define
@@ -117,7 +120,7 @@ class Download:
         """Ask which bytes the file has, then fetch what is missing of these."""
         reply, sink = await self._head(), self.sink
         remote = describe(reply)
-        sink.begin(remote.sha256, remote.size)
+        sink.begin(remote.sha256, remote.size, remote.room)
         await self._digest()
         self._resumed = self._resumed or sink.size > 0
         if sink.size == remote.size:
@@ -182,7 +185,8 @@ def describe(about: IResponse, reply: IResponse | None = None) -> RemoteFile:
     sha256 = repr_digest(header(about, "Repr-Digest")) or _hex64(etag)
     if not sha256:
         raise BadReply("The server does not say which SHA-256 the file has.")
-    return RemoteFile(_whole_size(reply) if reply else _announced_size(about), sha256, etag)
+    size, room = _whole_size(reply) if reply else _announced_size(about), header(about, STORED_SIZE)
+    return RemoteFile(size, sha256, etag, int(room) if re.fullmatch(COUNT, room) else 0)
 
 
 def _whole_size(reply: IResponse) -> int:

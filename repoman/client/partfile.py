@@ -31,11 +31,12 @@ class ISink(Protocol):
 
     size: int
 
-    def begin(self, sha256: str, size: int) -> None:
+    def begin(self, sha256: str, size: int, room: int = 0) -> None:
         """Say which bytes are coming: before the first, and before each new attempt.
 
         :param sha256: that all of them have (hex).
         :param size: how many they are, with those that are there.
+        :param room: how many take room on a disk, where zeros are holes; 0 if nobody knows.
         :raises BadReply: others are there, where nobody can take them back.
         :raises RepomanError: they cannot be taken.
         :raises OSError: there is no way to write them.
@@ -93,7 +94,7 @@ class PartFile:
         self._named = False
         self._stamp = (0, 0, 0)
 
-    def begin(self, sha256: str, size: int) -> None:
+    def begin(self, sha256: str, size: int, room: int = 0) -> None:
         """Open or create the file of these bytes; see :mod:`repoman.client.parts`.
 
         :raises Conflict: another process is fetching to the same target.
@@ -111,7 +112,7 @@ class PartFile:
             self.restart()
         if any(is_running(other) for other in others(self.target, self._path)):
             raise self._is_taken()
-        _check_room(self._file, self.target, size)
+        _check_room(self._file, self.target, min(size, room or size))
 
     def _open(self, sha256: str) -> None:
         self._path = part_of(self.target, sha256)
@@ -243,18 +244,18 @@ def _stamp(file: int) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _check_room(file: int, target: Path, size: int) -> None:
+def _check_room(file: int, target: Path, needed: int) -> None:
     """Refuse at once what would fill the disk.
 
-    :raises NoRoom: ``size`` bytes do not fit, with what is there.
+    :raises NoRoom: ``needed`` bytes do not fit, with what is there.
     """
     disk, there = os.fstatvfs(file), os.fstat(file).st_blocks * 512
     # Root may use what is kept from others.
     free = (disk.f_bavail if os.geteuid() else disk.f_bfree) * disk.f_frsize
-    if size > free + there:
+    if needed > free + there:
         raise NoRoom(
-            f"{target} takes {size} bytes, and there is room for {free + there}: make some, or"
-            " choose another place with --dest."
+            f"{target} takes {needed} bytes, and there is room for {free + there}: make some, or"
+            " choose another place with --dest, which is - to pass them on."
         )
 
 

@@ -16,7 +16,7 @@ from repoman.repository.images import FileRef
 from repoman.resources import headers
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.replies import Reply
-from repoman.wire import image_json
+from repoman.wire import STORED_SIZE, image_json
 
 DIGEST_FIELDS = ("Repr-Digest", "Content-Digest", "Digest", "Content-MD5")
 """Where an upload may carry the digest of its bytes."""
@@ -50,6 +50,8 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         image, stored, reader = await files.open(ask.caller, FileRef(**names))
         try:
             span = _describe(ask.request, image, stored)
+            if reader.room < stored.size:
+                ask.request.setHeader(STORED_SIZE, str(reader.room))
             if ask.request.method == b"HEAD" or span is None:
                 ask.request.write(b"")
             elif url := files.link(

@@ -25,7 +25,7 @@ from repoman.client.parts import KEPT, is_part, part_of
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef
 from tests.client.conftest import make_client
-from tests.client.scripted import CLOSE, Asked, ScriptedServer, serve_file
+from tests.client.scripted import CLOSE, Asked, ScriptedServer, problem, serve_file
 from tests.credentials import Grid
 
 NAMES = ("foo", "foo.part", "foo.part.part", ".foo", "FOO", "a" * 100)
@@ -266,6 +266,19 @@ async def test_too_little_room_is_told_before_the_first_byte(
         await client.get_file(ImageRef("roger", "foo"), tmp_path / "out")
     assert server.paths() == [f"HEAD {PATH}"]
     assert os.listdir(tmp_path) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_fits_because_of_its_zeros_is_not_refused(
+    server: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    free = os.statvfs(tmp_path)
+    size = free.f_bfree * free.f_frsize + 2**40
+    told = {"Content_Length": size, "ETag": f'"{SHA256}"', "Repoman_Stored_Size": 4096}
+    server.scripts[f"HEAD {PATH}"] = serve_file(b"", **told)
+    server.scripts[f"GET {PATH}"] = lambda asked: problem("NotPermitted", 403, "Asked for it.")
+    with pytest.raises(errors.NotPermitted):
+        await client.get_file(ImageRef("roger", "foo"), tmp_path / "out")
 
 
 # Zeros
