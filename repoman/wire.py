@@ -39,6 +39,9 @@ KEPT_BY_CALLER = "private, no-cache"
 KEPT_BY_ALL = "no-cache"
 """That of what everybody gets: any cache may keep it, and asks us before each use."""
 
+STORED_SIZE = "Repoman-Stored-Size"
+"""The header that says how many bytes an image takes on a disk, where zeros are holes."""
+
 STATUSES: Mapping[type[errors.RepomanError], int] = {
     errors.RepomanError: 500,
     errors.Refused: 403,

@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "tls_public": CORE | {"tls"},
     "streams": CORE,
     "holes": set(),
+    "arriving": {"errors"},
     "tls_flow": set(),
     "body": CORE | {"streams"},
     "lingering": set(),
@@ -65,8 +66,9 @@ MAY_IMPORT = {
     "repository": CORE,
     "resources": CORE | {"wire", "gsi", "repository"},
     "pages": CORE | {"wire", "gsi", "settings", "history", "repository", "resources"},
-    "client": CORE | {"wire", "gsi", "tls", "tls_public", "tls_flow", "streams", "holes"},
-    "cli": CORE | {"client"},
+    "client": CORE
+    | {"wire", "gsi", "tls", "tls_public", "tls_flow", "streams", "holes", "arriving"},
+    "cli": CORE | {"client", "arriving"},
     "background": CORE,
     "supervisor": set(),
     "stopping": set(),
@@ -85,6 +87,7 @@ MAY_IMPORT = {
     "original": CORE | {"gsi"},
     "operator": CORE
     | {
+        "arriving",
         "config",
         "admins",
         "gridmap",

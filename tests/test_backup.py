@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,6 +17,9 @@ from typing import Any
 import pytest
 from attrs import frozen
 
+from repoman.database.saving import SavedBlob
+from repoman.errors import Conflict
+from repoman.operator import manifest
 from tests.postgres import on_server
 from tests.server import Daemon
 from tests.test_audit import rows
@@ -393,3 +398,50 @@ def test_links_and_what_others_could_have_changed_are_not_restored(
     shutil.copytree(saved.directory, directory)
     bend(min(directory.glob(part)) if part != "." else directory)
     assert words in refused(saved, directory)
+
+
+def test_of_two_copies_to_one_place_each_names_its_own_bytes(tmp_path: Path) -> None:
+    """As of two restores at once: the slower one is refused, and spoils nothing."""
+    right = os.urandom(300_000)
+    blob = SavedBlob("0" * 32, len(right), hashlib.sha256(right).hexdigest())
+    target = manifest.place(tmp_path, blob.blob)
+
+    class Coming(io.BytesIO):
+        """Half way through its bytes, another copy to the same place begins."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() == 0:
+                with pytest.raises(Conflict, match="Another process writes"):
+                    manifest.copy(io.BytesIO(b"others" * 1000), target, blob)
+            return super().read(100_000)
+
+    assert manifest.copy(Coming(right), target, blob)
+    assert target.read_bytes() == right
+    assert os.listdir(target.parent) == [target.name]
+
+
+@pytest.mark.parametrize("how", ["killed", "moved"])
+def test_what_a_copy_left_is_written_anew(tmp_path: Path, how: str) -> None:
+    right = os.urandom(1000)
+    blob = SavedBlob("0" * 32, len(right), hashlib.sha256(right).hexdigest())
+    target = manifest.place(tmp_path, blob.blob)
+    left = target.with_name(target.name + "@new")
+
+    class Coming(io.BytesIO):
+        """Whose copy somebody replaces on the way."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if how == "moved":
+                left.unlink()
+                left.write_bytes(b"of somebody")
+            return super().read(size)
+
+    if how == "killed":
+        target.parent.mkdir(parents=True)
+        left.write_bytes(b"x" * 5000)
+        assert manifest.copy(Coming(right), target, blob)
+        assert (target.read_bytes(), os.listdir(target.parent)) == (right, [target.name])
+    else:
+        with pytest.raises(Conflict, match="replaced"):
+            manifest.copy(Coming(right), target, blob)
+        assert (left.read_bytes(), target.exists()) == (b"of somebody", False)

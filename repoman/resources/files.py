@@ -17,7 +17,13 @@ from repoman.repository.images import FileRef
 from repoman.resources import headers
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.replies import Reply
-from repoman.wire import KEPT_BY_ALL, KEPT_BY_CALLER, KEPT_BY_NOBODY, image_json
+from repoman.wire import (
+    KEPT_BY_ALL,
+    KEPT_BY_CALLER,
+    KEPT_BY_NOBODY,
+    STORED_SIZE,
+    image_json,
+)
 
 DIGEST_FIELDS = ("Repr-Digest", "Content-Digest", "Digest", "Content-MD5")
 """Where an upload may carry the digest of its bytes."""
@@ -56,6 +62,8 @@ def add_routes(routes: Routes, repository: Repository) -> None:
             ask.request.setHeader("Cache-Control", _kept(image, ref))
             if files.redirects:
                 ask.request.setHeader("Vary", "Prefer")
+            if reader.room < stored.size:
+                ask.request.setHeader(STORED_SIZE, str(reader.room))
             if ask.request.method == b"HEAD" or span is None:
                 ask.request.write(b"")
             elif _may_be_sent_on(ask.request) and (

@@ -62,14 +62,15 @@ class DirectoryReader:
     nobody else.
 
     :ivar size: in bytes.
-    :ivar stamp: see :class:`repoman.interfaces.IBlobReader`.
+    :ivar room: and ``stamp``, see :class:`repoman.interfaces.IBlobReader`.
     """
 
     def __init__(
         self, reactor: IReactorTime, flusher: Flusher, key: str, file: int, size: int
     ) -> None:
         self.size = size
-        self.stamp = stamp(os.fstat(file))
+        found = os.fstat(file)
+        self.stamp, self.room = stamp(found), found.st_blocks * 512
         self._reactor = reactor
         self._flusher = flusher
         self._key = key

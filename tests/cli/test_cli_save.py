@@ -203,6 +203,31 @@ def test_a_compressed_image_unpacks_to_the_system(machine: Machine) -> None:
     assert sorted(os.listdir(machine.snapshots)) == ["lock", "mnt", "snapshot.img"]
 
 
+def test_a_save_destroys_no_file_beside_the_image(machine: Machine) -> None:
+    machine.snapshots.mkdir(mode=0o700)
+    names = [f"snapshot.img{end}" for end in (".part", ".gz", ".gz.part", ".new", "@", "~")]
+    for name in names:
+        (machine.snapshots / name).write_text("of root")
+    machine.saves("vm.gz", "--gzip", "--resize", "40")
+    assert {(machine.snapshots / name).read_text() for name in names} == {"of root"}
+    with gzip.open(machine.fetch("vm.gz")) as packed:
+        assert len(packed.read()) == 40 * MEBIBYTE
+    left = {*os.listdir(machine.snapshots)} - {*names}
+    assert left == {"lock", "mnt", "snapshot.img"}
+
+
+def test_two_saves_of_one_image_do_not_meet_whatever_their_lock_files_are(
+    machine: Machine,
+) -> None:
+    machine.snapshots.mkdir(mode=0o700)
+    held = os.open(machine.snapshots, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        assert "Another save is running" in machine.refuses(6, "vm")
+    finally:
+        os.close(held)
+
+
 def test_several_hypervisors_get_a_file_each(machine: Machine) -> None:
     out = machine.saves("vm", "--hypervisor", "kvm,xen", "--resize", "40")
     assert "hypervisor kvm\n" in out

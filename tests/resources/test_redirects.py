@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from repoman.client.parts import part_of
 from repoman.model import Image
 from repoman.policy import Redirect, may_redirect
 from repoman.resources.files import ELSEWHERE
@@ -251,7 +252,7 @@ def test_our_program_takes_the_bytes_from_the_store(
     repository: Repository, alice: Person, tmp_path: Path, streams: str
 ) -> None:
     begun = len(repository.entries())
-    (tmp_path / "out.part").write_bytes(CONTENT[:100_000])
+    part_of(tmp_path / "out", hashlib.sha256(CONTENT).hexdigest()).write_bytes(CONTENT[:100_000])
     done = subprocess.run(
         [sys.executable, "-m", "repoman.cli", "-H", repository.url, "get", "private",
          "-j", streams, "-d", tmp_path / "out"],
