@@ -16,6 +16,7 @@ from repoman.repository.images import FileRef
 from repoman.resources import headers
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.replies import Reply
+from repoman.resources.wrappings import check_is_whole_file
 from repoman.wire import image_json
 
 DIGEST_FIELDS = ("Repr-Digest", "Content-Digest", "Digest", "Content-MD5")
@@ -65,10 +66,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     async def store(ask: Ask, **names: str) -> Reply:
         identified(ask.caller)
         request = ask.request
-        if request.getHeader("content-range") is not None:
-            raise Invalid(
-                "A part of a file cannot be put; use a resumable upload.", field="Content-Range"
-            )
+        check_is_whole_file(request, ask.urls.https)
         if request.getHeader("upload-complete") == "?0":
             raise Invalid(
                 "An upload that is to go on begins with POST; PUT takes the whole file.",
