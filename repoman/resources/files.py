@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
-from repoman.errors import Invalid, PreconditionFailed
-from repoman.model import Image, ImageFile
+from repoman.errors import Invalid, Missing, PreconditionFailed
+from repoman.model import DEFAULT_FILE_WORDS, Digests, Image, ImageFile
 from repoman.policy import identified
+from repoman.records import Listing
 from repoman.repository import Repository
-from repoman.repository.images import FileRef
+from repoman.repository.files import Files
+from repoman.repository.images import FileRef, Images
 from repoman.resources import headers
 from repoman.resources.asking import Ask, Routes
+from repoman.resources.checksums import SUMS, image_lines, line, split_name
+from repoman.resources.listing import BATCH, place_of
+from repoman.resources.pieces import Shape, send_pieces
 from repoman.resources.replies import Reply
 from repoman.resources.wrappings import check_is_whole_file
 from repoman.wire import image_json
@@ -48,19 +54,14 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("GET", *PATHS)
     async def fetch(ask: Ask, **names: str) -> None:
-        image, stored, reader = await files.open(ask.caller, FileRef(**names))
-        try:
-            span = _describe(ask.request, image, stored)
-            if ask.request.method == b"HEAD" or span is None:
-                ask.request.write(b"")
-            elif url := files.link(
-                image, stored, takes_redirect(ask.request), over_tls=_is_over_tls(ask)
-            ):
-                _redirect(ask.request, url)
-            else:
-                await reader.write_to(ask.request, *span)
-        finally:
-            reader.close()
+        ref = FileRef(**names)
+        name, algorithm = split_name(ref.name)
+        if name == ref.name != SUMS or await repository.images.names_image(ask.caller, ref):
+            await _send_bytes(ask, files, ref)
+        elif algorithm:
+            await _send_checksum(ask, files, evolve(ref, name=name), algorithm)
+        else:
+            await _send_sums(ask, repository.images, ref)
 
     @routes.add("PUT", *PATHS)
     async def store(ask: Ask, **names: str) -> Reply:
@@ -84,6 +85,58 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         )
         note_stored(request, image)
         return Reply(image_json(image, ask.urls))
+
+
+async def _send_bytes(ask: Ask, files: Files, ref: FileRef) -> None:
+    """Write a file, or where else it is to be had."""
+    image, stored, reader = await files.open(ask.caller, ref)
+    try:
+        span = _describe(ask.request, image, stored)
+        if ask.request.method == b"HEAD" or span is None:
+            ask.request.write(b"")
+        elif url := files.link(
+            image, stored, takes_redirect(ask.request), over_tls=_is_over_tls(ask)
+        ):
+            _redirect(ask.request, url)
+        else:
+            await reader.write_to(ask.request, *span)
+    finally:
+        reader.close()
+
+
+async def _send_checksum(ask: Ask, files: Files, ref: FileRef, algorithm: str) -> None:
+    """Write a file's checksum as if that were a file itself, for whom the file is."""
+    request = ask.request
+    image, stored, reader = await files.open(ask.caller, ref)
+    reader.close()
+    digest = getattr(stored.digests, algorithm)
+    if digest is None:
+        raise Missing(f"The {algorithm} of {image.path} is not known; its sha256 is.")
+    text = line(digest, image.name).encode()
+    digests = Digests(hashlib.sha256(text).hexdigest())
+    span = _describe(request, image, evolve(stored, size=len(text), digests=digests))
+    if span is None:
+        request.write(b"")
+        return
+    request.setHeader("Content-Type", "text/plain; charset=utf-8")
+    request.setHeader("Content-Disposition", f'inline; filename="{image.name}.{algorithm}"')
+    request.write(text[span[0] : sum(span)])
+
+
+async def _send_sums(ask: Ask, images: Images, ref: FileRef) -> None:
+    """Write the checksums of all public images of a user that can be fetched now."""
+    owner = ref.owner or (ref.word if ref.word not in DEFAULT_FILE_WORDS else None)
+    wanted = Listing(owner=owner or identified(ask.caller).user_name, public=True, fetchable=True)
+    if ref.hypervisor not in (None, *DEFAULT_FILE_WORDS):
+        raise Missing(f"There is one {SUMS} for all images of a user: beside the default files.")
+    await images.check_publishes(ask.caller, wanted)
+
+    async def fetch(place: Any, count: int) -> list[tuple[Any, Image]]:
+        found = await images.public(evolve(wanted, limit=count, after=place))
+        return [(place_of(image, wanted), image) for image in found]
+
+    shape = Shape("text/plain; charset=utf-8")
+    await send_pieces(ask.request, fetch, lambda i: image_lines(i).encode(), shape, most=BATCH)
 
 
 def _is_over_tls(ask: Ask) -> bool:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import deferLater
@@ -83,6 +84,24 @@ class Pacer:
             waiting.callback(None)
 
 
+@frozen
+class Shape:
+    """What is around the members of a list, and what it is.
+
+    :ivar media: the media type.
+    :ivar between: stands between two members.
+    """
+
+    media: str
+    opening: bytes = b""
+    between: bytes = b""
+    closing: bytes = b""
+
+
+ARRAY = Shape("application/json", b"[", b", ", b"]")
+"""A list in JSON."""
+
+
 async def send_list(
     request: Any,
     fetch: Fetch[T],
@@ -99,20 +118,43 @@ async def send_list(
         read and encoded without a stall.
     :raises ClientGone: the peer left before the end.
     """
-    text, pacer = bytearray(b"["), None
+    await send_pieces(
+        request, fetch, lambda row: json.dumps(encode(row)).encode(), ARRAY,
+        most=most, headers=headers,
+    )  # fmt: skip
+
+
+async def send_pieces(
+    request: Any,
+    fetch: Fetch[T],
+    encode: Callable[[T], bytes],
+    shape: Shape,
+    *,
+    most: int,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Write a list of any kind, but do not finish the request.
+
+    :param encode: makes the member of a row; none, if that is empty.
+    :param most: as in :func:`send_list`.
+    :raises ClientGone: the peer left before the end.
+    """
+    text, pacer, is_first = bytearray(shape.opening), None, True
     place, count, more = None, min(FIRST, most), True
     while more:
         rows = await fetch(place, count)
         more = len(rows) == count
         used = size = 0
         for place, row in rows:  # noqa: B007 the last one counts
-            member = json.dumps(encode(row)).encode()
-            text += member if text == b"[" and pacer is None else b", " + member
+            member = encode(row)
             used, size = used + 1, size + len(member)
+            if member:
+                text += member if is_first else shape.between + member
+                is_first = False
             if len(text) < PIECE:
                 continue
             if pacer is None:
-                _begin(request, headers)
+                _begin(request, shape, headers)
                 if request.method == b"HEAD":
                     return
                 pacer = Pacer(request)
@@ -124,18 +166,18 @@ async def send_list(
                 break
         del rows
         count = _next_count(count, used, size, most)
-    text += b"]"
+    text += shape.closing
     if pacer is None:
-        _begin(request, headers)
+        _begin(request, shape, headers)
         request.setHeader("Content-Length", str(len(text)))
     request.write(bytes(text))
     if pacer is not None:
         request.unregisterProducer()
 
 
-def _begin(request: Any, headers: Mapping[str, str] | None) -> None:
+def _begin(request: Any, shape: Shape, headers: Mapping[str, str] | None) -> None:
     """Set the fields of the head: not before there is something to write, or a refusal has them."""
-    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+    for name, value in {"Content-Type": shape.media, **(headers or {})}.items():
         request.setHeader(name, value)
 
 
