@@ -32,7 +32,7 @@ BIN := $(abspath $(VENV))/bin
 
 # The Debian packages of the programs that the tests run.
 TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace \
-         e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget \
+         e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget rclone \
          logrotate haproxy igtf-policy-classic igtf-policy-mics igtf-policy-slcs igtf-policy-iota \
          igtf-policy-experimental igtf-policy-unaccredited \
          ceph-common ceph-mon ceph-mgr ceph-osd radosgw s3cmd

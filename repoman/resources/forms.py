@@ -90,6 +90,17 @@ def _text(value: Any, _: Any) -> str:
     return value
 
 
+def read_flag(name: str, text: str) -> bool:
+    """Whether a parameter of a query says yes.
+
+    :raises Invalid: it says neither yes nor no.
+    """
+    try:
+        return _flag(text, bool)
+    except ValueError as error:
+        raise Invalid(f"{name}: {error}.", field=name) from None
+
+
 def _flag(value: Any, _: Any) -> bool:
     if isinstance(value, bool):
         return value

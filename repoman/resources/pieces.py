@@ -9,13 +9,13 @@ what is renamed while the list is written may be in it twice, or not at all.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from repoman.errors import ClientGone
@@ -33,6 +33,35 @@ Fetch = Callable[[Any, int], Awaitable[Sequence[tuple[Any, T]]]]
 
 So many, or fewer at the end of the list; each with its place.
 """
+
+
+class Turns:
+    """Who goes on next, of all who write in pieces: one each time that the reactor goes round.
+
+    If all went on in one round, it would take the longer the more of them there are, and whoever
+    asks for something else would wait for all of them.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Deferred[None]] = deque()
+
+    def next(self, reactor: Any) -> Deferred[None]:
+        """Fires when others have had their turn."""
+        turn: Deferred[None] = Deferred()
+        if not self._waiting:
+            reactor.callLater(0, self._go_on, reactor)
+        self._waiting.append(turn)
+        return turn
+
+    def _go_on(self, reactor: Any) -> None:
+        turn = self._waiting.popleft()
+        if self._waiting:
+            reactor.callLater(0, self._go_on, reactor)
+        turn.callback(None)
+
+
+TURNS = Turns()
+"""Those of this process, which has one reactor."""
 
 
 @implementer(IPushProducer)
@@ -54,8 +83,7 @@ class Pacer:
         :return: it took the peer some time.
         :raises ClientGone: it has left.
         """
-        others: Deferred[None] = deferLater(self._reactor, 0)
-        await others
+        await TURNS.next(self._reactor)
         waits = self._is_paused
         while self._is_paused and not self._is_gone:
             self._waiting = Deferred()
@@ -143,6 +171,7 @@ async def send_pieces(
     place, count, more = None, min(FIRST, most), True
     while more:
         rows = await fetch(place, count)
+        await TURNS.next(request.site.reactor)
         more = len(rows) == count
         used = size = 0
         for place, row in rows:  # noqa: B007 the last one counts
