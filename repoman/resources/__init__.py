@@ -31,7 +31,10 @@ from repoman.resources.origin import check_origin
 from repoman.resources.replies import refuse
 from repoman.wire import Urls
 
-PLAIN_ENDPOINT = "This is the plain HTTP endpoint: it serves public images only; use https."
+PLAIN_ENDPOINT = (
+    "This is the plain HTTP endpoint: it serves public images only, in the directory "
+    "/api/images/raw/; for all else use https."
+)
 """Why the plain endpoint knows nobody."""
 
 
