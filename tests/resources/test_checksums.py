@@ -247,8 +247,8 @@ def test_a_list_of_any_length_comes_whole(daemon: Daemon) -> None:
         INSERT INTO image_hypervisor (image_id, position, hypervisor)
         SELECT image_id, 1, 'xen' FROM image JOIN account ON owner_id = account_id
          WHERE user_name = '{many.name}';
-        INSERT INTO blob (blob, state, size, sha256)
-        SELECT md5('{many.name}' || image_id), 'present', 1, repeat('0', 64)
+        INSERT INTO blob (blob, state, size, sha256, sha512, md5, adler32, scrubbed)
+        SELECT md5('{many.name}' || image_id), 'present', 1, repeat('0', 64), '', '', '', now()
           FROM image JOIN account ON owner_id = account_id WHERE user_name = '{many.name}';
         INSERT INTO image_file (image_id, hypervisor, blob)
         SELECT image_id, 'xen', md5('{many.name}' || image_id)
