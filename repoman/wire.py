@@ -173,8 +173,14 @@ class Urls:
         return f"/api/images/raw/{image.owner}/{middle}{image.name}"
 
 
-def image_json(image: Image, urls: Urls, *, full: bool = False) -> dict[str, Any]:
-    """The 21 keys of an image; with ``full`` also ``files``, by hypervisor."""
+def image_json(
+    image: Image, urls: Urls, *, full: bool = False, shares: bool = True
+) -> dict[str, Any]:
+    """The 21 keys of an image; with ``full`` also ``files``, by hypervisor.
+
+    :param shares: say whom it is shared with, which is no business of those who only look at
+        what is public.
+    """
     stored = image.default_file
     body: dict[str, Any] = {
         "uuid": image.uuid,
@@ -201,8 +207,8 @@ def image_json(image: Image, urls: Urls, *, full: bool = False) -> dict[str, Any
         "size": stored.size if stored else None,
         "file_url": urls.default_file(image),
         "shared_with": {
-            "groups": [urls.group(g) for g in image.shared_groups],
-            "users": [urls.user(u) for u in image.shared_users],
+            "groups": [urls.group(g) for g in image.shared_groups if shares],
+            "users": [urls.user(u) for u in image.shared_users if shares],
         },
     }
     if full:

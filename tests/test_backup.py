@@ -27,7 +27,8 @@ from tests.test_operator import operate
 
 EARLIER = """
 DELETE FROM schema_version WHERE number > 2; DROP TABLE audit_chain, audit;
-DROP INDEX blob_scrubbed; DROP TRIGGER blob_gone ON blob; DROP FUNCTION note_gone;
+DROP INDEX blob_scrubbed, image_public_by_name, image_public_by_owner;
+DROP TRIGGER blob_gone ON blob; DROP FUNCTION note_gone;
 ALTER TABLE blob DROP scrubbed, DROP stamp, DROP multipart, DROP gone_since,
                  DROP holder, DROP held_until, DROP wanted;
 DROP TABLE chores, daemon, copied, offer, admin_line; ALTER TABLE repository DROP secret;

@@ -13,7 +13,15 @@ from repoman.audit import Change
 from repoman.database.constraints import translated
 from repoman.database.giving import fence_uploads, give, offer_to
 from repoman.database.limits import check_owner, check_shares
-from repoman.database.listings import BY_NAME, EITHER, PLACES, SORTS, image_query, reached
+from repoman.database.listings import (
+    BY_NAME,
+    EITHER,
+    PLACES,
+    PUBLISHERS,
+    SORTS,
+    image_query,
+    reached,
+)
 from repoman.database.pool import Pool, Transaction
 from repoman.database.words import set_hypervisors
 from repoman.errors import Invalid, Missing
@@ -328,6 +336,11 @@ class ImageRecords:
         head = PLACES.format(column=SORTS[wanted.sort])
         rows = await self._pool.query(head + condition, params)
         return [Place(owner, name, (value, key)) for owner, name, value, key in rows]
+
+    async def publishers(self, after: str, limit: int) -> list[str]:
+        """Users who have a public image that can be fetched, in order; those after a name."""
+        rows = await self._pool.query(PUBLISHERS, {"after": after, "limit": limit})
+        return [name for (name,) in rows]
 
     async def expire_images(self, kept: float) -> int:
         """Let go of the files of images that expired ``kept`` seconds ago; answer how many images.

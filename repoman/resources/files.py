@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from attrs import asdict
+from attrs import asdict, evolve
 
-from repoman.errors import Invalid, PreconditionFailed
-from repoman.model import Image, ImageFile
+from repoman.errors import Invalid, Missing, PreconditionFailed
+from repoman.model import DEFAULT_FILE_WORDS, Digests, Image, ImageFile
 from repoman.policy import identified
+from repoman.records import Listing
 from repoman.repository import Repository
-from repoman.repository.images import FileRef
+from repoman.repository.files import Files
+from repoman.repository.images import FileRef, Images
 from repoman.resources import headers
 from repoman.resources.asking import Ask, Routes
+from repoman.resources.checksums import SUMS, image_lines, line, split_name
+from repoman.resources.listing import BATCH, place_of
+from repoman.resources.pieces import Shape, send_pieces
 from repoman.resources.replies import Reply
+from repoman.resources.wrappings import check_is_whole_file
 from repoman.wire import (
     KEPT_BY_ALL,
     KEPT_BY_CALLER,
@@ -55,36 +62,19 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     @routes.add("GET", *PATHS)
     async def fetch(ask: Ask, **names: str) -> None:
         ref = FileRef(**names)
-        image, stored, reader = await files.open(ask.caller, ref)
-        try:
-            _date(ask.request, files.clock(), stored)
-            span = _describe(ask.request, image, stored)
-            ask.request.setHeader("Cache-Control", _kept(image, ref))
-            if files.redirects:
-                ask.request.setHeader("Vary", "Prefer")
-            if reader.room < stored.size:
-                ask.request.setHeader(STORED_SIZE, str(reader.room))
-            if ask.request.method == b"HEAD" or span is None:
-                ask.request.write(b"")
-            elif _may_be_sent_on(ask.request) and (
-                url := files.link(
-                    image, stored, takes_redirect(ask.request), over_tls=_is_over_tls(ask)
-                )
-            ):
-                _redirect(ask.request, url)
-            else:
-                await reader.write_to(ask.request, *span)
-        finally:
-            reader.close()
+        name, algorithm = split_name(ref.name)
+        if name == ref.name != SUMS or await repository.images.names_image(ask.caller, ref):
+            await _send_bytes(ask, files, ref)
+        elif algorithm:
+            await _send_checksum(ask, files, evolve(ref, name=name), algorithm)
+        else:
+            await _send_sums(ask, repository.images, ref)
 
     @routes.add("PUT", *PATHS)
     async def store(ask: Ask, **names: str) -> Reply:
         identified(ask.caller)
         request = ask.request
-        if request.getHeader("content-range") is not None:
-            raise Invalid(
-                "A part of a file cannot be put; use a resumable upload.", field="Content-Range"
-            )
+        check_is_whole_file(request, ask.urls.https)
         if request.getHeader("upload-complete") == "?0":
             raise Invalid(
                 "An upload that is to go on begins with POST; PUT takes the whole file.",
@@ -102,6 +92,65 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         )
         note_stored(request, image)
         return Reply(image_json(image, ask.urls))
+
+
+async def _send_bytes(ask: Ask, files: Files, ref: FileRef) -> None:
+    """Write a file, or where else it is to be had."""
+    request = ask.request
+    image, stored, reader = await files.open(ask.caller, ref)
+    try:
+        span = _describe(ask, files, ref, image, stored)
+        if files.redirects:
+            request.setHeader("Vary", "Prefer")
+        if reader.room < stored.size:
+            request.setHeader(STORED_SIZE, str(reader.room))
+        if request.method == b"HEAD" or span is None:
+            request.write(b"")
+        elif _may_be_sent_on(request) and (
+            url := files.link(image, stored, takes_redirect(request), over_tls=_is_over_tls(ask))
+        ):
+            _redirect(request, url)
+        else:
+            await reader.write_to(request, *span)
+    finally:
+        reader.close()
+
+
+async def _send_checksum(ask: Ask, files: Files, ref: FileRef, algorithm: str) -> None:
+    """Write a file's checksum as if that were a file itself, for whom the file is."""
+    request = ask.request
+    image, stored, reader = await files.open(ask.caller, ref)
+    reader.close()
+    digest = getattr(stored.digests, algorithm)
+    if digest is None:
+        raise Missing(f"The {algorithm} of {image.path} is not known; its sha256 is.")
+    text = line(digest, image.name).encode()
+    digests = Digests(hashlib.sha256(text).hexdigest())
+    span = _describe(ask, files, ref, image, evolve(stored, size=len(text), digests=digests))
+    if span is None:
+        request.write(b"")
+        return
+    request.setHeader("Content-Type", "text/plain; charset=utf-8")
+    request.setHeader("Content-Disposition", f'inline; filename="{image.name}.{algorithm}"')
+    request.write(text[span[0] : sum(span)])
+
+
+async def _send_sums(ask: Ask, images: Images, ref: FileRef) -> None:
+    """Write the checksums of all public images of a user that can be fetched now."""
+    owner = ref.owner or (ref.word if ref.word not in DEFAULT_FILE_WORDS else None)
+    wanted = Listing(owner=owner or identified(ask.caller).user_name, public=True, fetchable=True)
+    if ref.hypervisor not in (None, *DEFAULT_FILE_WORDS):
+        raise Missing(f"There is one {SUMS} for all images of a user: beside the default files.")
+    await images.check_publishes(ask.caller, wanted)
+    if owner:
+        ask.request.setHeader("Cache-Control", KEPT_BY_ALL)
+
+    async def fetch(place: Any, count: int) -> list[tuple[Any, Image]]:
+        found = await images.public(evolve(wanted, limit=count, after=place))
+        return [(place_of(image, wanted), image) for image in found]
+
+    shape = Shape("text/plain; charset=utf-8")
+    await send_pieces(ask.request, fetch, lambda i: image_lines(i).encode(), shape, most=BATCH)
 
 
 def _kept(image: Image, ref: FileRef) -> str:
@@ -175,8 +224,12 @@ def _check_replacing(request: Any, current: ImageFile | None) -> None:
         raise PreconditionFailed("There is such a file already.")
 
 
-def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] | None:
+def _describe(
+    ask: Ask, files: Files, ref: FileRef, image: Image, stored: ImageFile
+) -> tuple[int, int] | None:
     """Set status and headers; answer which bytes to send, ``None`` for none."""
+    request = ask.request
+    _date(request, files.clock(), stored)
     tag = headers.etag(stored.digests.sha256)
     unmodified = _unmodified(request, stored, tag)
     span = None
@@ -187,6 +240,7 @@ def _describe(request: Any, image: Image, stored: ImageFile) -> tuple[int, int] 
         span = None if unmodified else headers.byte_range(request.getHeader("range"), stored.size)
     # Only now: a refusal above is not about these bytes.
     _describe_bytes(request, stored, tag)
+    request.setHeader("Cache-Control", _kept(image, ref))
     if unmodified:
         request.setResponseCode(304)
         return None

@@ -9,7 +9,13 @@ from typing import Any
 
 from attrs import field, frozen
 
-from repoman.errors import MethodNotAllowed, RepomanError, UnsatisfiableRange, WrongOffset
+from repoman.errors import (
+    MethodNotAllowed,
+    RepomanError,
+    UnsatisfiableRange,
+    UnsupportedMedia,
+    WrongOffset,
+)
 from repoman.wire import KEPT_BY_NOBODY, PROBLEM_JSON, REASONS, problem, status_of
 
 LONGEST_TEXT = 1200
@@ -94,6 +100,8 @@ def special_headers(error: RepomanError) -> dict[str, str]:
         return {"Content-Range": f"bytes */{error.size}"}
     if isinstance(error, WrongOffset) and error.offset is not None:
         return {"Upload-Offset": str(error.offset)}
+    if isinstance(error, UnsupportedMedia) and error.field == "Content-Encoding":
+        return {"Accept-Encoding": "identity"}  # RFC 9110 section 15.5.16
     if isinstance(error, MethodNotAllowed) and error.allowed:
         return {"Allow": ", ".join(error.allowed)}
     return {}
