@@ -18,7 +18,6 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from repoman import errors
-from repoman.client import holes
 from repoman.client.credentials import CredentialFiles
 from repoman.client.partfile import PartFile
 from repoman.client.parts import KEPT, is_part, part_of
@@ -307,18 +306,3 @@ def test_zeros_cost_no_room_whatever_the_pieces_are(tmp_path: Path, piece: int, 
         sink.close()
     assert (tmp_path / "out").read_bytes() == content
     assert (tmp_path / "out").stat().st_blocks * 512 <= DATA
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_what_is_left_out_is_blocks_of_zeros_and_nothing_else(seed: int) -> None:
-    chance = random.Random(seed)
-    at, length = chance.randrange(3 * 4096), chance.randrange(1, 20 * 4096)
-    data = bytearray(length)
-    for _ in range(chance.randrange(6)):
-        data[chance.randrange(length)] = 1 + chance.randrange(255)
-    found, file = bytes(data), bytearray(at + length)
-    for begin, end in holes.dense(found, at):
-        file[at + begin : at + end] = found[begin:end]
-        for block in range((at + begin) // 4096, (at + end - 1) // 4096 + 1):
-            assert any(found[max(0, block * 4096 - at) : (block + 1) * 4096 - at])
-    assert file[at:] == found
