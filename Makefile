@@ -33,9 +33,14 @@ BIN := $(abspath $(VENV))/bin
 # The Debian packages of the programs that the tests run.
 TOOLS := globus-proxy-utils voms-clients nordugrid-arc-client davix curl strace \
          e2fsprogs rsync qemu-utils qemu-block-extra systemd zsh fish chromium openssl wget \
-         logrotate haproxy igtf-policy-classic igtf-policy-mics igtf-policy-slcs igtf-policy-iota \
+         logrotate haproxy squid igtf-policy-classic igtf-policy-mics igtf-policy-slcs igtf-policy-iota \
          igtf-policy-experimental igtf-policy-unaccredited \
+         aria2 axel httpie lynx nbdkit nodejs rclone \
          ceph-common ceph-mon ceph-mgr ceph-osd radosgw s3cmd
+
+# Those of them that Debian starts as services: the tests start their own, so these neither start
+# when they are installed (policy-rc.d forbids it) nor with the machine.
+SERVICES := haproxy squid radosgw
 
 # What runs on every store.
 STORED := tests/end_to_end tests/test_transfers.py tests/test_audit.py
@@ -131,9 +136,16 @@ tools:
 define install
 { if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
     echo "Installing $(1) ..."; \
+    if [ ! -e /usr/sbin/policy-rc.d ]; then \
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
+        printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
+    fi; \
     apt-get update -qq && \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1) \
-        < /dev/null > /dev/null; \
+        < /dev/null > /dev/null && \
+    for service in $(SERVICES); do case " $(1) " in *" $$service "*) \
+        ! command -v systemctl > /dev/null || systemctl --quiet disable $$service 2> /dev/null || true;; \
+    esac; done; \
 else \
     echo "Please install $(1) first: sudo apt install $(1)" >&2; exit 1; \
 fi; }

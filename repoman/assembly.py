@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from socket import gethostname
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import frozen
+from twisted.internet.task import deferLater
 
 from repoman.config import Config
 from repoman.database.accounts import AccountRecords
@@ -129,12 +131,16 @@ def assemble(
     daemons = Daemons(pool, blobs.holder, gethostname())
     users, bounds = UserRecords(pool), UploadLimits(0, 0, 0, 0.0)
     images = Images(records, limits.quota, discarded, counts)
+    files = Files(
+        images, blobs, store, digesting, bounds, clock, partial(deferLater, pool.clock),
+        discarded, config.storage.redirect,
+    )  # fmt: skip
     repository = Repository(
         make_accounts(config, pool),
         Users(users),
         Groups(GroupRecords(pool), users),
         images,
-        Files(images, blobs, store, digesting, bounds, clock, discarded, config.storage.redirect),
+        files,
         Uploads(images, blobs, store, digesting, bounds, discarded),
         Audit(AuditRecords(pool), 0.0, limits.refusals, pool.clock.seconds),
         Transfers(running, daemons.elsewhere),

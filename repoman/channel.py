@@ -23,7 +23,10 @@ from twisted.web import http
 from zope.interface import implementer
 
 from repoman.crowd import Standing, Waiting, standing
+from repoman.delivery import Delivery
 from repoman.errors import Invalid
+from repoman.framing import fault_of
+from repoman.lingering import LINGER_SECONDS, Lingering
 from repoman.patience import Patience
 from repoman.request import IPeer, ISite, Request
 
@@ -36,17 +39,8 @@ NEWCOMER_SECONDS = 3.0
 IDLE_DEADLINE = 60.0
 """Seconds from the end of an answer to the end of the next request's headers."""
 
-LINGER_SECONDS = 5.0
-"""How long what a refused peer still sends is read and dropped."""
-
-LINGER_BYTES = 64 * 2**20
-"""How much of it."""
-
 CLOSE_SECONDS = 60.0
 """How long a peer may take to fetch the end of an answer and close."""
-
-LONGEST_NAME = 256
-"""Bytes of a header's name: Twisted keeps the first ten thousand that it sees for ever."""
 
 _CLOSED = Failure(ConnectionDone())
 
@@ -54,19 +48,13 @@ REASONS = {431: b"Request Header Fields Too Large"}
 """Reason phrases that Twisted does not know (RFC 6585 section 5)."""
 
 
-def _is_text(value: bytes) -> bool:
-    try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 @implementer(IHandshakeListener)
 class Channel(http.HTTPChannel):
     """One connection.  HTTP/1.1 only: HTTP/2 has none of the hooks that bodies need.
 
     :ivar source: where it comes from, see :func:`repoman.crowd.source_of`; the site says.
+    :ivar delivery: of what was answered on it.
+    :ivar lost: how many bytes of answers were lost with it.
     """
 
     site: ISite
@@ -79,13 +67,14 @@ class Channel(http.HTTPChannel):
         self.source = ""
         self._waiting_since: float | None = 0.0
         self._body_paused = False
-        self._dropping = False
-        self._dropped = 0
+        self._lingering: Lingering | None = None
         self._closing: Any = None
         self._patience = Patience(None)
         self._unfetched: Request | None = None
         self._secure = False
         self._is_new = True
+        self._is_closing = self._is_lost = False
+        self.lost = 0
         self._host: Any = None
 
     def connectionMade(self) -> None:
@@ -94,6 +83,7 @@ class Channel(http.HTTPChannel):
         self._secure = ISSLTransport(self.transport, None) is not None
         self.setTimeout(HEADER_DEADLINE)
         self._patience = Patience(self.transport)
+        self.delivery = Delivery(self.site.reactor, self.transport, self.site.note)
         self._wait()
         self.site.opened(self)
 
@@ -115,14 +105,15 @@ class Channel(http.HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         """Parse, or drop what a refused peer still sends."""
         # Not the inherited method: it lets one byte a minute hold a connection for ever.
-        if self._dropping:
-            self._drop(data)
+        if self._lingering is not None:
+            self.moved(len(data))
+            self._lingering.drop(len(data))
         else:
             LineReceiver.dataReceived(self, data)
 
     def lineReceived(self, line: bytes) -> None:
         """Parse a line of the headers."""
-        if self._dropping:
+        if self._lingering is not None:
             return
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
             self.refuse(431, "The request's headers are too large.")
@@ -134,38 +125,25 @@ class Channel(http.HTTPChannel):
         self.refuse(431, "A line of the request's headers is too long.")
 
     def headerReceived(self, line: bytes) -> bool:
-        """Parse a header; refuse lengths that no number can hold."""
-        name, _, value = line.partition(b":")
-        if len(name) > LONGEST_NAME:
-            self.refuse(431, "The name of a header is too long.")
-            return False
-        if name.strip().lower() == b"content-length" and len(value.strip()) > 18:
-            self.refuse(400, "Content-Length is not a length.")
-            return False
-        if not _is_text(value):
-            self.refuse(400, "A header is not text.")
-            return False
-        if name.strip().lower() == b"transfer-encoding" and not self._is_only_chunked(value):
-            self.refuse(400, "The only transfer encoding known here is chunked, once.")
+        """Parse a header; refuse those of :mod:`repoman.framing`."""
+        has_encoding = self.requests[-1].requestHeaders.hasHeader("transfer-encoding")
+        if (fault := fault_of(line, has_encoding=has_encoding)) is not None:
+            self.refuse(*fault)
             return False
         return bool(super().headerReceived(line))
 
-    def _is_only_chunked(self, value: bytes) -> bool:
-        # RFC 9112 section 6.3: what two readers may frame differently is refused.
-        before = self.requests[-1].requestHeaders.hasHeader("transfer-encoding")
-        return value.strip(b" \t").lower() == b"chunked" and not before
-
     def rawDataReceived(self, data: bytes) -> None:
         """Decode the body, or keep a pipelined request for later."""
-        if not self._dropping:
+        if self._lingering is None:
             super().rawDataReceived(data)
 
     def allHeadersReceived(self) -> None:
         """Dispatch the request: at once without a body, else before its first byte."""
-        if self._dropping:
+        if self._lingering is not None:
             return
         self._is_new = False
         self._waiting_since = None
+        self.delivery.look()  # who asks again has most likely taken what it asked for before
         request: Request = self.requests[-1]
         self.persistent = self.checkPersistence(request, self._version)
         request.begin(self._command, self._path, self._version, self.length)
@@ -181,7 +159,7 @@ class Channel(http.HTTPChannel):
 
     def allContentReceived(self) -> None:
         """The body has ended; the timer comes back with the next request."""
-        if self._dropping:
+        if self._lingering is not None:
             return
         super().allContentReceived()
         self._savedTimeOut = IDLE_DEADLINE
@@ -192,7 +170,7 @@ class Channel(http.HTTPChannel):
 
     def pause_body(self) -> None:
         """Read no more of the body."""
-        if not self._body_paused and not self._dropping:
+        if not self._body_paused and self._lingering is None:
             self._body_paused = True
             self._networkProducer.pauseProducing()
 
@@ -206,12 +184,19 @@ class Channel(http.HTTPChannel):
 
     def resumeProducing(self) -> None:
         """The peer took what we had for it; that is no leave to read a paused body."""
+        if self._is_lost:
+            return
         self._waitingForTransport = False
         if self._requestProducer is not None:
             self._requestProducer.resumeProducing()
         self._go_on()
         if not self._handlingRequest and not self._body_paused:
             self._networkProducer.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The peer is about to be gone: the last moment in which the kernel says what it took."""
+        self.delivery.look()
+        super().stopProducing()
 
     def _has_more(self) -> bool:
         return self._busyReceiving and (bool(self._buffer) or any(self._dataBuffer))
@@ -238,6 +223,8 @@ class Channel(http.HTTPChannel):
             self.site.cut_slow(self)
 
     def _waits_for_peer(self) -> bool:
+        if self._lingering is not None:
+            return not self._lingering.is_held_up
         if not self.requests:
             return False
         uploading = not self.requests[-1].body.complete and not self._body_paused
@@ -251,7 +238,10 @@ class Channel(http.HTTPChannel):
         if since is not None and not self._patience.is_sending:
             seconds = self.site.reactor.seconds() - since
             is_known = getattr(self.peer, "identity", None) is not None
-            why = standing(is_known, self._is_new or bool(self.requests), seconds)
+            has_begun = self._is_new or bool(self.requests)
+            why = standing(is_known, has_begun, seconds)
+            if self._lingering is not None:
+                why = Standing.REFUSED
             return Waiting(self, self.source, why, since)
         if self._patience.is_stalled:
             return Waiting(self, self.source, Standing.STALLED, since or 0.0)
@@ -262,8 +252,9 @@ class Channel(http.HTTPChannel):
 
     def make_room(self) -> None:
         """Close for somebody else's sake; the end of an answer still reaches who fetches it."""
-        if self._is_new or self._waiting_since is None or self._patience.is_sending:
-            self.transport.abortConnection()
+        is_idle = not self._is_new and self._waiting_since is not None
+        if self._lingering is not None or not is_idle or self._patience.is_sending:
+            self.abort()
         else:
             self._close_within(LINGER_SECONDS)
             self.loseConnection()
@@ -296,7 +287,7 @@ class Channel(http.HTTPChannel):
 
     def refuse(self, status: int, message: str) -> None:
         """Answer what cannot be parsed with one line, and close."""
-        if self._dropping:
+        if self._lingering is not None:
             return
         if self.requests and self.requests[-1].dispatched:
             # Its own answer will say so.
@@ -306,7 +297,8 @@ class Channel(http.HTTPChannel):
         reason = REASONS.get(status) or http.RESPONSES[status]
         self.transport.write(
             b"HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\nX-Request-Id: %s\r\n\r\n%s"
+            b"Cache-Control: no-store\r\nContent-Length: %d\r\nConnection: close\r\n"
+            b"X-Request-Id: %s\r\n\r\n%s"
             % (status, reason, len(text), secrets.token_hex(8).encode(), text)
         )
         for request in self.requests:
@@ -318,12 +310,10 @@ class Channel(http.HTTPChannel):
         self.refuse(400, "That is not an HTTP request we can read.")
 
     def _linger(self) -> None:
-        """Close, but read on for a while.
-
-        Closing at once would reset the connection under a client that is
-        still sending, and it would never see the answer (RFC 9112 section 9.6).
-        """
-        self._dropping = True
+        """Close, but let the peer send on for a while: see :mod:`repoman.lingering`."""
+        self._lingering = Lingering(
+            self.site.reactor, self._networkProducer, self.site.allowance, self.abort
+        )
         self._wait()
         self.persistent = False
         self.setTimeout(None)
@@ -333,12 +323,6 @@ class Channel(http.HTTPChannel):
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()
-        self._close_within(LINGER_SECONDS)
-
-    def _drop(self, data: bytes) -> None:
-        self._dropped += len(data)
-        if self._dropped > LINGER_BYTES:
-            self.transport.abortConnection()
 
     def timeoutConnection(self) -> None:
         """Close.  Not the inherited method: it logs as many lines as strangers connect."""
@@ -348,6 +332,9 @@ class Channel(http.HTTPChannel):
 
     def loseConnection(self) -> None:
         """Close when the peer has fetched everything; not later than CLOSE_SECONDS."""
+        if self._is_lost:
+            return
+        self._is_closing = True
         super().loseConnection()
         if self.isSecure():
             # Our close_notify is out.  Waiting for the peer's, as Twisted does, would let an
@@ -356,15 +343,18 @@ class Channel(http.HTTPChannel):
         self._close_within(CLOSE_SECONDS)
 
     def _close_within(self, seconds: float) -> None:
-        if self._closing is None:
-            self._closing = self.site.reactor.callLater(seconds, self._abort)
+        if self._closing is None and not self._is_lost:
+            self._closing = self.site.reactor.callLater(seconds, self.abort)
 
-    def _abort(self) -> None:
-        self._closing = None
-        self.transport.abortConnection()
+    def abort(self) -> None:
+        """Cut the connection, if it is not gone already: TLS that is gone cannot be closed."""
+        if not self._is_lost:
+            self.transport.abortConnection()
 
     def drain(self) -> None:
         """Close now if idle, else at the end of the running request, or of a newcomer's first."""
+        if self._is_lost:
+            return
         if self._waiting_since is None:
             self.persistent = False
         elif self._is_new or self.requests:
@@ -376,16 +366,21 @@ class Channel(http.HTTPChannel):
 
     def connectionLost(self, reason: Failure = _CLOSED) -> None:
         """Tell everyone who waits for this connection."""
-        if self._closing is not None:
+        self._is_lost = True
+        if self._closing is not None and self._closing.active():
             self._closing.cancel()
-            self._closing = None
+        if self._lingering is not None:
+            self._lingering.stop()
         if self._unfetched is not None:
             # It has ended already, and has no channel any more.
             self.requests.remove(self._unfetched)
             self._unfetched = None
+        is_ours = self._is_closing and reason.check(ConnectionDone) is not None
+        self.lost = self.delivery.lost(is_ours=is_ours)
         try:
             super().connectionLost(reason)
         finally:
+            self.requests.clear()
             self.site.closed(self)
 
     def isSecure(self) -> bool:

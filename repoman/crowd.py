@@ -27,17 +27,20 @@ _Connection = TypeVar("_Connection")
 class Standing(IntEnum):
     """Why a connection may go, those first that go first."""
 
-    LATE = 0
+    REFUSED = 0
+    """It has its answer, and still sends what nobody wants."""
+
+    LATE = 1
     """It has begun to ask and does not end, for longer than LATE_SECONDS."""
 
-    IDLE = 1
+    IDLE = 2
     """We wait for what it will ask."""
 
-    KNOWN_IDLE = 2
+    KNOWN_IDLE = 3
     """The same, of a peer with a good certificate: strangers do not push it out, while such peers
     have no more than half of the places."""
 
-    STALLED = 3
+    STALLED = 4
     """It takes nothing of its answer, or sends nothing of its body."""
 
 

@@ -57,9 +57,11 @@ class RepomanError(Exception):
     :ivar message: one line for a person.
     :ivar field: the input at fault, by the name the client used; or ``None``.
     :ivar rule: the policy rule that refused, by its name; or ``None``.
+    :ivar retry_after: the same may be tried again in so many seconds; ``None``: nobody can say.
     """
 
     title = "Repoman could not do that"
+    retry_after: float | None = None
 
     def __init__(self, message: str, *, field: str | None = None, rule: str | None = None) -> None:
         super().__init__(message)
@@ -221,12 +223,16 @@ class TooManyUploads(RepomanError):
     """The user already runs as many uploads as allowed."""
 
     title = "Too many uploads"
+    retry_after: float | None = (
+        5.0  # uploads take from seconds to hours: who waits asks often enough
+    )
 
 
 class Unavailable(RepomanError):
     """Not now; try again."""
 
     title = "Unavailable"
+    retry_after: float | None = 2.0
 
 
 class DatabaseUnavailable(Unavailable):

@@ -112,6 +112,10 @@ class IBlobReader(Protocol):
         """In bytes."""
 
     @property
+    def room(self) -> int:
+        """How many bytes it takes in the store: fewer, where zeros are holes."""
+
+    @property
     def stamp(self) -> str:
         """Another one as soon as anybody may have changed the bytes behind the store's back.
 

@@ -272,6 +272,8 @@ class ImageFile:
     :ivar blob: the key of the bytes in the store.
     :ivar size: in bytes.
     :ivar version: counts the uploads of this file, from 1.
+    :ivar bound: since when its addresses have these bytes, to the second: two files of one address
+        never have the same, whatever gave it to the second one.
     :ivar damaged: the bytes are lost, or not what was stored.
     """
 
@@ -281,6 +283,7 @@ class ImageFile:
     digests: Digests
     uploaded: datetime
     version: int
+    bound: datetime = field(eq=False)  # where it is, not what it is
     damaged: bool = False
 
 

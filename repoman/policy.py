@@ -176,7 +176,8 @@ RULES: Mapping[str, Rule] = {
         ),
         _row(
             "image.look",
-            "Everybody may look at a public image's page; only those who may see it, at another's.",
+            "Everybody may look at a public image's page and record; only those who may see it, at "
+            "another's.",
             _owner,
             _shared,
             _holds("image_modify"),

@@ -67,6 +67,7 @@ class Listing:
     :ivar shared_with_group: only those shared with this group.
     :ivar shared_out: only those shared with anybody.
     :ivar public: only those that everybody may fetch.
+    :ivar fetchable: only those whose time is not over, and that have a file.
     :ivar text: in the name or the description.
     :ivar exact: field to value: ``os_type``, ``os_arch``, ``os_variant``.
     :ivar hypervisor: only those with this one in their list.
@@ -81,6 +82,7 @@ class Listing:
     shared_with_group: str | None = None
     shared_out: bool = False
     public: bool = False
+    fetchable: bool = False
     text: str | None = None
     exact: Mapping[str, str] = field(factory=dict)
     hypervisor: str | None = None
@@ -163,6 +165,9 @@ class IImageRecords(Protocol):
 
     async def places(self, wanted: Listing) -> list[Place]:
         """The same by name only: cheaper."""
+
+    async def publishers(self, after: str, limit: int) -> list[str]:
+        """Users who have a public image that can be fetched, in order; those after a name."""
 
     async def expire_images(self, kept: float) -> int:
         """Let go of the files of images that expired ``kept`` seconds ago; answer how many images.

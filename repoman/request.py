@@ -16,8 +16,10 @@ from twisted.web.http import datetimeToString
 
 from repoman.body import Body
 from repoman.errors import ClientGone
+from repoman.lingering import Allowance
 from repoman.model import Identity
 from repoman.transfers import Pace, Transfer
+from repoman.wire import KEPT_BY_NOBODY
 
 
 class IPeer(Protocol):
@@ -48,12 +50,16 @@ class ISite(Protocol):
     reactor: Any
     trust: ITrust | None
     draining: bool
+    allowance: Allowance
 
     def opened(self, channel: Any) -> None:
         """A connection was made."""
 
     def closed(self, channel: Any) -> None:
         """A connection has ended."""
+
+    def note(self, request: Any) -> None:
+        """A request's answer has arrived, or was cut."""
 
     def cut_slow(self, channel: Any) -> None:
         """A connection's peer is too slow."""
@@ -127,6 +133,8 @@ class Request(server.Request):
         self.setHeader("Server", "Repoman")
         self.setHeader("Date", datetimeToString())
         self.setHeader("X-Request-Id", self.request_id)
+        # Whoever knows better says so; who forgets to has nothing kept.
+        self.setHeader("Cache-Control", KEPT_BY_NOBODY)
         self.prepath = []
         self.postpath = [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
         try:
@@ -179,11 +187,21 @@ class Request(server.Request):
         else:
             super().registerProducer(producer, streaming)
 
+    def unregisterProducer(self) -> None:
+        """Forget the producer; the channel too, if there still is one."""
+        # An answered request keeps none, and one whose peer has left has lost it.
+        if getattr(self, "channel", None) is None:
+            self.producer = None
+        else:
+            super().unregisterProducer()
+
     def write(self, data: bytes) -> None:
         """Send some of the answer; an answer before the body's end closes the connection."""
-        if not self.startedWriting and not self._disconnected:
-            self.channel.about_to_answer(self)
-        if not self._disconnected:
+        if self._abandoned or self._disconnected:
+            return
+        if not self.finished:
+            if not self.startedWriting:
+                self.channel.about_to_answer(self)
             self.channel.moved(len(data))
         super().write(data)
 
@@ -198,21 +216,22 @@ class Request(server.Request):
         That is the one way to tell the peer; an orderly end would make a
         whole of a part.
         """
-        if not (self._abandoned or self._disconnected):
+        if not (self._abandoned or self._disconnected or self.finished):
             self._abandoned = True
             if self.producer is not None:
                 self.unregisterProducer()
-            self.channel.transport.abortConnection()
+            self.channel.abort()
 
     def connectionLost(self, reason: Failure) -> None:
         """The peer is gone: so is the rest of the body."""
         if not self.body.complete:
             self.body.fail(ClientGone("The client went away before the end of its body."))
-        site = self.channel.site
+        site, lost = self.channel.site, self.channel.lost
         super().connectionLost(reason)
         if self.dispatched and not self.finished:
             self.was_cut = True
-            site.log(self)
+            self.sentLength = max(0, self.sentLength - lost)
+            site.note(self)
 
 
 def origin_form(target: bytes) -> bytes:

@@ -16,6 +16,7 @@ from repoman.bounded_log import BoundedLog
 from repoman.channel import IDLE_DEADLINE, Channel
 from repoman.crowd import first_to_go, share, source_of
 from repoman.errors import TookTooLong
+from repoman.lingering import LINGER_RATE, Allowance
 from repoman.request import ITrust, Request
 from repoman.transfers import Transfer
 
@@ -52,6 +53,7 @@ class RepositorySite(server.Site):
     :ivar min_rate: bytes per second below which a transfer is given up; 0: never.
     :ivar upload_time: the most seconds that a request may take to bring an upload.
     :ivar draining: the daemon is about to stop.
+    :ivar allowance: of bytes that refused peers still send.
     """
 
     # Not Twisted's own, which would negotiate HTTP/2: it has none of the channel's hooks.
@@ -79,6 +81,7 @@ class RepositorySite(server.Site):
         self.trust = trust
         self.reactor = reactor
         self.draining = False
+        self.allowance = Allowance(LINGER_RATE)
         self.connections = connections
         self.min_rate = min_rate
         self.upload_time = upload_time
@@ -91,7 +94,11 @@ class RepositorySite(server.Site):
         )
 
     def log(self, request: Any) -> None:
-        """Note an answered request."""
+        """An answer is written; it is noted when it has arrived (Twisted calls this)."""
+        request.channel.delivery.answered(request)
+
+    def note(self, request: Any) -> None:
+        """Note a request whose answer has arrived, or was cut."""
         self._log_request(request)
 
     def opened(self, channel: Channel) -> None:
@@ -171,7 +178,7 @@ class RepositorySite(server.Site):
     def cut_slow(self, channel: Channel) -> None:
         """Cut a connection whose peer is too slow."""
         self._strangers.say(f"Transfer too slow, cut: {channel.transport.getPeer()}")
-        channel.transport.abortConnection()
+        channel.abort()
 
     def timed_out(self, channel: Channel) -> None:
         """A connection is closed whose peer was silent for too long."""
@@ -204,5 +211,5 @@ class RepositorySite(server.Site):
         if self._channels:
             self._log.warn("{count} connections cut, to stop", count=len(self._channels))
         for channel in tuple(self._channels):
-            channel.transport.abortConnection()
+            channel.abort()
             self.closed(channel)

@@ -42,6 +42,7 @@ READ = 256 * 1024
 PRIVATE = (
     "_write", "_flushSendBIO", "_flushReceiveBIO", "_bufferedWrite", "_shutdownTLS",
     "_tlsShutdownFinished", "_lostTLSConnection", "_aborted",
+    "_producer",
 )  # fmt: skip
 """The names of Twisted's that this module overrides, calls or reads.
 
@@ -91,6 +92,12 @@ class FlowingTLSTransport(BufferingTLSTransport):
         super().connectionLost(reason)
         self._gather = self.write
 
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        # Of a goodbye in mid handshake, whose error has no arguments, Twisted reads the first.
+        if reason is not None and isinstance(reason.value, ZeroReturnError):
+            reason = None
+        super()._tlsShutdownFinished(reason)
+
     def _write(self, data: bytes) -> None:
         if self._lostTLSConnection:
             return
@@ -136,6 +143,7 @@ class FlowingTLSTransport(BufferingTLSTransport):
             self._deliver(count)
         except ZeroReturnError:
             self._deliver(count)
+            self._stop_producer()
             self._shutdownTLS()
             self._tlsShutdownFinished(None)
         except Error:
@@ -143,6 +151,17 @@ class FlowingTLSTransport(BufferingTLSTransport):
             self._deliver(count)
             self._tlsShutdownFinished(broken)
         self._flushSendBIO()
+
+    def _stop_producer(self) -> None:
+        """Nothing more will be written: the producer would write its whole answer into the void.
+
+        TCP also waits for its producer before it closes.  This comes before our own close_notify,
+        which is none of the bytes that the producer may look for.
+        """
+        producer = self._producer
+        if producer is not None:
+            self.unregisterProducer()
+            producer.stopProducing()
 
     def _deliver(self, count: int) -> None:
         if count and not self._aborted:
@@ -193,9 +212,14 @@ def _is_sending(tcp: Connection) -> bool:
     return bool(getattr(tcp, "_tempDataBuffer", "unknown")) or len(tcp.dataBuffer) != tcp.offset
 
 
-def _tcp_of(transport: Any) -> Connection | None:
+def _tcp_below(transport: Any) -> Connection | None:
     found = transport if isinstance(transport, Connection) else getattr(transport, "transport", 0)
-    return found if isinstance(found, Connection) and found.connected else None
+    return found if isinstance(found, Connection) else None
+
+
+def _tcp_of(transport: Any) -> Connection | None:
+    found = _tcp_below(transport)
+    return found if found is not None and found.connected else None
 
 
 def is_sending(transport: Any) -> bool:
@@ -204,10 +228,18 @@ def is_sending(transport: Any) -> bool:
     return tcp is not None and _is_sending(tcp)
 
 
+def unsent(transport: Any) -> int:
+    """How many bytes for the peer this process holds, also after the connection was lost."""
+    tcp = _tcp_below(transport)
+    if tcp is None:
+        return 0
+    return len(tcp.dataBuffer) - tcp.offset + int(getattr(tcp, "_tempDataLen", 0))
+
+
 def unfetched(transport: Any) -> int:
     """How many bytes the kernel holds that the peer has not acknowledged."""
-    tcp = _tcp_of(transport)
-    if tcp is None:
+    tcp = _tcp_below(transport)  # one that is being lost has its socket for a moment more
+    if tcp is None or not hasattr(tcp, "socket"):
         return 0
     try:
         [count] = struct.unpack("i", fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, bytes(4)))

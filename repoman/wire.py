@@ -29,6 +29,19 @@ PROBLEM_JSON = "application/problem+json"
 UPLOAD_MEDIA = "application/partial-upload"
 """The media type of a part of a resumable upload."""
 
+KEPT_BY_NOBODY = "no-store"
+"""The Cache-Control (RFC 9111 section 5.2.2) of all answers of which nothing else is known: of
+refusals, and of what is secret."""
+
+KEPT_BY_CALLER = "private, no-cache"
+"""That of what is for the caller alone: their client may keep it, and asks us before each use."""
+
+KEPT_BY_ALL = "no-cache"
+"""That of what everybody gets: any cache may keep it, and asks us before each use."""
+
+STORED_SIZE = "Repoman-Stored-Size"
+"""The header that says how many bytes an image takes on a disk, where zeros are holes."""
+
 STATUSES: Mapping[type[errors.RepomanError], int] = {
     errors.RepomanError: 500,
     errors.Refused: 403,
@@ -160,8 +173,14 @@ class Urls:
         return f"/api/images/raw/{image.owner}/{middle}{image.name}"
 
 
-def image_json(image: Image, urls: Urls, *, full: bool = False) -> dict[str, Any]:
-    """The 21 keys of an image; with ``full`` also ``files``, by hypervisor."""
+def image_json(
+    image: Image, urls: Urls, *, full: bool = False, shares: bool = True
+) -> dict[str, Any]:
+    """The 21 keys of an image; with ``full`` also ``files``, by hypervisor.
+
+    :param shares: say whom it is shared with, which is no business of those who only look at
+        what is public.
+    """
     stored = image.default_file
     body: dict[str, Any] = {
         "uuid": image.uuid,
@@ -188,8 +207,8 @@ def image_json(image: Image, urls: Urls, *, full: bool = False) -> dict[str, Any
         "size": stored.size if stored else None,
         "file_url": urls.default_file(image),
         "shared_with": {
-            "groups": [urls.group(g) for g in image.shared_groups],
-            "users": [urls.user(u) for u in image.shared_users],
+            "groups": [urls.group(g) for g in image.shared_groups if shares],
+            "users": [urls.user(u) for u in image.shared_users if shares],
         },
     }
     if full:

@@ -24,6 +24,10 @@ FORM = (
     b"POST /api/images HTTP/1.1\r\nHost: localhost\r\n"
     b"Content-Type: application/x-www-form-urlencoded\r\n"
 )
+BODY = (
+    b"PUT /api/images/raw/x/one HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Length: 1000000000000\r\n\r\n"
+)
 IMAGE = b"GET /api/images/raw/%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PROXIED = b"PROXY TCP4 %s 127.0.0.1 1 8443\r\n"
 
@@ -41,11 +45,15 @@ KINDS: dict[str, tuple[bool, bytes]] = {
     "a form without its body": (True, FORM + b"Content-Length: 30\r\n\r\nname="),
     "a form without an end": (True, FORM + b"Transfer-Encoding: chunked\r\n\r\n5\r\nname=\r\n"),
     "an image": (True, IMAGE),
+    "a refused body without an end": (True, BODY),
 }
 """What each peer says before it waits: whether over TLS, and the bytes."""
 
 COMING = 100
 """How many come back in a second, if all are cut at once: handshakes alone can be too many."""
+
+JUNK = bytes(65536)
+"""What the body without an end consists of."""
 
 UNREAD = {"an image", "many requests"}
 """Kinds of which nothing that comes is read."""
@@ -70,6 +78,9 @@ async def hold(
         if kind in UNREAD:
             writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's has it
             await asyncio.sleep(15)
+        while words.startswith(BODY):
+            writer.write(JUNK)
+            await writer.drain()
         while await reader.read(1024):
             pass
     finally:

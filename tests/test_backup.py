@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,6 +17,9 @@ from typing import Any
 import pytest
 from attrs import frozen
 
+from repoman.database.saving import SavedBlob
+from repoman.errors import Conflict
+from repoman.operator import manifest
 from tests.postgres import on_server
 from tests.server import Daemon
 from tests.test_audit import rows
@@ -22,15 +27,22 @@ from tests.test_operator import operate
 
 EARLIER = """
 DELETE FROM schema_version WHERE number > 2; DROP TABLE audit_chain, audit;
-DROP INDEX blob_scrubbed; DROP TRIGGER blob_gone ON blob; DROP FUNCTION note_gone;
+DROP INDEX blob_scrubbed, image_public_by_name, image_public_by_owner;
+DROP TRIGGER blob_gone ON blob; DROP FUNCTION note_gone;
 ALTER TABLE blob DROP scrubbed, DROP stamp, DROP multipart, DROP gone_since,
                  DROP holder, DROP held_until, DROP wanted;
 DROP TABLE chores, daemon, copied, offer, admin_line; ALTER TABLE repository DROP secret;
 DROP TRIGGER image_hypervisor_gone ON image_hypervisor; DROP FUNCTION release_words;
+DROP FUNCTION date_of, next_date, bind_file, leave_addresses, bind_image, bind_default, bind_images
+     CASCADE;
+ALTER TABLE image_file DROP bound; ALTER TABLE image DROP bound; ALTER TABLE account DROP freed;
+ALTER TABLE repository DROP freed;
 ALTER TABLE word DROP lasting; ALTER TABLE login DROP anchor; ALTER TABLE image DROP keeps_files;
 ALTER TABLE account DROP own_email, ADD CONSTRAINT account_email_taken UNIQUE (email)
 """
-CONTENT = {"one": os.urandom(300_000), "two": b"", "three": b"3" * 1000}
+CONTENT = {"one": os.urandom(300_000), "two": b"", "three": b"3" * 1000 + bytes(9_000_000)}
+DATA = 301_000
+"""How many bytes of it are no zeros."""
 
 
 def fill(daemon: Daemon) -> None:
@@ -73,13 +85,20 @@ def test_a_running_server_is_saved_and_comes_back_on_an_empty_host(
         fill(source)
         saved = operate("backup", tmp_path / "saved", "-c", source.config)
         assert (saved.returncode, saved.stderr) == (0, ""), saved
-        assert "3 files of 301000 bytes, each as it was stored" in saved.stdout
+        assert "3 files of 9301000 bytes, each as it was stored" in saved.stdout
         source.admin.ask("DELETE", "/api/images/one")
+        assert source.admin.ask("PUT", "/api/images/raw/three", body=b"later").status == 200
+        fetched = source.admin.ask("GET", "/api/images/raw/three").headers["Last-Modified"]
     other = elsewhere(source, tmp_path / "other")
     done = operate("restore", tmp_path / "saved", "-c", other.config)
     assert (done.returncode, done.stderr) == (0, ""), done
     with other.running():
         assert served(other) == CONTENT
+        # Whoever has what was there after the backup is not told that it is still so.
+        since = {"If-Modified-Since": fetched}
+        assert other.admin.ask("GET", "/api/images/raw/three", headers=since).status == 200
+        for files in (blobs(source), (tmp_path / "saved" / "blobs").glob("data/*/*"), blobs(other)):
+            assert sum(file.stat().st_blocks for file in files) * 512 < DATA + 10_000
         assert "reading it again" not in other.log.read_text()
         assert rows(other, "action=repository.restore")[0]["user"] == "(operator)"
         assert operate("verify-audit", "-c", other.config).returncode == 0
@@ -380,3 +399,50 @@ def test_links_and_what_others_could_have_changed_are_not_restored(
     shutil.copytree(saved.directory, directory)
     bend(min(directory.glob(part)) if part != "." else directory)
     assert words in refused(saved, directory)
+
+
+def test_of_two_copies_to_one_place_each_names_its_own_bytes(tmp_path: Path) -> None:
+    """As of two restores at once: the slower one is refused, and spoils nothing."""
+    right = os.urandom(300_000)
+    blob = SavedBlob("0" * 32, len(right), hashlib.sha256(right).hexdigest())
+    target = manifest.place(tmp_path, blob.blob)
+
+    class Coming(io.BytesIO):
+        """Half way through its bytes, another copy to the same place begins."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() == 0:
+                with pytest.raises(Conflict, match="Another process writes"):
+                    manifest.copy(io.BytesIO(b"others" * 1000), target, blob)
+            return super().read(100_000)
+
+    assert manifest.copy(Coming(right), target, blob)
+    assert target.read_bytes() == right
+    assert os.listdir(target.parent) == [target.name]
+
+
+@pytest.mark.parametrize("how", ["killed", "moved"])
+def test_what_a_copy_left_is_written_anew(tmp_path: Path, how: str) -> None:
+    right = os.urandom(1000)
+    blob = SavedBlob("0" * 32, len(right), hashlib.sha256(right).hexdigest())
+    target = manifest.place(tmp_path, blob.blob)
+    left = target.with_name(target.name + "@new")
+
+    class Coming(io.BytesIO):
+        """Whose copy somebody replaces on the way."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            if how == "moved":
+                left.unlink()
+                left.write_bytes(b"of somebody")
+            return super().read(size)
+
+    if how == "killed":
+        target.parent.mkdir(parents=True)
+        left.write_bytes(b"x" * 5000)
+        assert manifest.copy(Coming(right), target, blob)
+        assert (target.read_bytes(), os.listdir(target.parent)) == (right, [target.name])
+    else:
+        with pytest.raises(Conflict, match="replaced"):
+            manifest.copy(Coming(right), target, blob)
+        assert (left.read_bytes(), target.exists()) == (b"of somebody", False)

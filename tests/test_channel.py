@@ -15,11 +15,10 @@ from twisted.web.server import NOT_DONE_YET
 from repoman.channel import (
     HEADER_DEADLINE,
     IDLE_DEADLINE,
-    LINGER_BYTES,
-    LINGER_SECONDS,
     Channel,
 )
 from repoman.errors import ClientGone, Invalid, TooLarge
+from repoman.lingering import LINGER_BYTES, LINGER_SECONDS, LONGEST_LINGER, Allowance
 from repoman.request import Request
 from repoman.site import RepositorySite
 
@@ -182,12 +181,44 @@ def test_a_refused_body_gets_its_answer_then_a_bounded_lingering_close(
 
 
 def test_no_more_than_a_bounded_amount_is_dropped(connection: Connection) -> None:
-    connection.receive(PUT % 10**10)
+    connection.receive(PUT % 10**12)
     answer(connection.request, 403)
-    connection.receive(b"x" * (LINGER_BYTES // 2))
+    block = bytes(16 << 20)
+    for _ in range(LINGER_BYTES // len(block)):
+        connection.receive(block)
+        connection.clock.advance(1)
     assert not connection.wire.aborted
-    connection.receive(b"x" * (LINGER_BYTES // 2 + 1))
+    connection.receive(block)
     assert connection.wire.aborted
+
+
+def test_nor_for_longer_than_a_bounded_time(connection: Connection) -> None:
+    connection.receive(PUT % 10**12)
+    answer(connection.request, 403)
+    for _ in range(int(LONGEST_LINGER)):
+        connection.receive(b"x" * 10_000)
+        connection.clock.advance(1)
+    assert not connection.wire.aborted
+    connection.receive(b"x")
+    connection.clock.advance(1)
+    connection.receive(b"x")
+    assert connection.wire.aborted
+
+
+def test_who_is_refused_waits_for_others_who_are(connection: Connection) -> None:
+    connection.receive(PUT % 10**12)
+    answer(connection.request, 403)
+    connection.site.allowance.take(0.0, 256 << 20)  # others have sent so much
+    connection.receive(b"x")
+    assert connection.paused
+    connection.clock.advance(3)
+    assert not connection.paused
+
+
+def test_an_allowance_is_shared_and_is_not_saved_up() -> None:
+    allowance = Allowance(100.0)
+    assert [allowance.take(1.0, 50), allowance.take(1.0, 50)] == [0.5, 1.0]
+    assert allowance.take(1000.0, 50) == 0.5
 
 
 def test_a_refusal_after_the_whole_body_keeps_the_connection(connection: Connection) -> None:
@@ -241,6 +272,75 @@ def test_a_client_that_leaves_fails_the_flow_with_client_gone(connection: Connec
     assert isinstance(result.result, Failure)
     assert result.result.check(ClientGone)
     result.addErrback(lambda failure: None)
+
+
+@pytest.mark.parametrize("touch", ["write", "unregisterProducer", "finish", "abandon"])
+def test_a_request_whose_client_has_left_can_still_be_touched(
+    connection: Connection, touch: str
+) -> None:
+    connection.receive(GET)
+    request = connection.request
+    request.registerProducer(Held(), True)
+    request.write(b"x")
+    connection.channel.connectionLost(Failure(OSError()))
+    getattr(request, touch)(*([b"x"] if touch == "write" else []))
+    assert connection.logged == [request]
+    assert request.was_cut
+    assert not connection.wire.aborted
+
+
+@pytest.mark.parametrize("touch", ["unregisterProducer", "abandon"])
+def test_an_answered_request_that_is_touched_does_not_touch_its_connection(
+    connection: Connection, touch: str
+) -> None:
+    connection.receive(GET)
+    first = connection.request
+    answer(first)
+    connection.receive(GET)
+    connection.request.registerProducer(Held(), True)
+    getattr(first, touch)()
+    assert not connection.wire.aborted
+    assert connection.channel._requestProducer is not None
+
+
+class Held:
+    """A producer that has nothing."""
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None: ...
+
+
+TOUCHED = [
+    "resumeProducing", "pauseProducing", "stopProducing", "loseConnection", "make_room", "drain",
+    "abort", "_go_on", "timeoutConnection",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("touch", TOUCHED)
+@pytest.mark.parametrize("state", ["new", "asked", "unfetched", "answered", "refused", "closing"])
+def test_a_lost_connection_stays_lost_and_leaves_no_timer(
+    connection: Connection, state: str, touch: str
+) -> None:
+    if state != "new":
+        connection.receive(PUT % 10 if state == "refused" else GET)
+    if state == "unfetched":
+        connection.channel.pauseProducing()
+    if state in ("unfetched", "answered", "refused"):
+        answer(connection.request)
+    if state == "closing":
+        connection.channel.loseConnection()
+    connection.channel.connectionLost(Failure(OSError()))
+    connection.wire.disconnecting = False
+    getattr(connection.channel, touch)()
+    assert not connection.wire.aborted
+    assert not connection.wire.disconnecting
+    assert connection.clock.getDelayedCalls() == []
+    assert len(connection.logged) == (
+        state in ("asked", "unfetched", "answered", "refused", "closing")
+    )
 
 
 def test_a_client_that_left_before_anybody_asked_fails_the_flow_at_once(

@@ -19,6 +19,7 @@ from tests.server import ROOT, Answer, Daemon, Person
 from tests.test_operator import operate
 
 CONTENT = bytes(range(256)) * 20_000
+SPARSE = bytes(5 << 20) + CONTENT + bytes(20 << 20)
 
 
 @pytest.fixture
@@ -54,19 +55,22 @@ def test_a_running_repository_moves_and_moves_back(tmp_path: Path) -> None:
     there, home = other(daemon, new), tmp_path / "home.conf"
     home.write_text(daemon.config.read_text())
     with daemon.running():
-        put(daemon.admin, "one", CONTENT)
+        put(daemon.admin, "one", SPARSE)
         done = operate("copy-store", "-c", home, "--to", there)
         assert (done.returncode, done.stderr) == (0, ""), done
-        assert done.stdout.startswith(f"1 files of {len(CONTENT)} bytes copied to {new}, ")
+        assert done.stdout.startswith(f"1 files of {len(SPARSE)} bytes copied to {new}, ")
         put(daemon.admin, "two", b"later")
     done = operate("copy-store", "-c", home, "--to", there, "--json")
     assert json.loads(done.stdout) == {
         "files": 1, "size": 5, "there": 1, "damaged": [], "put_away": 0, "unfinished": 0,
     }  # fmt: skip
     assert committed(new) == committed(old)
+    for place in (old, new):
+        blocks = sum(file.stat().st_blocks for file in place.glob("data/*/*"))
+        assert blocks * 512 < len(CONTENT) * 1.01, f"zeros take room in {place}"
     daemon.config.write_text(there.read_text())
     with daemon.running():
-        assert get(daemon.admin, "one").body == CONTENT
+        assert get(daemon.admin, "one").body == SPARSE
         assert get(daemon.admin, "two").body == b"later"
         put(daemon.admin, "one", b"replaced")
     assert "reading it again" not in daemon.log.read_text()

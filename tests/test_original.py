@@ -75,7 +75,7 @@ IMAGES = [
     (12, "void", "xen", None, False, False, True, False, 2, 1, None),
 ]
 FILES = {
-    "ann_sl6_xen": GOOD, "ann_two_xen": b"for xen", "ann_two_kvm": b"for kvm",
+    "ann_sl6_xen": GOOD, "ann_two_xen": b"for xen" + bytes(5_000_000), "ann_two_kvm": b"for kvm",
     "ann_bent_xen": b"bent", "ann_short_xen": b"short", "ann_b_c_xen": b"whose", "stray": b"?",
     "bob_late_xen": b"of a suspended user", "ann_void_xen": b"void",
 }  # fmt: skip
@@ -189,7 +189,9 @@ def check(daemon: Daemon) -> None:
     two = ann.ask("GET", "/api/images/two").json
     assert two["shared_with"] == {"groups": [], "users": []}
     assert ann.ask("GET", "/api/images/raw/kvm/two").body == b"for kvm"
-    assert ann.ask("GET", "/api/images/raw/xen/two").body == b"for xen"
+    assert ann.ask("GET", "/api/images/raw/xen/two").body == FILES["ann_two_xen"]
+    stored = (daemon.directory / "state" / "blobs").rglob("?" * 32)
+    assert sum(path.stat().st_blocks for path in stored) * 512 < 100_000, "zeros take room"
     assert ann.ask("GET", "/api/images/raw/void").body == b"void"
     for name in ("bent", "short", "lost", "never", "b_c"):
         assert ann.ask("GET", f"/api/images/raw/{name}").status == 404

@@ -75,7 +75,7 @@ def find_access(
     """
     named = named_by(options, settings)
     credential = find_credential(named, environ, uid)
-    if credential is None and not command.anonymous:
+    if credential is None and not command.is_for_anybody(options):
         raise no_credential()
     host, port = find_server(options, settings, environ)
     return Access(host, port, credential, find_ca_directory(named, environ))

@@ -28,6 +28,7 @@ class Bar(Progress):
         self._total: int | None = None
         self._done = self._before = 0
         self._begun = self._next_line = 0.0
+        self._waits = False
 
     def begin(self, total: int | None, done: int) -> None:
         """Show that it begins."""
@@ -56,6 +57,7 @@ class Bar(Progress):
 
     def advance(self, count: int) -> None:
         """Show that it goes on."""
+        self._waits = False
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
@@ -63,10 +65,16 @@ class Bar(Progress):
             self._next_line = time.monotonic() + self._every
             self._line()
 
-    def waiting(self, error: Exception, seconds: float) -> None:
-        """Say why nothing moves."""
+    def waiting(self, error: Exception, seconds: float | None) -> None:
+        """Say why nothing moves; once, while it waits for its turn."""
+        if self._bar is not None and self._done == self._before:
+            self._bar.leave = False  # it never moved, and there will be another
         self.end()
-        text = printable(f"{error} Trying again in {seconds:.0f} s ...")
+        if seconds is None and self._waits:
+            return
+        self._waits = seconds is None
+        then = "Waiting for a turn" if seconds is None else f"Trying again in {seconds:.0f} s"
+        text = printable(f"{error} {then} ...")
         line = json.dumps({"file": self._label, "message": text}) if self._as_json else text
         print(line, file=sys.stderr, flush=True)
 

@@ -116,3 +116,7 @@ class Command:
     anonymous: bool = False
     everyday: bool = False
     configured: bool = True
+
+    def is_for_anybody(self, options: Options) -> bool:
+        """It needs no credential, or not for what is public and no more."""
+        return self.anonymous or bool(getattr(options, "public", False))

@@ -128,14 +128,18 @@ async def put(session: Session, ref: ImageRef, file: str, hypervisor: str | None
     what = f"image '{ref.name}', hypervisor {hypervisor or known[0]}"
     session.out.say(f"Uploading {name} to {what} ...")
     bar = Bar(Path(name).name, as_json=session.options.json)
-    memory = state_directory(os.environ) / "uploads"
-    sent = await session.client.put_file(ref, source, hypervisor, bar, memory)
+    sent = await session.client.put_file(ref, source, hypervisor, bar, upload_memory())
     stored = stored_sha256(await session.client.image(ref, view="full"), hypervisor)
     if stored != sent:
         raise DigestMismatch(
             f"We sent bytes with the SHA-256 {sent}, the server has {stored}; upload again."
         )
     session.out.done(f"{name} uploaded to {what}", sha256=sent)
+
+
+def upload_memory() -> Path:
+    """Where uploads that were cut off are remembered."""
+    return state_directory(os.environ) / "uploads"
 
 
 def into_account(user_name: str) -> str:

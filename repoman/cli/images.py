@@ -27,6 +27,9 @@ def _list_arguments(parser: Arguments) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--sharedwith", action="store_true", help="what is shared with you")
     which.add_argument("-u", "--user", help="images that USER owns")
+    which.add_argument(
+        "--public", action="store_true", help="public images of all; needs no credential"
+    )
     which.add_argument("-g", "--group", help="images that are shared with GROUP")
 
 
@@ -42,6 +45,8 @@ async def list_names(session: Session) -> None:
         rows = await client.shared_with_user(await session.me(), **view)
     elif options.all:
         rows = await client.images(**view)
+    elif options.public:
+        rows = await client.images(public="true", **view)
     else:
         mine = await client.whoami()
         rows = await client.images(owner=mine["user_name"], **view) if view else mine["images"]
@@ -198,7 +203,12 @@ COMMANDS = (
         "Listing images.",
         list_names,
         arguments=_list_arguments,
-        examples=("repoman list", "repoman list --all --long", "repoman list --sharedwith"),
+        examples=(
+            "repoman list",
+            "repoman list --all --long",
+            "repoman list --sharedwith",
+            "repoman list --public",
+        ),
         everyday=True,
     ),
     Command(

@@ -8,11 +8,16 @@ from pathlib import Path
 from attrs import evolve
 
 from repoman import __version__
+from repoman.arriving import arriving
 from repoman.cli.access import stated_server
 from repoman.cli.command import Arguments, Command, Options
 from repoman.cli.output import Output, aligned
 from repoman.client.settings import Settings, file_text, user_file
 from repoman.client.sudo import rights_of_caller
+from repoman.errors import Conflict
+
+MOST_BACKUPS = 99
+"""How many older configurations ``make-config`` keeps."""
 
 
 def version(options: Options, settings: Settings, out: Output) -> None:
@@ -59,19 +64,25 @@ def make_config(options: Options, settings: Settings, out: Output) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file; the one that is there goes to ``.bak``."""
+    """Write a file; the one that is there goes to ``.bak``, and what that was, to ``.bak.N``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    try:
-        with fresh.open("x", encoding="utf-8") as file:  # never through a link
-            file.write(text)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-    if path.exists():
-        path.replace(path.with_name(path.name + ".bak"))
-    fresh.replace(path)
+    with arriving(path) as file:
+        file.write(text.encode())
+        file.flush()  # a full disk is to be found before anything moves
+        if path.is_file() and path.read_bytes() != text.encode():
+            backup = path.with_name(path.name + ".bak")
+            if os.path.lexists(backup):
+                backup.rename(_free(backup))
+            path.rename(backup)
+
+
+def _free(backup: Path) -> Path:
+    """Where an older backup can be: it may be the only copy of what somebody wrote by hand."""
+    for number in range(1, MOST_BACKUPS + 1):
+        place = backup.with_name(f"{backup.name}.{number}")
+        if not os.path.lexists(place):
+            return place
+    raise Conflict(f"There are {MOST_BACKUPS} backups beside {backup} already: remove some.")
 
 
 COMMANDS = (

@@ -41,7 +41,10 @@ FILES = (
     ),
     ("~/.globus/usercert.pem, ~/.globus/userkey.pem", "the certificate, if there is no proxy"),
     ("~/.globus/certificates, /etc/grid-security/certificates", "the CAs to believe"),
-    ("NAME.part", "a download that is not complete; the next get goes on with it"),
+    (
+        "NAME@sha256-HEX.part",
+        "a download that is not complete; the next get of the same bytes goes on",
+    ),
 )
 """The files that matter."""
 

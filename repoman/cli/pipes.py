@@ -7,7 +7,6 @@ import hashlib
 import os
 import select
 import stat
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,7 +75,7 @@ class Outlet:
     def __init__(self, reactor: Any, file: int, name: str = "standard output") -> None:
         self.size = 0
         self._name = name
-        self._hash = hashlib.sha256()
+        self._hash, self._sha256 = hashlib.sha256(), ""
         self._reactor = reactor
         self._buffer = bytearray()
         self._room: Deferred[None] | None = None
@@ -92,9 +91,14 @@ class Outlet:
                 pass
         self._own = self._file != file
 
-    def modified(self) -> float:
-        """Just now."""
-        return time.time()
+    def begin(self, sha256: str, size: int, room: int = 0) -> None:
+        """Say which bytes are coming.
+
+        :raises BadReply: bytes of others are through.
+        """
+        if sha256 != self._sha256:
+            self.restart()
+        self._sha256 = sha256
 
     def hash_what_is_there(self) -> Iterator[None]:
         """There is nothing from earlier runs."""
@@ -159,16 +163,16 @@ class Outlet:
         """Nobody reads any more."""
         self._settle(Failure(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))))
 
-    def finish(self, sha256: str) -> None:
+    def finish(self) -> None:
         """Compare.
 
         :raises DigestMismatch: what was written is not the image.
         """
         found = self._hash.hexdigest()
-        if found != sha256:
+        if found != self._sha256:
             raise DigestMismatch(
                 f"The bytes written to {self._name} have the SHA-256 {found}, the image has"
-                f" {sha256}: do not use them."
+                f" {self._sha256}: do not use them."
             )
 
     def close(self) -> None:

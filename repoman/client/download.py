@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from email.utils import parsedate_to_datetime
 from typing import NoReturn
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IResponse
@@ -28,6 +27,7 @@ from repoman.errors import (
     RepomanError,
     UnsatisfiableRange,
 )
+from repoman.wire import STORED_SIZE
 
 
 @frozen
@@ -37,16 +37,16 @@ class RemoteFile:
     :ivar size: in bytes.
     :ivar sha256: lower-case hex.
     :ivar etag: as it stands in the header.
-    :ivar modified: seconds since 1970; 0 if unknown.
+    :ivar room: how many bytes it takes on a disk, where zeros are holes; 0 if nobody knows.
     """
 
     size: int
     sha256: str
     etag: str
-    modified: float = 0.0
+    room: int = 0
 
 
-@frozen
+@define
 class Download:
     """One image's file on its way to a sink.
 
@@ -58,6 +58,7 @@ class Download:
     sink: ISink
     progress: Progress = field(factory=Progress)
     streams: int = 1
+    _resumed: bool = field(default=False, init=False)
 
     @property
     def exchange(self) -> Exchange:
@@ -73,30 +74,33 @@ class Download:
         :raises OSError: the file cannot be written.
         """
         try:
-            resumed = self.sink.size > 0
             try:
                 return await self._fetch()
             except DigestMismatch:
                 # What went through a pipe cannot be taken back.
-                if self.sink.size or not (resumed or self.route.strayed):
+                if self.sink.size or not (self._resumed or self.route.strayed):
                     raise
                 if self.route.strayed:
                     self.route.stay()
             except PreconditionFailed:
-                self.sink.restart()
-            # The image was replaced meanwhile, or a store has others: once more, from its start.
+                pass
+            # The image was replaced meanwhile, or a store has others: once more.
             return await self._fetch()
         finally:
             self.sink.close()
             self.progress.end()
 
     async def _fetch(self) -> RemoteFile:
-        sink = self.sink
-        for _ in sink.hash_what_is_there():
-            await deferLater(self.exchange.reactor, 0)
-        remote = await patiently(self.exchange, self._attempt, lambda: sink.size, self.progress)
-        sink.finish(remote.sha256)
+        remote = await patiently(
+            self.exchange, self._attempt, lambda: self.sink.size, self.progress
+        )
+        await self._digest()
+        self.sink.finish()
         return remote
+
+    async def _digest(self) -> None:
+        for _ in self.sink.hash_what_is_there():
+            await deferLater(self.exchange.reactor, 0)
 
     async def _attempt(self) -> RemoteFile:
         before = self.sink.size
@@ -113,30 +117,34 @@ class Download:
             return await self._try()
 
     async def _try(self) -> RemoteFile:
-        sink, headers = self.sink, dict[str, str]()
-        if sink.size or self.streams > 1:
-            reply = await self._head()
-            remote = describe(reply)
-            if sink.size > remote.size or (sink.size and remote.modified > sink.modified()):
-                sink.restart()
-            if sink.size == remote.size:
-                return remote
-            if self.streams > 1 and header(reply, "Accept-Ranges") == "bytes":
-                self.progress.begin(remote.size, sink.size)
-                rest = Ranges(self.route, remote.etag, remote.size, sink, self.progress)
-                await rest.fetch(self.streams)
-                return remote
-            if sink.size:
-                headers = {"Range": f"bytes={sink.size}-", "If-Range": remote.etag}
-        return await self._stream(headers)
+        """Ask which bytes the file has, then fetch what is missing of these."""
+        reply, sink = await self._head(), self.sink
+        remote = describe(reply)
+        sink.begin(remote.sha256, remote.size, remote.room)
+        await self._digest()
+        self._resumed = self._resumed or sink.size > 0
+        if sink.size == remote.size:
+            return remote
+        if self.streams > 1 and header(reply, "Accept-Ranges") == "bytes":
+            self.progress.begin(remote.size, sink.size)
+            rest = Ranges(self.route, remote.etag, remote.size, sink, self.progress)
+            await rest.fetch(self.streams)
+        else:
+            await self._stream(remote)
+        return remote
 
-    async def _stream(self, headers: dict[str, str]) -> RemoteFile:
+    async def _stream(self, remote: RemoteFile) -> None:
+        headers = dict[str, str]()
+        if self.sink.size:
+            headers = {"Range": f"bytes={self.sink.size}-", "If-Range": remote.etag}
         coming = await self.route.get(headers)
         reply = coming.reply
         if reply.code not in ((200, 206) if headers else (200,)):
             await self._refuse(reply)
         try:
-            remote, length = describe(coming.about, reply), known_length(reply)
+            length = known_length(reply)
+            if describe(coming.about, reply).sha256 != remote.sha256:
+                raise PreconditionFailed("The image was replaced while it was being fetched.")
             if reply.code == 200:
                 self.sink.restart()
             if self.sink.size + length != remote.size:
@@ -146,7 +154,6 @@ class Download:
             raise
         self.progress.begin(remote.size, self.sink.size)
         await coming.line.receive(reply, self._take, length)
-        return remote
 
     def _take(self, data: bytes) -> Deferred[None] | None:
         waiting = self.sink.write(data)
@@ -170,28 +177,33 @@ class Download:
 def describe(about: IResponse, reply: IResponse | None = None) -> RemoteFile:
     """What the headers of a 200 or 206 say about the whole file.
 
-    :param reply: tells its size, if it is another.
+    :param about: of the repository: to a HEAD, if there is no other.
+    :param reply: with the body, which tells the file's size.
     :raises BadReply: they do not say how long it is, or not its SHA-256.
     """
     etag = header(about, "ETag")
     sha256 = repr_digest(header(about, "Repr-Digest")) or _hex64(etag)
     if not sha256:
         raise BadReply("The server does not say which SHA-256 the file has.")
-    modified = _seconds(header(about, "Last-Modified"))
-    return RemoteFile(_whole_size(reply or about), sha256, etag, modified)
+    size, room = _whole_size(reply) if reply else _announced_size(about), header(about, STORED_SIZE)
+    return RemoteFile(size, sha256, etag, int(room) if re.fullmatch(COUNT, room) else 0)
 
 
 def _whole_size(reply: IResponse) -> int:
-    if reply.code == 206:
-        span = re.fullmatch(f"bytes {COUNT}-{COUNT}/{COUNT}", header(reply, "Content-Range"))
-        if not span or int(span[2]) + 1 != int(span[3]):
-            raise UnsatisfiableRange("The server sends another part of the file than we asked for.")
-        return int(span[3])
-    # The length of a reply to HEAD is a header, not a body's length.
+    if reply.code != 206:
+        return known_length(reply)
+    span = re.fullmatch(f"bytes {COUNT}-{COUNT}/{COUNT}", header(reply, "Content-Range"))
+    if not span or int(span[2]) + 1 != int(span[3]):
+        raise UnsatisfiableRange("The server sends another part of the file than we asked for.")
+    return int(span[3])
+
+
+def _announced_size(reply: IResponse) -> int:
+    """Of a reply to HEAD, the header: it has no body, and that is 0 bytes long."""
     stated = header(reply, "Content-Length")
-    if stated and not re.fullmatch(COUNT, stated):
+    if not re.fullmatch(COUNT, stated):
         raise BadReply("The server does not say how long the file is.")
-    return int(stated) if stated else known_length(reply)
+    return int(stated)
 
 
 def repr_digest(text: str) -> str:
@@ -207,10 +219,3 @@ def repr_digest(text: str) -> str:
 def _hex64(etag: str) -> str:
     found = re.fullmatch(r'"([0-9a-f]{64})"', etag)
     return found[1] if found else ""
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError):
-        return 0.0

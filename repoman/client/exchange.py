@@ -34,8 +34,15 @@ from repoman import __version__
 from repoman.client.heads import BoundedHeads
 from repoman.client.problems import ISeesItself, in_words, is_passing
 from repoman.client.receiver import Abandoning, Receiver, silence
-from repoman.client.replies import content_type, decoded, header, next_page, reply_error
-from repoman.errors import RepomanError
+from repoman.client.replies import (
+    content_type,
+    decoded,
+    header,
+    next_page,
+    pause_of,
+    reply_error,
+)
+from repoman.errors import RepomanError, TooManyUploads
 from repoman.tls_flow import tls_factory
 
 CONNECT_SECONDS = 20.0
@@ -58,6 +65,9 @@ JSON_LIMIT = 256 * 2**20
 
 RETRY_DELAYS = (0.3, 0.7, 2.0)
 """Seconds to wait before each new try of a question, when the line or the server fails."""
+
+LONGEST_PAUSE = 10.0
+"""Seconds that we wait at most before we ask again, whatever the server's ``Retry-After`` says."""
 
 TRANSFER_DELAYS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """The same for a transfer, which is worth more patience."""
@@ -232,16 +242,20 @@ class Exchange:
             body = await self.body(reply)
             return decoded(reply, body), next_page(reply)
 
-        return await (self._retrying(once) if method == "GET" else once())
+        return await self._retrying(once, is_safe=method == "GET")
 
-    async def _retrying(self, attempt: Callable[[], Awaitable[tuple[Any, str]]]) -> tuple[Any, str]:
+    async def _retrying(
+        self, attempt: Callable[[], Awaitable[tuple[Any, str]]], *, is_safe: bool
+    ) -> tuple[Any, str]:
         for delay in self._retry_delays:
             try:
                 return await attempt()
             except RepomanError as error:
-                if not is_passing(error):
+                # What a 429 refuses was not done (RFC 6585 section 4), whatever it was.
+                if not (isinstance(error, TooManyUploads) or (is_safe and is_passing(error))):
                     raise
-            await deferLater(self.reactor, delay)
+                pause = max(delay, min(error.retry_after or 0.0, LONGEST_PAUSE))
+            await deferLater(self.reactor, pause)
         return await attempt()
 
     async def body(self, reply: IResponse, limit: int = JSON_LIMIT) -> bytes:
@@ -276,7 +290,8 @@ class Exchange:
     async def refuse(self, reply: IResponse) -> NoReturn:
         """Raise the error that a reply stands for."""
         body = await self.body(reply, 2**20)
-        raise reply_error(reply.code, content_type(reply), body, header(reply, "Location"))
+        place, pause = header(reply, "Location"), pause_of(reply)
+        raise reply_error(reply.code, content_type(reply), body, place, pause)
 
     def _silent(self, result: Any, seconds: float) -> Failure:
         return Failure(silence(self.server, seconds))

@@ -1,4 +1,4 @@
-"""A file on its way in: ``NAME.part`` until every byte is there and verified."""
+"""A file on its way in: called otherwise until every byte is there and verified."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from repoman.client.locked import open_locked
+from repoman.arriving import has_name, open_locked, sync_directory, take_name
+from repoman.client.parts import forget_old, is_part, is_running, others, part_of
 from repoman.client.shared import followed
 from repoman.errors import Conflict, DigestMismatch, Invalid, NoRoom
+from repoman.holes import dense
 
 SLICE = 2**20
 """How many bytes are hashed in one go when a partial file is taken up again."""
-
-_ZEROS = bytes(2**18)
 
 
 class ISink(Protocol):
@@ -31,8 +31,16 @@ class ISink(Protocol):
 
     size: int
 
-    def modified(self) -> float:
-        """When the last byte was written, in seconds since 1970."""
+    def begin(self, sha256: str, size: int, room: int = 0) -> None:
+        """Say which bytes are coming: before the first, and before each new attempt.
+
+        :param sha256: that all of them have (hex).
+        :param size: how many they are, with those that are there.
+        :param room: how many take room on a disk, where zeros are holes; 0 if nobody knows.
+        :raises BadReply: others are there, where nobody can take them back.
+        :raises RepomanError: they cannot be taken.
+        :raises OSError: there is no way to write them.
+        """
 
     def hash_what_is_there(self) -> Iterator[None]:
         """Take the bytes of an earlier run into the digest, a slice per step."""
@@ -46,11 +54,10 @@ class ISink(Protocol):
     def write(self, data: bytes) -> Deferred[None] | None:
         """Append some bytes; what it answers fires when it takes more."""
 
-    def finish(self, sha256: str) -> None:
+    def finish(self) -> None:
         """All bytes are there.
 
-        :param sha256: that they must have (hex).
-        :raises DigestMismatch: they have another.
+        :raises DigestMismatch: they are not those that were to come.
         """
 
     def close(self) -> None:
@@ -61,38 +68,67 @@ class PartFile:
     """The bytes that have come, with their running SHA-256.
 
     Runs of zeros become holes.  Whatever happens, :meth:`close` leaves a file
-    from which the next run can go on.
+    from which the next run can go on, if it is for the same bytes.
 
     :ivar size: how many bytes are there.
     """
 
     def __init__(self, target: Path) -> None:
-        """Open or create ``target`` with ``.part`` behind its name.
+        """Look whether ``target`` can be written.
 
         :param target: of a link, what it leads to is meant, and the link stays.
-        :raises Invalid: there is a device, a pipe or a directory.
-        :raises Conflict: another process is writing it.
-        :raises PermissionError: it, or a link to it, is of somebody else who can leave things
-            there; see :mod:`repoman.client.shared`.
-        :raises OSError: there is no way to write there.
+        :raises Invalid: there is a device, a pipe or a directory, or only an
+            unfinished download can be called so.
+        :raises PermissionError: a link to it is of somebody else who can leave things there;
+            see :mod:`repoman.client.shared`.
+        :raises OSError: there is no such directory.
         """
         self.target = _followed(target)
-        self.path = self.target.with_name(self.target.name + ".part")
-        try:
-            self._file = open_locked(self.path, 0o666)
-        except BlockingIOError as error:
-            raise Conflict(f"Another download to {self.path} is running.") from error
-        self.size = os.fstat(self._file).st_size
+        self.target.parent.stat()
+        if is_part(self.target.name):
+            raise Invalid(f"{target} is a name of unfinished downloads: choose another.")
+        self.size = self._hashed = 0
         self._hash = hashlib.sha256()
-        self._hashed = 0
+        self._sha256 = ""
+        self._file = -1
         self._named = False
+        self._stamp = (0, 0, 0)
 
-    def modified(self) -> float:
-        """When the last byte was written, in seconds since 1970."""
-        return os.fstat(self._file).st_mtime
+    def begin(self, sha256: str, size: int, room: int = 0) -> None:
+        """Open or create the file of these bytes; see :mod:`repoman.client.parts`.
+
+        :raises Conflict: another process is fetching to the same target.
+        :raises NoRoom: they do not fit.
+        :raises PermissionError: it is of somebody else who can leave things there.
+        :raises OSError: there is no way to write there.
+        """
+        if sha256 == self._sha256:
+            return
+        if self._file >= 0:  # the image was replaced: nobody will ask for these any more
+            self.size = 0
+            self.close()
+        self._open(sha256)
+        if self.size > size:
+            self.restart()
+        if any(is_running(other) for other in others(self.target, self._path)):
+            raise self._is_taken()
+        _check_room(self._file, self.target, min(size, room or size))
+
+    def _open(self, sha256: str) -> None:
+        self._path = part_of(self.target, sha256)
+        try:
+            self._file = open_locked(self._path, 0o666)
+        except BlockingIOError as error:
+            raise self._is_taken() from error
+        self._sha256 = sha256
+        self.size, self._hashed, self._hash = os.fstat(self._file).st_size, 0, hashlib.sha256()
+        self._stamp = _stamp(self._file)
+
+    def _is_taken(self) -> Conflict:
+        return Conflict(f"Another download to {self.target} is running.")
 
     def hash_what_is_there(self) -> Iterator[None]:
-        """Take the bytes of an earlier run into the digest, a slice per step."""
+        """Take the bytes into the digest that are not in it yet, a slice per step."""
         while self._hashed < self.size:
             data = os.pread(self._file, min(SLICE, self.size - self._hashed), self._hashed)
             if not data:
@@ -107,66 +143,120 @@ class PartFile:
         os.ftruncate(self._file, 0)
         self.size = self._hashed = 0
         self._hash = hashlib.sha256()
+        self._stamp = _stamp(self._file)
 
     def write(self, data: bytes) -> None:
         """Append some bytes.
 
         :raises NoRoom: the disk is full, or the quota.
+        :raises Conflict: somebody moved, removed or replaced the file.
         """
-        if data != _ZEROS[: len(data)]:
-            try:
-                self._put(data)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise OSError(error.errno, error.strerror, str(self.path)) from error
-                raise NoRoom(
-                    f"There is no more room for {self.path}: make some, and the same command"
-                    " goes on from there."
-                ) from error
-        self._hash.update(data)
+        self._look()
+        try:
+            for offset, parts in dense([data], self.size):
+                self._put(memoryview(parts[0]), offset)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(error.errno, error.strerror, str(self.target)) from error
+            raise NoRoom(
+                f"There is no more room for {self.target}: make some, and the same command"
+                " goes on from there."
+            ) from error
+        if self._hashed == self.size:
+            self._hash.update(data)
+            self._hashed += len(data)
         self.size += len(data)
-        self._hashed = self.size
+        self._stamp = _stamp(self._file)
 
-    def _put(self, data: bytes) -> None:
-        view, at = memoryview(data), self.size
+    def _put(self, view: memoryview[int], at: int) -> None:
         while view:
             written = os.pwrite(self._file, view, at)
             view, at = view[written:], at + written
 
-    def finish(self, sha256: str) -> None:
-        """Give the file its name, if its digest is ``sha256`` (hex).
+    def _look(self) -> None:
+        """Take no bytes for those that came if somebody else may have written them.
+
+        What they are is found out by reading them again.
+
+        :raises Conflict: the file has no longer its name.
+        """
+        if _stamp(self._file) == self._stamp:
+            return
+        if not has_name(self._file, self._path):
+            raise Conflict(
+                f"{self._path} was moved, removed or replaced while it was being written: fetch"
+                " it again."
+            )
+        self._hash, self._hashed = hashlib.sha256(), 0
+        os.ftruncate(self._file, self.size)
+        self._stamp = _stamp(self._file)
+
+    def finish(self) -> None:
+        """Give the file its name, if its bytes are those that were to come.
 
         It survives a power cut once this returns.
 
-        :raises DigestMismatch: it is not; the bytes are thrown away.
+        :raises DigestMismatch: they are not; the bytes are thrown away.
+        :raises Conflict: somebody has touched it since they were digested.
         """
+        self._check_digested()
         found = self._hash.hexdigest()
-        if found != sha256:
+        if found != self._sha256:
             self.restart()
             raise DigestMismatch(
-                f"The bytes that came have the SHA-256 {found}, the image has {sha256}; "
+                f"The bytes that came have the SHA-256 {found}, the image has {self._sha256}; "
                 "they are thrown away."
             )
         os.ftruncate(self._file, self.size)
+        self._stamp = _stamp(self._file)
         os.fsync(self._file)
-        os.replace(self.path, self.target)
+        self._check_digested()
+        take_name(self._file, self._path, self.target)
+        sync_directory(self.target.parent)
         self._named = True
-        directory = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        for other in others(self.target, self._path):
+            forget_old(other)
+
+    def _check_digested(self) -> None:
+        self._look()
+        if self._hashed != self.size:
+            raise Conflict(
+                f"Somebody else has written to {self._path}: run the same command, which looks"
+                " what is in it."
+            )
 
     def close(self) -> None:
         """Let go of the file; what came, if anything, stays for the next run."""
         if self._file < 0:
             return
-        # A hole at the end has not made the file longer yet.
-        os.ftruncate(self._file, self.size)
-        if self.size == 0 and not self._named:
-            self.path.unlink(missing_ok=True)
+        if not self._named:
+            # A hole at the end has not made the file longer yet.
+            os.ftruncate(self._file, self.size)
+            if self.size == 0 and has_name(self._file, self._path):
+                self._path.unlink()
         os.close(self._file)
         self._file = -1
+
+
+def _stamp(file: int) -> tuple[int, int, int]:
+    """What changes whenever somebody writes, moves or links a file."""
+    found = os.fstat(file)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _check_room(file: int, target: Path, needed: int) -> None:
+    """Refuse at once what would fill the disk.
+
+    :raises NoRoom: ``needed`` bytes do not fit, with what is there.
+    """
+    disk, there = os.fstatvfs(file), os.fstat(file).st_blocks * 512
+    # Root may use what is kept from others.
+    free = (disk.f_bavail if os.geteuid() else disk.f_bfree) * disk.f_frsize
+    if needed > free + there:
+        raise NoRoom(
+            f"{target} takes {needed} bytes, and there is room for {free + there}: make some, or"
+            " choose another place with --dest, which is - to pass them on."
+        )
 
 
 def _followed(target: Path) -> Path:
@@ -180,4 +270,6 @@ def _followed(target: Path) -> Path:
                 f"{target} is a device, a pipe or a directory, which no file replaces:"
                 " name a file, or open it and fetch into that."
             )
+        if not place.exists() or not place.samefile(target):
+            raise Invalid(f"{target} is a file that was removed: it has no name to replace.")
     return place if target.is_symlink() else target

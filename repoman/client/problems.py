@@ -15,6 +15,7 @@ from repoman.errors import (
     ConnectionProblem,
     CredentialRefused,
     RepomanError,
+    TooManyUploads,
     Unavailable,
 )
 from repoman.gsi.advice import Look, Sight, explain_alert, is_about_credential
@@ -72,7 +73,7 @@ def connection_problem(server: str, error: Exception, look: Look | None = None) 
 
 def is_passing(error: RepomanError) -> bool:
     """The same request may well succeed in a moment."""
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooManyUploads):
         return True
     return isinstance(error, ConnectionProblem) and not explain_alert(error)
 

@@ -16,8 +16,11 @@ class Progress:
     def advance(self, count: int) -> None:
         """``count`` more bytes have moved."""
 
-    def waiting(self, error: Exception, seconds: float) -> None:
-        """The line or the server failed; the transfer goes on after a while."""
+    def waiting(self, error: Exception, seconds: float | None) -> None:
+        """The line or the server failed; the transfer goes on after a while.
+
+        :param seconds: until then; ``None``: it waits for its turn, however long that takes.
+        """
 
     def end(self) -> None:
         """The transfer is over, well or not."""

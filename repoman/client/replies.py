@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +18,12 @@ from repoman.wire import error_from_reply
 COUNT = "([0-9]{1,18})"
 """A count of bytes in a header, as a pattern; int() itself raises at thousands of digits."""
 
+HUGE_DIGITS = 9
+"""Of a number of seconds: 30 years and more are all the same."""
+
+GATEWAY = frozenset({502, 504})
+"""Statuses of a proxy whose server does not reply (RFC 9110 sections 15.6.3 and 15.6.5)."""
+
 
 def header(reply: IResponse, name: str) -> str:
     """The last value of a reply's header, or an empty string."""
@@ -22,8 +31,52 @@ def header(reply: IResponse, name: str) -> str:
     return values[-1]
 
 
-def reply_error(status: int, content_type: str, body: bytes, location: str = "") -> RepomanError:
-    """The error that a reply other than 2xx stands for."""
+def retry_after(stated: str, date: str, now: float) -> float | None:
+    """The seconds that a ``Retry-After`` names (RFC 9110 section 10.2.3); ``None``: nothing.
+
+    :param stated: a number of seconds, or a moment.
+    :param date: the reply's ``Date``, from which a moment counts: our clock may be wrong.
+    :param now: seconds since 1970, where the reply has no date.
+    """
+    if re.fullmatch("[0-9]+", stated):
+        return float(stated[:HUGE_DIGITS])
+    moment = _moment(stated)
+    if moment is None:
+        return None
+    return max(moment - (_moment(date) or now), 0.0)
+
+
+def _moment(text: str) -> float | None:
+    """An HTTP date as seconds since 1970."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def pause_of(reply: IResponse) -> float | None:
+    """The seconds after which a reply wants to be asked again, if it says so."""
+    return retry_after(header(reply, "Retry-After"), header(reply, "Date"), time.time())
+
+
+def reply_error(
+    status: int,
+    content_type: str,
+    body: bytes,
+    location: str = "",
+    pause: float | None = None,
+) -> RepomanError:
+    """The error that a reply other than 2xx stands for.
+
+    :param pause: the seconds that its ``Retry-After`` names.
+    """
+    error = _reply_error(status, content_type, body, location)
+    # Not the class's own: a server that names no time does not know one.
+    error.retry_after = pause
+    return error
+
+
+def _reply_error(status: int, content_type: str, body: bytes, location: str) -> RepomanError:
     if 300 <= status < 400:
         return BadReply(
             f"The server sends us elsewhere ({status}, {location[:200] or 'nowhere'}), where "
@@ -31,7 +84,8 @@ def reply_error(status: int, content_type: str, body: bytes, location: str = "")
         )
     if content_type.startswith("text/html"):
         body = b"The server answers with a web page (%d); is it a repository?" % status
-    return error_from_reply(status, content_type, body)
+    # A proxy in front of the server that cannot reach it says no more than the server's 503.
+    return error_from_reply(503 if status in GATEWAY else status, content_type, body)
 
 
 def content_type(reply: IResponse) -> str:
@@ -44,8 +98,9 @@ def decoded(reply: IResponse, body: bytes) -> Any:
 
     :raises RepomanError: the error that it reports.
     """
-    if reply.code not in (200, 201):
-        raise reply_error(reply.code, content_type(reply), body, header(reply, "Location"))
+    if reply.code not in (200, 201, 204):
+        place, pause = header(reply, "Location"), pause_of(reply)
+        raise reply_error(reply.code, content_type(reply), body, place, pause)
     if not body:
         return None
     try:

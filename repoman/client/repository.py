@@ -7,7 +7,8 @@ raised; ConnectionProblem, CredentialRefused and BadReply tell of the line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from repoman.client.records import Fields, Record, many, one, stored_sha256
 from repoman.client.renewal import RenewableTLS
 from repoman.client.route import Elsewhere, Route
 from repoman.client.source import FileSource, ISource
-from repoman.client.upload import Upload
-from repoman.errors import BadReply
+from repoman.client.upload import Upload, rehearse
+from repoman.errors import BadReply, Missing
 from repoman.model import ImageRef
 from repoman.tls_public import WidelyTrustingTLS
 
@@ -291,6 +292,35 @@ class RepositoryClient:
                 pending.close()
         finally:
             opened.close()
+
+    async def try_file(
+        self, ref: ImageRef, sizes: Sequence[int], hypervisor: str | None = None
+    ) -> None:
+        """Ask whether files of these sizes (bytes) could be sent now, and leave nothing behind.
+
+        :raises RepomanError: the server's refusal of one of them.
+        """
+        await rehearse(self._exchange, await self._file_path(ref, hypervisor), sizes)
+
+    async def uploads(self) -> list[Any]:
+        """The caller's unfinished uploads."""
+        return many(await self._call("GET", "/api/uploads"), Record)
+
+    async def give_up_upload(self, ref: ImageRef, hypervisor: str | None, memory: Path) -> None:
+        """End what :meth:`put_file` remembers of an upload that was cut off, and its reservation.
+
+        :raises Conflict: another process goes on with it.
+        """
+        path = await self._file_path(ref, hypervisor)
+        pending = Pending(memory, self._exchange.base_url + path)
+        try:
+            _, place = pending.recall()
+            if place:
+                with suppress(Missing):
+                    await self._call("DELETE", place)
+                pending.forget()
+        finally:
+            pending.close()
 
     async def _file_path(self, ref: ImageRef, hypervisor: str | None) -> str:
         owner = ref.owner

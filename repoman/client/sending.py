@@ -9,6 +9,7 @@ who waits for it.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPException, HTTPResponse
 from io import BytesIO
@@ -24,7 +25,7 @@ from twisted.python.failure import Failure
 from repoman.client.exchange import ACCEPT, USER_AGENT, Exchange
 from repoman.client.problems import in_words
 from repoman.client.receiver import silence
-from repoman.client.replies import reply_error
+from repoman.client.replies import reply_error, retry_after
 from repoman.errors import BadReply, ClientGone, RepomanError
 from repoman.streams import Flow
 
@@ -76,12 +77,16 @@ class Order:
 
 @frozen
 class Answer:
-    """The server's last word on an upload."""
+    """The server's last word on an upload.
+
+    :ivar pause: the seconds after which it wants to be asked again, if it says so.
+    """
 
     status: int
     content_type: str
     location: str
     body: bytes
+    pause: float | None = None
 
 
 async def send(exchange: Exchange, order: Order) -> Answer:
@@ -103,7 +108,9 @@ async def send(exchange: Exchange, order: Order) -> Answer:
     finally:
         sending.hang_up()
     if answer.status not in (200, 201, 204):
-        raise reply_error(answer.status, answer.content_type, answer.body, answer.location)
+        raise reply_error(
+            answer.status, answer.content_type, answer.body, answer.location, answer.pause
+        )
     return answer
 
 
@@ -219,6 +226,9 @@ class Sending(Protocol):
             parser.getheader("Content-Type", ""),
             parser.getheader("Location", ""),
             body,
+            retry_after(
+                parser.getheader("Retry-After", ""), parser.getheader("Date", ""), time.time()
+            ),
         )
 
     def _complete(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ from repoman.errors import (
     MethodNotAllowed,
     Missing,
     RepomanError,
+    TooManyUploads,
     UnsupportedMedia,
     WrongOffset,
 )
@@ -41,6 +42,45 @@ WHOLE = 8 * 2**20
 """Up to how many bytes go in one request: they are sent faster than resumed."""
 
 _OCTETS = "application/octet-stream"
+
+
+async def begin(exchange: Exchange, path: str, size: int | None) -> str:
+    """Begin a resumable upload, and return where it goes on.
+
+    :param path: of the raw URL.
+    :param size: in bytes; ``None`` if nobody knows yet.
+    :raises RepomanError: the server's refusal, or what broke the line.
+    """
+    headers = {"Upload-Complete": "?0"}
+    if size is not None:
+        headers["Upload-Length"] = str(size)
+    reply = await exchange.request("POST", path, headers=headers)
+    if reply.code != 201:
+        await exchange.refuse(reply)
+    await exchange.body(reply, 2**20)
+    place = urlsplit(header(reply, "Location")).path
+    if not place.startswith("/api/uploads/"):
+        raise BadReply("The server does not say where the upload goes on.")
+    return place
+
+
+async def rehearse(exchange: Exchange, path: str, sizes: Sequence[int]) -> None:
+    """Begin uploads of these sizes beside each other, and give them up before the first byte.
+
+    So the server judges by its own rules, and nothing is left of it.
+
+    :raises RepomanError: the server's refusal of one of them, or what broke the line.
+    """
+    places = []
+    try:
+        for size in sizes:
+            places.append(await begin(exchange, path, size))
+    except (Missing, MethodNotAllowed, TooManyUploads):
+        return  # an older server, or one where it is a matter of waiting
+    finally:
+        for place in places:
+            with suppress(RepomanError):  # the server forgets it within the hour
+                await exchange.json("DELETE", place)
 
 
 @define
@@ -140,17 +180,7 @@ class Upload:
         return True
 
     async def _create(self) -> None:
-        size = self.source.size
-        headers = {"Upload-Complete": "?0"}
-        if size is not None:
-            headers["Upload-Length"] = str(size)
-        reply = await self.exchange.request("POST", self.path, headers=headers)
-        if reply.code != 201:
-            await self.exchange.refuse(reply)
-        await self.exchange.body(reply, 2**20)
-        place = urlsplit(header(reply, "Location")).path
-        if not place.startswith("/api/uploads/"):
-            raise BadReply("The server does not say where the upload goes on.")
+        place = await begin(self.exchange, self.path, self.source.size)
         self._place, self._offset = place, 0
         self.pending.remember(self.source.identity, place)
 

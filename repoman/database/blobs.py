@@ -43,8 +43,6 @@ memberships_held AS (SELECT FROM membership WHERE account_id = %(user)s FOR KEY 
 SELECT (SELECT count(*) FROM account_held), (SELECT count(*) FROM memberships_held)
 """
 
-# Two files of one image never have the same second: as Last-Modified it is a strong validator,
-# or an If-Range with a date would put a file together of two (RFC 9110 section 8.8.2.2).
 POINT = """
 WITH old AS (
     SELECT blob FROM image_file WHERE image_id = %(image)s AND hypervisor = %(hypervisor)s),
@@ -54,7 +52,7 @@ pointed AS (
     INSERT INTO image_file (image_id, hypervisor, blob) VALUES (%(image)s, %(hypervisor)s, %(blob)s)
     ON CONFLICT (image_id, hypervisor) DO UPDATE
     SET blob = excluded.blob, version = image_file.version + 1,
-        uploaded = greatest(now(), date_trunc('second', image_file.uploaded) + interval '1 s'))
+        uploaded = now())
 SELECT coalesce(sum(size), 0) FROM replaced
 """
 

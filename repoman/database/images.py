@@ -13,7 +13,15 @@ from repoman.audit import Change
 from repoman.database.constraints import translated
 from repoman.database.giving import fence_uploads, give, offer_to
 from repoman.database.limits import check_owner, check_shares
-from repoman.database.listings import BY_NAME, EITHER, PLACES, SORTS, image_query, reached
+from repoman.database.listings import (
+    BY_NAME,
+    EITHER,
+    PLACES,
+    PUBLISHERS,
+    SORTS,
+    image_query,
+    reached,
+)
 from repoman.database.pool import Pool, Transaction
 from repoman.database.words import set_hypervisors
 from repoman.errors import Invalid, Missing
@@ -30,7 +38,9 @@ SELECTED = """
               WHERE h.image_id = i.image_id ORDER BY position),
        (SELECT json_agg(json_build_array(
                    f.hypervisor, b.blob, b.size, b.sha256, b.sha512, b.md5, b.adler32,
-                   extract(epoch FROM f.uploaded), f.version, b.state = 'damaged'))
+                   extract(epoch FROM f.uploaded), f.version,
+                   extract(epoch FROM greatest(f.uploaded, f.bound, i.bound)),
+                   b.state = 'damaged'))
           FROM image_file f JOIN blob b USING (blob) WHERE f.image_id = i.image_id),
        ARRAY(SELECT user_name FROM image_shared_with_user s JOIN account USING (account_id)
               WHERE s.image_id = i.image_id ORDER BY 1),
@@ -78,9 +88,10 @@ def _files(rows: Sequence[Sequence[Any]]) -> Mapping[str, ImageFile]:
         {
             hypervisor: ImageFile(
                 hypervisor, blob, size, Digests(*digests),
-                datetime.fromtimestamp(uploaded, timezone.utc), version, damaged,
+                datetime.fromtimestamp(uploaded, timezone.utc), version,
+                datetime.fromtimestamp(bound, timezone.utc), damaged,
             )
-            for hypervisor, blob, size, *digests, uploaded, version, damaged in rows
+            for hypervisor, blob, size, *digests, uploaded, version, bound, damaged in rows
         }
     )  # fmt: skip
 
@@ -325,6 +336,11 @@ class ImageRecords:
         head = PLACES.format(column=SORTS[wanted.sort])
         rows = await self._pool.query(head + condition, params)
         return [Place(owner, name, (value, key)) for owner, name, value, key in rows]
+
+    async def publishers(self, after: str, limit: int) -> list[str]:
+        """Users who have a public image that can be fetched, in order; those after a name."""
+        rows = await self._pool.query(PUBLISHERS, {"after": after, "limit": limit})
+        return [name for (name,) in rows]
 
     async def expire_images(self, kept: float) -> int:
         """Let go of the files of images that expired ``kept`` seconds ago; answer how many images.

@@ -72,6 +72,7 @@ _CONDITIONS = {
     "shared_out": """(EXISTS (SELECT FROM image_shared_with_user s WHERE s.image_id = i.image_id)
         OR EXISTS (SELECT FROM image_shared_with_group s WHERE s.image_id = i.image_id))""",
     "public": "i.unauthenticated_access",
+    "fetchable": "(i.expires IS NULL OR i.expires > now()) AND i.default_size >= 0",
     "text": """(strpos(lower(i.name), lower(%(text)s)) > 0
         OR strpos(lower(i.description), lower(%(text)s)) > 0)""",
     "hypervisor": """EXISTS (SELECT FROM image_hypervisor h
@@ -81,6 +82,16 @@ _CONDITIONS = {
     "os_variant": "i.os_variant = %(os_variant)s",
 }
 """What each part of a Listing means for ``image i``."""
+
+
+PUBLISHERS = f"""
+SELECT user_name FROM account
+ WHERE user_name > %(after)s AND EXISTS (
+    SELECT FROM image i WHERE i.owner_id = account_id
+       AND {_CONDITIONS["public"]} AND {_CONDITIONS["fetchable"]})
+ ORDER BY user_name LIMIT %(limit)s
+"""  # noqa: S608 constants
+"""Users who have something that everybody can fetch now, after a name."""
 
 
 def sees_everything(user: User) -> bool:
@@ -143,7 +154,7 @@ def _given(wanted: Listing) -> dict[str, Any]:
     values = {
         "owner": wanted.owner, "shared_with_user": wanted.shared_with_user,
         "shared_with_group": wanted.shared_with_group, "shared_out": wanted.shared_out or None,
-        "public": wanted.public or None,
+        "public": wanted.public or None, "fetchable": wanted.fetchable or None,
         "text": wanted.text, "hypervisor": wanted.hypervisor, **wanted.exact,
     }  # fmt: skip
     return {name: value for name, value in values.items() if value is not None}

@@ -26,6 +26,11 @@ NOBODY_SAVES = f"""NOT EXISTS (
 """A condition: no backup runs."""
 
 
+BIND_ALL = """
+UPDATE image SET bound = next_date(image_id, owner_id) WHERE date_of(image_id) IS NOT NULL
+"""
+"""Dates every address anew: after the backup was made, it may have had other bytes."""
+
 KEY, SHA256 = "[0-9a-f]{32}", "[0-9a-f]{64}"
 """The form of a blob's key and of a digest, as patterns."""
 
@@ -90,6 +95,8 @@ async def settle(pool: Pool, stamps: dict[str, str], backup: str) -> None:
             "UPDATE blob SET keep_until = now() - interval '1 s', lease = now() - interval '1 s'"
             " WHERE state = 'receiving'"
         )
+        await transaction.run(BIND_ALL)
+        await transaction.run("UPDATE repository SET freed = greatest(freed, clock_timestamp())")
         transaction.record(Change("repository.restore", backup, {"files": len(stamps)}))
 
     await pool.interact(work)

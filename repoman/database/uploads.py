@@ -106,10 +106,13 @@ async def _admit(
             "wait until one has ended."
         )
     if terms.keep is not None and kept >= KEPT:
-        raise TooManyUploads(
+        refusal = TooManyUploads(
             f"User {uploader.user_name} has {kept} unfinished uploads; "
             "finish or delete one of those that GET /api/uploads lists."
         )
+        if not running:  # then none of them ends by itself
+            refusal.retry_after = None
+        raise refusal
 
 
 class UploadRecords:
@@ -213,8 +216,10 @@ class UploadRecords:
         known = {"blob": blob, "lease": terms.lease, "size": terms.size, "offset": offset}
 
         async def work(transaction: Transaction) -> Resumption:
-            # Its own lease may be left over from a daemon that was killed.
-            await _admit(transaction, uploader, terms, blob)
+            # Its own lease may be left over from a daemon that was killed.  What has all its bytes
+            # only ends: it would be a pity if it waited behind those that begin.
+            if terms.size is None or terms.size > offset:
+                await _admit(transaction, uploader, terms, blob)
             params = {**known, "me": self.holder, "held": HELD, "longest": terms.longest}
             row = await transaction.run_one(RESUME, params)
             if row is None:

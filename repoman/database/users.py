@@ -310,6 +310,11 @@ async def _change_guarded(transaction: Transaction, user: User, changes: Mapping
 
 
 async def _change(transaction: Transaction, user: User, changes: Mapping[str, Any]) -> None:
+    if changes.get("user_name", user.user_name) != user.user_name:
+        # All images get other addresses.  They come first, as where an upload ends.
+        await transaction.run(
+            "SELECT FROM image WHERE owner_id = %s ORDER BY image_id FOR NO KEY UPDATE", (user.id,)
+        )
     columns = {name: value for name, value in changes.items() if name in SETTABLE}
     assignments = "".join(f", {name} = %({name})s" for name in columns)
     row = await transaction.run_one(

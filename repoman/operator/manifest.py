@@ -20,9 +20,11 @@ from typing import BinaryIO
 from attrs import Attribute, asdict, field, frozen
 from attrs.validators import deep_iterable, ge, in_, instance_of, matches_re
 
+from repoman.arriving import arriving, has_name, open_locked, take_name
 from repoman.config import Config
 from repoman.database.saving import KEY, SHA256, SavedBlob
-from repoman.errors import Misconfigured
+from repoman.errors import Conflict, Misconfigured
+from repoman.holes import dense
 
 NAME, DUMP, BLOBS = "manifest.json", "database.dump", "blobs"
 """The parts of a backup."""
@@ -57,13 +59,8 @@ class Manifest:
 
 def write(manifest: Manifest, directory: Path) -> None:
     """Make the backup in ``directory`` a whole one."""
-    new = directory / (NAME + ".new")
-    with made_anew(new) as file:
+    with arriving(directory / NAME, 0o600) as file:
         file.write(json.dumps(asdict(manifest), indent=1).encode())
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(directory / NAME)
-    sync(directory)
 
 
 def read(directory: Path) -> Manifest:
@@ -195,34 +192,35 @@ def place(root: Path, blob: str) -> Path:
 
 
 def copy(coming: BinaryIO, target: Path, blob: SavedBlob) -> bool:
-    """Copy a file durably; answer whether it is what was stored, else leave no copy.
+    """Copy a file durably, holes for zeros; return whether it is what was stored, else leave none.
 
+    :raises Conflict: another process copies it.
     :raises OSError: it cannot be read, or the copy not be written.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new, running, size = target.with_suffix(".new"), hashlib.sha256(), 0
-    with made_anew(new) as going:
+    # One name for all runs, and locked: what a killed one leaves does not stay for ever.
+    new, running, size = target.with_name(target.name + "@new"), hashlib.sha256(), 0
+    try:
+        file = open_locked(new, 0o600)
+    except BlockingIOError as error:
+        raise Conflict(f"Another process writes {target}: wait for its end.") from error
+    with os.fdopen(file, "wb") as going:
+        os.fchmod(file, 0o600)
+        os.truncate(file, 0)
         while piece := coming.read(PIECE):
             running.update(piece)
+            for offset, parts in dense([piece], size):
+                going.seek(offset)
+                going.writelines(parts)
             size += len(piece)
-            going.write(piece)
-        going.flush()
-        os.fsync(going.fileno())
-    right = size == blob.size and running.hexdigest() == blob.sha256
-    if right:
-        new.rename(target)
-    else:
-        new.unlink()
+        going.truncate(size)  # a hole at the end has not made it longer yet
+        os.fsync(file)
+        right = size == blob.size and running.hexdigest() == blob.sha256
+        if right:
+            take_name(file, new, target)
+        elif has_name(file, new):
+            new.unlink()
     return right
-
-
-def sync(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def made_anew(path: Path) -> BinaryIO:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from repoman import config
+from repoman.arriving import sync_directory
 from repoman.database.blobs import BlobRecords
 from repoman.database.migrate import migrate, shipped
 from repoman.database.saving import SavedBlob, is_empty, load, settle
@@ -92,7 +93,7 @@ def _copy_all(
         else:
             wrong.append(blob.blob)
     for directory in sorted(store.glob("data/*/")):
-        manifest.sync(directory)
+        sync_directory(directory)
     return stamps, wrong
 
 

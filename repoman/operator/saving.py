@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from repoman import __version__, config
+from repoman.arriving import sync_directory
 from repoman.database.audit import AuditRecords
 from repoman.database.blobs import BlobRecords
 from repoman.database.migrate import shipped
@@ -108,8 +109,8 @@ def _copy_all(
         elif blob.needed:
             missing.append(blob.blob)
     for directory in sorted((target / manifest.BLOBS).glob("**/"), reverse=True):
-        manifest.sync(directory)
-    manifest.sync(target)
+        sync_directory(directory)
+    sync_directory(target)
     return saved, missing
 
 

@@ -21,6 +21,7 @@ from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.audit import PAGE, audit_query
 from repoman.transfers import Transfer
+from repoman.wire import KEPT_BY_NOBODY
 
 LARGEST = 12
 """Owners in the plot of rooms."""
@@ -80,7 +81,7 @@ async def _stream(ask: Ask, repository: Repository) -> None:
     request, reactor = ask.request, ask.request.site.reactor
     gone: list[Any] = []
     request.notifyFinish().addBoth(gone.append)
-    for name, value in {**HEADERS, "Cache-Control": "no-store"}.items():
+    for name, value in {**HEADERS, "Cache-Control": KEPT_BY_NOBODY}.items():
         request.setHeader(name, value)
     request.setHeader("Content-Type", "text/event-stream")
     request.write(b"retry: 1000\n\n")

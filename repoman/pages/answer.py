@@ -10,18 +10,16 @@ from attrs import field, frozen
 from repoman.errors import NoSuchRoute, NotIdentified, RepomanError
 from repoman.model import Caller
 from repoman.pages.frame import frame
-from repoman.pages.markup import Content, el, link, rendered
+from repoman.pages.markup import TOKEN, Content, el, link, rendered
 from repoman.resources import replies
 from repoman.resources.asking import Ask
-from repoman.wire import REASONS, status_of
+from repoman.wire import KEPT_BY_NOBODY, REASONS, status_of
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
     "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Kept by the browser for "back", never shown without asking us again, never by a proxy.
-    "Cache-Control": "private, no-cache",
 }
 """What a page may do in a browser: nothing but show itself and talk to us."""
 
@@ -43,7 +41,10 @@ def page(
 
     :param beside: what stands beside the title.
     """
-    return Answer(_html(ask.request, ask.caller, title, content, beside), status=status)
+    body = _html(ask.request, ask.caller, title, content, beside)
+    # Without a token: kept by the browser for "back", never shown without asking us again.
+    kept = {"Cache-Control": KEPT_BY_NOBODY} if TOKEN in body else {}
+    return Answer(body, status=status, headers=kept)
 
 
 def see_other(path: str) -> Answer:
@@ -77,7 +78,7 @@ def refuse(request: Any, error: RepomanError) -> None:
         content.append(el("p", link("/certificate", "How to come with a certificate")))
     elif request.method == b"POST":
         content.append(el("p", link(_form_of(request), "Go back")))
-    headers = replies.special_headers(error)
+    headers = {**replies.special_headers(error), "Cache-Control": KEPT_BY_NOBODY}
     body = _html(request, caller, error.title, content)
     send(request, Answer(body, status=status, headers=headers))
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from repoman.errors import NoSuchRoute
 from repoman.pages.answer import Answer, refuse, send
-from repoman.pages.assets import FILES, KINDS
+from repoman.pages.assets import FILES, ICON, KINDS, SCRIPT, STYLE
+from repoman.wire import KEPT_BY_ALL
 
 KEPT = "public, max-age=31536000, immutable"
-"""For an address that changes with the content (RFC 8246)."""
+"""For an address that changes with the content (RFC 8246); for that alone, or what is here now
+would for a year be that of another version, which names it so."""
 
-
-ICON = "icon.svg"
+DEFAULT_ICON = "icon.svg"
 """What a browser gets that asks by itself for the icon of other answers of ours."""
 
 
@@ -23,11 +24,12 @@ def is_asked_for(request: Any) -> bool:
 
 def serve(request: Any) -> None:
     """Write the file that the path names: for everybody, nobody is looked up."""
-    name = ICON if request.path == b"/favicon.ico" else _text(request.postpath[1:])
+    name = DEFAULT_ICON if request.path == b"/favicon.ico" else _text(request.postpath[1:])
     if name not in FILES or request.method not in (b"GET", b"HEAD"):
         refuse(request, NoSuchRoute("There is nothing at this address."))
         return
-    kept = KEPT if b"?" in request.uri else "public, max-age=86400"
+    is_exact = request.uri.decode("ascii", "replace") in (STYLE, SCRIPT, ICON)
+    kept = KEPT if is_exact else KEPT_BY_ALL
     kind = KINDS[name.rpartition(".")[2]]
     send(request, Answer(FILES[name], kind, headers={"Cache-Control": kept}))
 

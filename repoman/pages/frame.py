@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from twisted.web.template import Tag
 
 from repoman.model import Caller
-from repoman.pages.assets import SCRIPT, STYLE
+from repoman.pages.assets import ICON, SCRIPT, STYLE
 from repoman.pages.markup import Content, el, link
 
 NAME = "Repoman"
@@ -28,7 +28,7 @@ def frame(caller: Caller, path: str, title: str, content: Content, beside: Conte
             el("meta", name="viewport", content="width=device-width, initial-scale=1"),
             el("meta", name="color-scheme", content="light dark"),
             el("link", rel="stylesheet", href=STYLE),
-            el("link", rel="icon", href="/assets/icon.svg", type="image/svg+xml"),
+            el("link", rel="icon", href=ICON, type="image/svg+xml"),
             el("script", src=SCRIPT, defer=True),
         ),
         el(

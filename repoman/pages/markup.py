@@ -108,6 +108,10 @@ def copied(text: str, what: str) -> Tag:
     )  # fmt: skip
 
 
+TOKEN = b'name="token"'
+"""What a page has in it that has a token: a text could not, which has no such quotes there."""
+
+
 def form(action: str, token: str, *content: Content, button: str, kind: str = "") -> Tag:
     """A form that changes something.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, Protocol
 
 from attrs import define
@@ -45,6 +46,9 @@ from repoman.repository.scrubber import Verifier
 
 LINK_SECONDS = 300
 """For how long anybody may begin to fetch from the store by a link that we have handed out."""
+
+MOST_AHEAD = timedelta(seconds=2)
+"""How long anybody waits for the date of bytes that took the place of others a moment ago."""
 
 LEASE = 300.0
 """Seconds that an upload lives without a sign of life of its daemon."""
@@ -163,6 +167,8 @@ async def upload_target(images: Images, caller: Caller, ref: FileRef) -> tuple[U
 class Files:
     """Uploads in one piece, and downloads, under the policy.
 
+    :ivar clock: the time; nothing is served before the second of its date has begun.
+    :param pause: returns after so many seconds.
     :param discarded: called when there is work for the sweeper.
     :param redirect: whose downloads may go to the store.
     """
@@ -175,6 +181,7 @@ class Files:
         digester: Digester,
         limits: UploadLimits,
         clock: Clock,
+        pause: Callable[[float], Awaitable[None]],
         discarded: Callable[[], object],
         redirect: Redirect = "no",
     ) -> None:
@@ -183,7 +190,8 @@ class Files:
         self._store = store
         self._digester = digester
         self._limits = limits
-        self._clock = clock
+        self.clock = clock
+        self._pause = pause
         self._discarded = discarded
         self._redirect = redirect
         self._verifier = Verifier(records, store)
@@ -193,7 +201,7 @@ class Files:
         image, hypervisor = await self._images.find_file(caller, ref)
         if not image.unauthenticated_access:
             authorize_image("image.read_bytes", caller, image)
-        if image.has_expired(self._clock()):
+        if image.has_expired(self.clock()):
             raise Expired(f"Image {image.owner}/{image.name} has expired.")
         stored = image.files.get(hypervisor) if hypervisor else image.default_file
         if stored is None:
@@ -206,22 +214,38 @@ class Files:
             )
         return image, stored
 
+    async def _find_dated(self, caller: Caller, ref: FileRef) -> tuple[Image, ImageFile]:
+        """The file, when the second of its date has begun.
+
+        A Last-Modified must not be later than the answer (RFC 9110 section 8.8.2.1), and what was
+        served under one must never have that of what follows: so nobody gets it earlier, and who
+        waited gets what is there by then.  A date that lies further ahead is of a clock that was
+        set back; nobody waits for that.
+        """
+        latest = self.clock() + MOST_AHEAD
+        while True:
+            image, stored = await self._find(caller, ref)
+            date, now = stored.bound.replace(microsecond=0), self.clock()
+            if not now < date <= latest:
+                return image, stored
+            await self._pause((date - now).total_seconds())
+
     async def open(self, caller: Caller, ref: FileRef) -> tuple[Image, ImageFile, IBlobReader]:
         """The file that the caller may fetch, with its bytes: to be closed.
 
-        Late, if somebody touched them behind our back.
+        Late, if somebody touched them behind our back, or if others had its address a moment ago.
 
         :raises Missing: there is none, or none for this caller.
         :raises Expired: the image's time is over.
         :raises BlobDamaged: the bytes are gone, or wrong.
         """
-        image, stored = await self._find(caller, ref)
+        image, stored = await self._find_dated(caller, ref)
         while True:
             try:
                 return image, stored, await self._open(stored)
             except BlobDamaged:
                 # Replaced between the look and the opening?  Then it is about the new one.
-                image, current = await self._find(caller, ref)
+                image, current = await self._find_dated(caller, ref)
                 if current.blob == stored.blob:
                     raise
                 stored = current
@@ -238,6 +262,11 @@ class Files:
             reader.close()
             raise
         return reader
+
+    @property
+    def redirects(self) -> bool:
+        """Some downloads may go to the store, depending on what their client prefers."""
+        return self._redirect != "no"
 
     def link(
         self, image: Image, stored: ImageFile, takes: bool | None, *, over_tls: bool

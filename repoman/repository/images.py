@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from repoman.errors import Invalid
+from repoman.errors import Invalid, Missing, NotIdentified
 from repoman.model import (
     DEFAULT_FILE_WORDS,
     RESERVED_WORDS,
@@ -115,20 +115,49 @@ class Images:
         return image
 
     async def look(self, caller: Caller, ref: ImageRef) -> Image:
-        """The image, for its page: public ones for everybody.
+        """The image, for its page or its record: public ones for everybody.
 
         :raises Missing: it does not exist, or not for this caller.
         :raises NotIdentified: the same, for nobody in particular.
         """
-        image = await self._records.find(ref.owner or "", ref.name, reach(caller.user))
+        owner = ref.owner or (caller.user.user_name if caller.user else "")
+        image = await self._records.find(owner, ref.name, reach(caller.user))
         if image is None or not may("image.look", caller, image):
             identified(caller)
-            raise missing_image(ref.owner or "", ref.name)
+            raise missing_image(owner, ref.name)
         return image
 
     async def public(self, wanted: Listing) -> list[Image]:
         """The public images wanted, which everybody may look at."""
         return await self._records.listing(evolve(wanted, public=True, viewer=None))
+
+    async def public_places(self, wanted: Listing) -> list[Place]:
+        """The same by name only: cheaper."""
+        return await self._records.places(evolve(wanted, public=True, viewer=None))
+
+    async def publishers(self, after: str, limit: int) -> list[str]:
+        """Users with public images that can be fetched, in order; those after a name."""
+        return await self._records.publishers(after, limit)
+
+    async def check_publishes(self, caller: Caller, wanted: Listing) -> None:
+        """Do nothing, if there is a public image as is wanted.
+
+        Who has none is not told from who does not exist.
+
+        :raises Missing: there is none.
+        :raises NotIdentified: the same, for nobody in particular.
+        """
+        if not await self.public_places(evolve(wanted, limit=1)):
+            identified(caller)
+            raise Missing(f"There are no public images of {wanted.owner} here.")
+
+    async def names_image(self, caller: Caller, ref: FileRef) -> bool:
+        """Whether a raw URL means an image that is the caller's business at all."""
+        try:
+            await self.find_file(caller, ref)
+        except (Missing, NotIdentified):
+            return False
+        return True
 
     async def find_file(self, caller: Caller, ref: FileRef) -> tuple[Image, str | None]:
         """The image that a raw URL means, and the hypervisor it names; not yet authorized.

@@ -19,18 +19,22 @@ from repoman.resources import (
     files,
     groups,
     images,
+    index,
     offers,
     transfers,
     uploads,
     users,
     whoami,
 )
-from repoman.resources.asking import Routes
+from repoman.resources.asking import READING, Routes
 from repoman.resources.origin import check_origin
 from repoman.resources.replies import refuse
 from repoman.wire import Urls
 
-PLAIN_ENDPOINT = "This is the plain HTTP endpoint: it serves public images only; use https."
+PLAIN_ENDPOINT = (
+    "This is the plain HTTP endpoint: it serves public images only, in the directory "
+    "/api/images/raw/; for all else use https."
+)
 """Why the plain endpoint knows nobody."""
 
 
@@ -81,9 +85,11 @@ class Root(Resource):
         app.url_map.strict_slashes = False
         app.url_map.merge_slashes = False
         app.url_map.converters["owner"] = Owner
+        app.url_map.converters["end"] = End
         routes = Routes(app, repository.accounts, urls, repository.audit)
         nouns = (
-            description, whoami, users, groups, images, offers, files, uploads, audit, transfers,
+            description, whoami, users, groups, images, offers, files, index, uploads, audit,
+            transfers,
         )  # fmt: skip
         for noun in nouns:
             noun.add_routes(routes, repository)
@@ -112,9 +118,18 @@ class Root(Resource):
         return gatherResults([self._routes.settled(), self._pages.settled()])
 
 
+class End(BaseConverter):
+    """The nothing behind a final slash: the address of a list of what lies below."""
+
+    regex = ""
+    part_isolating = True
+
+
 def _check_path(request: Any) -> None:
     segments = request.postpath
-    plain = all(map(_is_plain, segments)) and (segments == [b""] or b"" not in segments)
+    # The root is a directory, and so is, for readers, all above the bytes.
+    named = segments[:-1] if segments == [b""] or _is_index(request) else segments
+    plain = all(map(_is_plain, segments)) and b"" not in named
     if not request.isSecure() and not (plain and _is_public_path(request)):
         raise NotIdentified(PLAIN_ENDPOINT)
     if not plain:
@@ -132,10 +147,19 @@ def _is_plain(segment: bytes) -> bool:
     return "/" not in text and text.isprintable() and text not in (".", "..")
 
 
+def _is_index(request: Any) -> bool:
+    path = request.postpath
+    above = path[:3] == [b"api", b"images", b"raw"] and 4 <= len(path) <= 6
+    return above and path[-1] == b"" and request.method in READING
+
+
 def _is_public_path(request: Any) -> bool:
     path = request.postpath
-    reads = request.method in (b"GET", b"HEAD")
-    return reads and path[:3] == [b"api", b"images", b"raw"] and 4 <= len(path) <= 6
+    if request.method not in READING or path[:2] != [b"api", b"images"]:
+        return False
+    if path[2:3] == [b"raw"]:
+        return 4 <= len(path) <= 6
+    return len(path) == 4 or (len(path) == 2 and "public" in request.args)
 
 
 class Gate(Resource):

@@ -27,7 +27,7 @@ from repoman.model import Caller
 from repoman.repository.accounts import Accounts
 from repoman.repository.audit import Audit
 from repoman.resources.replies import JSON, Voice
-from repoman.wire import Urls, status_of
+from repoman.wire import KEPT_BY_ALL, KEPT_BY_CALLER, Urls, status_of
 
 log = Logger()
 
@@ -128,6 +128,9 @@ class Routes:
             caller = await self._caller(request)
             request.caller = caller
             ORIGIN.set(_origin(request, caller))
+            if request.method in READING:
+                kept = KEPT_BY_CALLER if caller.user else KEPT_BY_ALL
+                request.setHeader("Cache-Control", kept)
             reply = await route(Ask(request, caller, self._urls), **names)
             if reply is not None:
                 self._voice.send(request, reply)

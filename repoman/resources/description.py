@@ -8,6 +8,7 @@ from importlib.resources import files
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.replies import Reply
+from repoman.wire import KEPT_BY_ALL
 
 
 def add_routes(routes: Routes, repository: Repository) -> None:
@@ -16,4 +17,5 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("GET", "/api/openapi.json")
     async def describe(ask: Ask) -> Reply:
-        return Reply({**description, "servers": [{"url": ask.urls.https}]})
+        body = {**description, "servers": [{"url": ask.urls.https}]}
+        return Reply(body, headers={"Cache-Control": KEPT_BY_ALL})

@@ -17,6 +17,7 @@ from repoman.errors import Invalid, UnsupportedMedia
 from repoman.interfaces import IBody
 from repoman.model import NAME_LIMIT
 from repoman.resources.asking import check_text
+from repoman.resources.wrappings import check_not_encoded
 
 LIMIT = 256 * 1024
 """The largest form, in bytes: so much can be read without a stall, whatever it is made of."""
@@ -87,6 +88,17 @@ def _text(value: Any, _: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text")
     return value
+
+
+def read_flag(name: str, text: str) -> bool:
+    """Whether a parameter of a query says yes.
+
+    :raises Invalid: it says neither yes nor no.
+    """
+    try:
+        return _flag(text, bool)
+    except ValueError as error:
+        raise Invalid(f"{name}: {error}.", field=name) from None
 
 
 def _flag(value: Any, _: Any) -> bool:
@@ -163,8 +175,9 @@ async def read_fields(request: Any) -> Mapping[str, Any]:
 
     :raises Invalid: the body is broken, or has what is not text.
     :raises TooLarge: more than a form can be.
-    :raises UnsupportedMedia: neither a form nor JSON.
+    :raises UnsupportedMedia: neither a form nor JSON, or encoded.
     """
+    check_not_encoded(request, "send the form as it is.")
     body: IBody = request.body
     values = decode(await body.read(LIMIT), request.getHeader("content-type") or "")
     for name, value in values.items():

@@ -13,7 +13,7 @@ from repoman.repository import Repository
 from repoman.repository.images import Images
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import ABSENT, NEVER, Moment, Words, given, read_form
-from repoman.resources.listing import list_images, wants_full
+from repoman.resources.listing import list_images, shown, wants_full, wants_public
 from repoman.resources.replies import Reply
 from repoman.wire import image_json
 
@@ -62,7 +62,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("GET", "/api/images")
     async def listing(ask: Ask) -> None:
-        await list_images(ask, repository, Listing())
+        await list_images(ask, repository, Listing(public=wants_public(ask)))
 
     @routes.add("POST", "/api/images")
     async def create(ask: Ask) -> Reply:
@@ -74,8 +74,8 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("GET", *one)
     async def describe(ask: Ask, image: str, user: str | None = None) -> Reply:
-        found = await images.find(ask.caller, ImageRef(user, image))
-        return Reply(image_json(found, ask.urls, full=wants_full(ask)))
+        found = await images.look(ask.caller, ImageRef(user, image))
+        return Reply(shown(ask, found, full=wants_full(ask)))
 
     @routes.add("POST", *one)
     async def change(ask: Ask, image: str, user: str | None = None) -> Reply:

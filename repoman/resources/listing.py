@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,11 +13,13 @@ from attrs import evolve
 
 from repoman.errors import Invalid
 from repoman.model import Image
+from repoman.policy import may
 from repoman.records import Listing, Place
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, check_text
+from repoman.resources.forms import read_flag
 from repoman.resources.pieces import send_list
-from repoman.wire import image_json
+from repoman.wire import Urls, image_json
 
 FULL_PAGE = 1000
 """How many images a page has at most, where paging is asked for."""
@@ -36,34 +39,64 @@ def wants_full(ask: Ask) -> bool:
     return ask.query("view") == "full"
 
 
+def wants_public(ask: Ask) -> bool:
+    """The client asked for what everybody may fetch, whoever it is.
+
+    :raises Invalid: it said neither yes nor no.
+    """
+    return read_flag("public", ask.query("public") or "false")
+
+
+def shown(ask: Ask, image: Image, *, full: bool) -> dict[str, Any]:
+    """An image's record, without whom it is shared with for those who only look at it."""
+    sees = may("image.see", ask.caller, image)
+    return image_json(image, ask.urls, full=full, shares=sees)
+
+
+def _here(ask: Ask) -> Urls:
+    """The URLs of records on the endpoint that was asked."""
+    place = ask.urls.https if ask.request.isSecure() else ask.urls.http
+    return evolve(ask.urls, https=place or ask.urls.https)
+
+
 async def list_images(ask: Ask, repository: Repository, scope: Listing) -> None:
-    """The images within ``scope`` that the query asks for and the caller may see."""
-    wanted, headers, images = refined(ask, scope), {}, repository.images
+    """The images within ``scope`` that the query asks for and the caller may see.
+
+    Or look at, where ``scope`` is what is public.
+    """
+    wanted, headers, images, here = refined(ask, scope), {}, repository.images, _here(ask)
+    if scope.public:
+        read, read_places = images.public, images.public_places
+    else:
+        read = partial(images.listing, ask.caller)
+        read_places = partial(images.places, ask.caller)
     if (limit := wanted.limit) is not None:
         # One more than asked for shows whether there is a next page.
-        places = await images.places(ask.caller, evolve(wanted, limit=limit + 1))
+        places = await read_places(evolve(wanted, limit=limit + 1))
         if len(places) > limit:
             wanted = evolve(wanted, until=places[limit - 1].at)
-            headers["Link"] = f'<{_next_page(ask, places[limit - 1].at)}>; rel="next"'
+            query = urlencode(query_after(ask, places[limit - 1].at))
+            path = f"{here.https}{ask.request.path.decode('ascii')}"
+            headers["Link"] = f'<{path}?{query}>; rel="next"'
 
     def following(place: Any, count: int) -> Listing:
         return evolve(wanted, limit=count, after=place or wanted.after)
 
     async def full(place: Any, count: int) -> list[tuple[Any, Image]]:
-        found = await images.listing(ask.caller, following(place, count))
+        found = await read(following(place, count))
         return [(place_of(image, wanted), image) for image in found]
 
     async def names(place: Any, count: int) -> list[tuple[Any, Place]]:
-        return [(p.at, p) for p in await images.places(ask.caller, following(place, count))]
+        return [(p.at, p) for p in await read_places(following(place, count))]
 
     if wants_full(ask):
         await send_list(
-            ask.request, full, lambda image: image_json(image, ask.urls, full=True),
+            ask.request, full, lambda image: shown(ask, image, full=True),
             most=BATCH, headers=headers,
         )  # fmt: skip
     else:
         await send_list(
-            ask.request, names, lambda p: ask.urls.image(p.owner, p.name),
+            ask.request, names, lambda p: here.image(p.owner, p.name),
             most=URLS, headers=headers,
         )  # fmt: skip
 
@@ -73,6 +106,10 @@ def refined(ask: Ask, scope: Listing) -> Listing:
 
     :raises Invalid: with the parameter's name.
     """
+    if scope.public and ask.query("shared_with") is not None:
+        raise Invalid(
+            "shared_with: nobody is told whom public images are shared with.", field="shared_with"
+        )
     sort = ask.query("sort") or "name"
     column = sort.removeprefix("-")
     if column not in SORTS:
@@ -131,11 +168,6 @@ def _place(value: Any, column: str) -> Any:
     if column == "name" and isinstance(value, str):
         return check_text("after", value)
     raise TypeError
-
-
-def _next_page(ask: Ask, place: tuple[Any, int]) -> str:
-    path = ask.request.path.decode("ascii")
-    return f"{ask.urls.https}{path}?{urlencode(query_after(ask, place))}"
 
 
 def place_of(image: Image, wanted: Listing) -> tuple[Any, int]:

@@ -32,6 +32,10 @@ def check_origin(request: Any, *, by_browser: bool = False) -> None:
 
 
 def _follows_a_link(request: Any) -> bool:
-    # Not into a frame, nor into an image: what those show can be found out, and clicked on.
+    # Into a window, or ("save link as") into a file, which is for nothing and so "empty".  Not into
+    # a frame: what one shows can be found out, and clicked on.  Nor ahead of a click: a page has
+    # that done, not a person.  No script can ask for a navigation without there being one.
     mode, shown = request.getHeader("sec-fetch-mode"), request.getHeader("sec-fetch-dest")
-    return bool(request.method == b"GET" and mode == "navigate" and shown == "document")
+    ahead = "prefetch" in (request.getHeader("sec-purpose") or "")
+    followed = mode == "navigate" and shown in ("document", "empty") and not ahead
+    return bool(request.method == b"GET" and followed)

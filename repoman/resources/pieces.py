@@ -9,12 +9,13 @@ what is renamed while the list is written may be in it twice, or not at all.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from repoman.errors import ClientGone
@@ -32,6 +33,35 @@ Fetch = Callable[[Any, int], Awaitable[Sequence[tuple[Any, T]]]]
 
 So many, or fewer at the end of the list; each with its place.
 """
+
+
+class Turns:
+    """Who goes on next, of all who write in pieces: one each time that the reactor goes round.
+
+    If all went on in one round, it would take the longer the more of them there are, and whoever
+    asks for something else would wait for all of them.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Deferred[None]] = deque()
+
+    def next(self, reactor: Any) -> Deferred[None]:
+        """Fires when others have had their turn."""
+        turn: Deferred[None] = Deferred()
+        if not self._waiting:
+            reactor.callLater(0, self._go_on, reactor)
+        self._waiting.append(turn)
+        return turn
+
+    def _go_on(self, reactor: Any) -> None:
+        turn = self._waiting.popleft()
+        if self._waiting:
+            reactor.callLater(0, self._go_on, reactor)
+        turn.callback(None)
+
+
+TURNS = Turns()
+"""Those of this process, which has one reactor."""
 
 
 @implementer(IPushProducer)
@@ -53,8 +83,7 @@ class Pacer:
         :return: it took the peer some time.
         :raises ClientGone: it has left.
         """
-        others: Deferred[None] = deferLater(self._reactor, 0)
-        await others
+        await TURNS.next(self._reactor)
         waits = self._is_paused
         while self._is_paused and not self._is_gone:
             self._waiting = Deferred()
@@ -83,6 +112,24 @@ class Pacer:
             waiting.callback(None)
 
 
+@frozen
+class Shape:
+    """What is around the members of a list, and what it is.
+
+    :ivar media: the media type.
+    :ivar between: stands between two members.
+    """
+
+    media: str
+    opening: bytes = b""
+    between: bytes = b""
+    closing: bytes = b""
+
+
+ARRAY = Shape("application/json", b"[", b", ", b"]")
+"""A list in JSON."""
+
+
 async def send_list(
     request: Any,
     fetch: Fetch[T],
@@ -99,20 +146,44 @@ async def send_list(
         read and encoded without a stall.
     :raises ClientGone: the peer left before the end.
     """
-    text, pacer = bytearray(b"["), None
+    await send_pieces(
+        request, fetch, lambda row: json.dumps(encode(row)).encode(), ARRAY,
+        most=most, headers=headers,
+    )  # fmt: skip
+
+
+async def send_pieces(
+    request: Any,
+    fetch: Fetch[T],
+    encode: Callable[[T], bytes],
+    shape: Shape,
+    *,
+    most: int,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Write a list of any kind, but do not finish the request.
+
+    :param encode: makes the member of a row; none, if that is empty.
+    :param most: as in :func:`send_list`.
+    :raises ClientGone: the peer left before the end.
+    """
+    text, pacer, is_first = bytearray(shape.opening), None, True
     place, count, more = None, min(FIRST, most), True
     while more:
         rows = await fetch(place, count)
+        await TURNS.next(request.site.reactor)
         more = len(rows) == count
         used = size = 0
         for place, row in rows:  # noqa: B007 the last one counts
-            member = json.dumps(encode(row)).encode()
-            text += member if text == b"[" and pacer is None else b", " + member
+            member = encode(row)
             used, size = used + 1, size + len(member)
+            if member:
+                text += member if is_first else shape.between + member
+                is_first = False
             if len(text) < PIECE:
                 continue
             if pacer is None:
-                _begin(request, headers)
+                _begin(request, shape, headers)
                 if request.method == b"HEAD":
                     return
                 pacer = Pacer(request)
@@ -124,18 +195,18 @@ async def send_list(
                 break
         del rows
         count = _next_count(count, used, size, most)
-    text += b"]"
+    text += shape.closing
     if pacer is None:
-        _begin(request, headers)
+        _begin(request, shape, headers)
         request.setHeader("Content-Length", str(len(text)))
     request.write(bytes(text))
     if pacer is not None:
         request.unregisterProducer()
 
 
-def _begin(request: Any, headers: Mapping[str, str] | None) -> None:
+def _begin(request: Any, shape: Shape, headers: Mapping[str, str] | None) -> None:
     """Set the fields of the head: not before there is something to write, or a refusal has them."""
-    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+    for name, value in {"Content-Type": shape.media, **(headers or {})}.items():
         request.setHeader(name, value)
 
 

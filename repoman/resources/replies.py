@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import field, frozen
 
-from repoman.errors import MethodNotAllowed, RepomanError, UnsatisfiableRange, WrongOffset
-from repoman.wire import PROBLEM_JSON, REASONS, problem, status_of
-
-RETRY_AFTER = "2"
-"""Seconds after which a client may try again when we are unavailable."""
+from repoman.errors import (
+    MethodNotAllowed,
+    RepomanError,
+    UnsatisfiableRange,
+    UnsupportedMedia,
+    WrongOffset,
+)
+from repoman.wire import KEPT_BY_NOBODY, PROBLEM_JSON, REASONS, problem, status_of
 
 LONGEST_TEXT = 1200
 """Characters of a refusal that are told whole."""
@@ -74,6 +78,7 @@ def refuse(request: Any, error: RepomanError) -> None:
         data = line.encode("utf-8", "replace") + b"\n"
     for name, value in special_headers(error).items():
         request.setHeader(name, value)
+    request.setHeader("Cache-Control", KEPT_BY_NOBODY)
     request.setHeader("Content-Length", str(len(data)))
     reason = REASONS.get(status)
     request.setResponseCode(status, reason.encode() if reason else None)
@@ -89,12 +94,14 @@ def shortened(text: str) -> str:
 
 def special_headers(error: RepomanError) -> dict[str, str]:
     """The fields that a refusal is to have, whatever its body."""
-    if status_of(error) == 503:
-        return {"Retry-After": RETRY_AFTER}
+    if error.retry_after is not None:
+        return {"Retry-After": str(math.ceil(error.retry_after))}  # RFC 9110 section 10.2.3
     if isinstance(error, UnsatisfiableRange) and error.size is not None:
         return {"Content-Range": f"bytes */{error.size}"}
     if isinstance(error, WrongOffset) and error.offset is not None:
         return {"Upload-Offset": str(error.offset)}
+    if isinstance(error, UnsupportedMedia) and error.field == "Content-Encoding":
+        return {"Accept-Encoding": "identity"}  # RFC 9110 section 15.5.16
     if isinstance(error, MethodNotAllowed) and error.allowed:
         return {"Allow": ", ".join(error.allowed)}
     return {}

@@ -16,7 +16,8 @@ from repoman.repository.uploads import Part
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.files import PART_FIELDS, PATHS, WHOLE_FIELDS, announced, note_stored
 from repoman.resources.replies import Reply
-from repoman.wire import UPLOAD_MEDIA, Urls, ctime, image_json
+from repoman.resources.wrappings import check_is_whole_file, check_not_encoded, curl_line
+from repoman.wire import KEPT_BY_NOBODY, UPLOAD_MEDIA, Urls, ctime, image_json
 
 FLAGS = {"?1": True, "?0": False}
 """Booleans in header fields (RFC 8941 section 3.3.6)."""
@@ -31,6 +32,12 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     async def create(ask: Ask, **names: str) -> Reply:
         identified(ask.caller)
         request, body = ask.request, ask.request.body
+        check_is_whole_file(request, ask.urls.https)
+        if request.getHeader("upload-complete") is None:
+            raise Invalid(
+                "POST begins a resumable upload, and has to say Upload-Complete; to send a file, "
+                f"use PUT: {curl_line(request, ask.urls.https)}", field="Upload-Complete",
+            )  # fmt: skip
         part = _part(request, 0)
         if part.last and part.length is None:
             part = evolve(part, length=body.length)
@@ -55,7 +62,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     async def state(ask: Ask, upload_id: str) -> Reply:
         is_head = ask.request.method == b"HEAD"
         upload = await uploads.find(ask.caller, upload_id, settle=is_head)
-        headers = {**_headers(upload), "Cache-Control": "no-store"}
+        headers = {**_headers(upload), "Cache-Control": KEPT_BY_NOBODY}
         if is_head:
             return Reply(status=200, headers=headers)
         return Reply(upload_json(upload, ask.urls), headers=headers)
@@ -66,7 +73,11 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         request = ask.request
         media = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
         if media != UPLOAD_MEDIA:
-            raise UnsupportedMedia(f"A part of an upload is sent as {UPLOAD_MEDIA}.")
+            request.setHeader("Accept-Patch", UPLOAD_MEDIA)  # RFC 5789 section 2.2
+            raise UnsupportedMedia(
+                f"A part of an upload is sent as {UPLOAD_MEDIA}.", field="Content-Type"
+            )
+        check_not_encoded(request, "send the part as it is.")
         offset = _number(request, "Upload-Offset")
         if offset is None:
             raise Invalid("Upload-Offset is missing.", field="Upload-Offset")

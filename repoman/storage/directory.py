@@ -137,7 +137,8 @@ class DirectoryStore:
         """Begin a blob; see :class:`IBlobStore`."""
         self._check_room(1 if size is None else size)
         try:
-            return await self._writer(key, 0, "create")
+            await self._flusher.ask("create", key)
+            return self._writer(key, self._locked(key), 0)
         except OSError as error:
             raise cannot_write(error) from None
 
@@ -145,16 +146,20 @@ class DirectoryStore:
         """Go on with a blob; see :class:`IBlobStore`."""
         self._check_room(1 if size is None else size - offset)
         try:
-            return await self._writer(key, offset, "reopen", offset)
+            await self._flusher.ask("reopen", key, offset)
+            file = self._locked(key)
+            try:
+                await self._flusher.ask("cut", key, offset)
+            except BaseException:
+                os.close(file)
+                raise
+            return self._writer(key, file, offset)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODATA):
                 raise damaged(key, error.strerror) from None
             raise cannot_write(error) from None
 
-    async def _writer(
-        self, key: str, offset: int, operation: str, *arguments: Any
-    ) -> DirectoryWriter:
-        await self._flusher.ask(operation, key, *arguments)
+    def _locked(self, key: str) -> int:
         file = os.open(self._at.arriving(key), os.O_WRONLY)
         try:
             # Another process of this machine that has lost the upload, and does not know it yet.
@@ -164,6 +169,9 @@ class DirectoryStore:
             raise StoreUnavailable(
                 "The upload still goes on through another process; try again in a moment."
             ) from None
+        return file
+
+    def _writer(self, key: str, file: int, offset: int) -> DirectoryWriter:
         check = partial(self._check_room, 1)
         return DirectoryWriter(self._flusher, key, file, self._unflushed, check, offset)
 

@@ -41,12 +41,12 @@ BURIALS = 3
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     name: getattr(operations, name)
     for name in (
-        "prepare", "create", "reopen", "flush", "keep", "commit", "delete", "quarantine",
-        "size", "fetch", "arriving", "committed", "digest",
+        "prepare", "create", "reopen", "cut", "flush", "keep", "commit", "delete",
+        "quarantine", "size", "fetch", "arriving", "committed", "digest",
     )
 }  # fmt: skip
 _OPENING_A_FILE = ("create", "reopen")
-_OF_OPEN_FILES = ("flush", "keep", "commit")
+_OF_OPEN_FILES = ("cut", "flush", "keep", "commit")
 _LAST_OF_A_FILE = ("keep", "commit", "delete", "quarantine")
 
 

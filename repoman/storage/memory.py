@@ -171,7 +171,7 @@ class MemoryReader:
 
     def __init__(self, reactor: IReactorTime, blob: bytes) -> None:
         self.size = len(blob)
-        self.stamp = _stamp(blob)
+        self.stamp, self.room = _stamp(blob), self.size
         self._reactor = reactor
         self._blob = blob
 

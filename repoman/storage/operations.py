@@ -93,10 +93,7 @@ def create(at: Layout, fd: int, key: str) -> None:
 
 
 def reopen(at: Layout, fd: int, key: str, offset: int) -> None:
-    """Find the file of an upload that goes on, with ``offset`` bytes at least.
-
-    What lies behind is written over, or cut off by :func:`commit`.
-    """
+    """Find the file of an upload that goes on, with ``offset`` bytes at least."""
     path = at.arriving(key)
     if os.path.exists(at.committed(key)) and not os.path.exists(path):
         # Its commit was not followed by a transaction: nobody knows of it.
@@ -105,9 +102,16 @@ def reopen(at: Layout, fd: int, key: str, offset: int) -> None:
         _sync_directory(os.path.dirname(at.committed(key)))
     elif not os.path.isdir(at.incoming):
         raise OSError(errno.ENODEV, "the store is gone")
-    found = os.stat(path).st_size
-    if found < offset:
-        raise OSError(errno.ENODATA, f"{found} bytes in the file instead of {offset}")
+    _check_size(os.stat(path), offset, errno.ENODATA)
+
+
+def cut(at: Layout, fd: int, key: str, offset: int) -> None:
+    """Drop what lies behind ``offset``: what is left out there as zeros must read as zeros.
+
+    To be asked by who holds the lock; before, another process may be writing there.
+    """
+    _check_size(os.fstat(fd), offset, errno.ENODATA)
+    os.ftruncate(fd, offset)
 
 
 def flush(at: Layout, fd: int, key: str) -> None:
@@ -115,10 +119,28 @@ def flush(at: Layout, fd: int, key: str) -> None:
     os.fdatasync(fd)
 
 
-def keep(at: Layout, fd: int, key: str) -> None:
-    """Make the bytes written so far durable, and the name; an upload stops for now."""
+def keep(at: Layout, fd: int, key: str, size: int, reached: int) -> None:
+    """Make the bytes written so far durable, and the name; an upload stops for now.
+
+    :param size: how many bytes there are, with zeros at the end that are a hole.
+    :param reached: how many without them: so many the file must have.
+    """
+    _end_at(fd, size, reached)
     os.fdatasync(fd)
     _sync_directory(at.incoming)
+
+
+def _end_at(fd: int, size: int, reached: int) -> None:
+    # Nobody writes any more: what was written meanwhile would be cut off.
+    found = os.fstat(fd)
+    _check_size(found, reached, errno.EIO)
+    if found.st_size != size:
+        os.ftruncate(fd, size)
+
+
+def _check_size(found: os.stat_result, least: int, number: int) -> None:
+    if found.st_size < least:
+        raise OSError(number, f"{found.st_size} bytes in the file instead of {least}")
 
 
 def stamp(found: os.stat_result) -> str:
@@ -129,13 +151,12 @@ def stamp(found: os.stat_result) -> str:
     return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 
-def commit(at: Layout, fd: int, key: str, size: int) -> str:
-    """Make bytes and name durable: what is not synced is not acknowledged; answer the stamp."""
-    found = os.fstat(fd).st_size
-    if found < size:
-        raise OSError(errno.EIO, f"{found} bytes in the file instead of {size}")
-    if found > size:
-        os.ftruncate(fd, size)  # of a part that was taken back
+def commit(at: Layout, fd: int, key: str, size: int, reached: int) -> str:
+    """Make bytes and name durable: what is not synced is not acknowledged; answer the stamp.
+
+    :param size: as in :func:`keep`; ``reached``, too.
+    """
+    _end_at(fd, size, reached)
     os.fdatasync(fd)
     os.rename(at.arriving(key), at.committed(key))
     _sync_directory(os.path.dirname(at.committed(key)))

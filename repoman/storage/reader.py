@@ -62,14 +62,15 @@ class DirectoryReader:
     nobody else.
 
     :ivar size: in bytes.
-    :ivar stamp: see :class:`repoman.interfaces.IBlobReader`.
+    :ivar room: and ``stamp``, see :class:`repoman.interfaces.IBlobReader`.
     """
 
     def __init__(
         self, reactor: IReactorTime, flusher: Flusher, key: str, file: int, size: int
     ) -> None:
         self.size = size
-        self.stamp = stamp(os.fstat(file))
+        found = os.fstat(file)
+        self.stamp, self.room = stamp(found), found.st_blocks * 512
         self._reactor = reactor
         self._flusher = flusher
         self._key = key
@@ -78,6 +79,7 @@ class DirectoryReader:
         self._advised = -1
         self._late = 0
         self._ready = False
+        self._hole = range(0)
         self._error: RepomanError | None = None
 
     async def write_to(self, consumer: IConsuming, start: int, length: int) -> None:
@@ -97,6 +99,8 @@ class DirectoryReader:
     def _read(self, offset: int, count: int) -> bytes:
         if self._error is not None:
             raise self._error
+        if offset in self._hole:
+            return bytes(min(count, self._hole.stop - offset))
         try:
             data = self._read_cached(offset, count)
         except BlockingIOError:
@@ -107,7 +111,10 @@ class DirectoryReader:
         if not data:
             raise damaged(self._key, f"ends at {offset} of {self.size}")
         self._late, self._ready = 0, False
-        if self._advised >= 0:
+        if not data[0] and data == bytes(len(data)):
+            # Zeros for the page cache cost more than all else, and throw others' bytes out of it.
+            self._hole = self._hole_at(offset + len(data))
+        elif self._advised >= 0:
             self._advise(offset + len(data))
         return data
 
@@ -121,6 +128,15 @@ class DirectoryReader:
                     raise
                 self._nowait = False  # tmpfs and some others
         return os.pread(self._file, count, offset)
+
+    def _hole_at(self, offset: int) -> range:
+        """The hole that begins at an offset, or has it; none where there are data."""
+        try:
+            return range(offset, os.lseek(self._file, offset, os.SEEK_DATA))
+        except OSError as error:
+            # No data any more: a hole to the end, unless the file has become shorter.
+            whole = os.fstat(self._file).st_size == self.size
+            return range(offset, self.size) if error.errno == errno.ENXIO and whole else range(0)
 
     def _wait(self, offset: int, count: int) -> None:
         self._late += 1

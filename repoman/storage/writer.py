@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from repoman.errors import NoRoom, RepomanError, StoreUnavailable
+from repoman.holes import dense
 from repoman.storage.flusher import Flusher
 from repoman.storage.paced import Paced, lost
 
@@ -58,11 +59,13 @@ class DirectoryWriter(Paced):
     """See :class:`repoman.interfaces.IBlobWriter`.
 
     Has its bytes flushed at each quarter of its share of :class:`Unflushed`,
-    and pauses its producer at the whole.
+    and pauses its producer at the whole.  Zeros become holes, which are never
+    unflushed; those at the end are durable from :meth:`keep` or :meth:`commit`
+    on, or from the flush of what follows them.
 
     :param file: a descriptor of the incoming file; the writer closes it.
     :param check: raises NoRoom; called now and then.
-    :param offset: where to begin; the bytes before are durable.
+    :param offset: where to begin, and where the file ends; the bytes before are durable.
     :ivar key: of the blob.
     """
 
@@ -83,7 +86,9 @@ class DirectoryWriter(Paced):
         self._check_room = check
         self._gathered: list[bytes] = []
         self._gathering = 0
-        self._written = self._durable = offset
+        # What came; what the file has of it, but for zeros at the end; what survives a power cut.
+        self._written = self._reached = self._durable = offset
+        self._put = self._clean = 0  # bytes that are no hole: all, and those that were flushed
         self._flushing: Deferred[None] | None = None
         self._committed = False
         unflushed.writers += 1
@@ -104,17 +109,17 @@ class DirectoryWriter(Paced):
 
     async def keep(self) -> int:
         """Stop for now; see :class:`repoman.interfaces.IBlobWriter`."""
-        await self._end_with("keep", self.key)
+        await self._end_with("keep")
         self._durable = self._written
         return self._durable
 
     async def commit(self) -> str:
         """Make bytes and name durable; see :class:`repoman.interfaces.IBlobWriter`."""
-        stamp = await self._end_with("commit", self.key, self._written + self._gathering)
+        stamp = await self._end_with("commit")
         self._committed = True
         return str(stamp)
 
-    async def _end_with(self, operation: str, *arguments: Any) -> Any:
+    async def _end_with(self, operation: str) -> Any:
         try:
             if self._broken is None:
                 self._spill()
@@ -123,7 +128,7 @@ class DirectoryWriter(Paced):
             while self._flushing is not None:
                 await self._flushing
             self._check()
-            return await self._flusher.ask(operation, *arguments)
+            return await self._flusher.ask(operation, self.key, self._written, self._reached)
         except OSError as error:
             raise self._break(cannot_write(error)) from None
         finally:
@@ -139,18 +144,22 @@ class DirectoryWriter(Paced):
                 _log.warn("blob {key} left to the sweeper: {error}", key=self.key, error=error)
 
     def _spill(self) -> None:
-        pieces, self._gathered, self._gathering = self._gathered, [], 0
+        pieces, came = self._gathered, self._gathering
+        self._gathered, self._gathering = [], 0
         try:
-            while pieces:
-                # At an offset, not at the end: a resumed writer begins at one.
-                count = os.pwritev(self._file, pieces, self._written)
-                self._written += count
-                pieces = _rest(pieces, count)
+            for offset, run in dense(pieces, self._written):
+                self._reached = offset
+                while run:
+                    count = os.pwritev(self._file, run, self._reached)
+                    self._reached += count
+                    self._put += count
+                    run = _rest(run, count)
         except OSError as error:
             raise self._break(cannot_write(error)) from None
+        self._written += came
 
     def _pace(self) -> None:
-        unflushed, share = self._written - self._durable, self._shared.share
+        unflushed, share = self._put - self._clean, self._shared.share
         if unflushed >= share // 4 and self._flushing is None and self._broken is None:
             self._flush()
         if unflushed >= share and self._broken is None:
@@ -166,11 +175,13 @@ class DirectoryWriter(Paced):
             return
         asked = self._flusher.ask("flush", self.key)
         self._flushing = asked
-        asked.addCallbacks(self._flushed, self._not_flushed, callbackArgs=(self._written,))
+        # Not beyond what is reached: to lengthen the file beside our own writes could cut them off.
+        now = self._reached, self._put
+        asked.addCallbacks(self._flushed, self._not_flushed, callbackArgs=now)
 
-    def _flushed(self, _: None, durable: int) -> None:
+    def _flushed(self, _: None, durable: int, clean: int) -> None:
         self._flushing = None
-        self._durable = durable
+        self._durable, self._clean = durable, clean
         self._pace()
 
     def _not_flushed(self, failure: Failure) -> None:
@@ -187,7 +198,7 @@ class DirectoryWriter(Paced):
             self._break(lost())
 
 
-def _rest(pieces: list[bytes], count: int) -> list[bytes]:
+def _rest(pieces: list[bytes | memoryview[int]], count: int) -> list[bytes | memoryview[int]]:
     if count == sum(map(len, pieces)):
         return []
     return [b"".join(pieces)[count:]]

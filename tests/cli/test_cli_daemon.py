@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 
+from repoman.client.parts import part_of
 from tests.cli.conftest import ROOT
 from tests.credentials import Grid
 
@@ -219,6 +221,7 @@ def test_an_interrupted_upload_leaves_the_old_file(daemon: Daemon, disk: Path) -
     before = daemon.does("di", "vm")
     endless = daemon.place / "endless"
     with endless.open("wb") as file:
+        file.write(b"x" * 2**20)  # zeros would not be seen below
         file.truncate(2**34)
     running = subprocess.Popen(
         daemon.command("up", "vm", "--file", str(endless)), env=daemon.environment(),
@@ -245,7 +248,7 @@ def test_a_download_outlives_the_servers_sudden_death(daemon: Daemon) -> None:
         daemon.command("get", "big", "-d", "back.img"), cwd=daemon.place,
         env=daemon.environment(), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    part = daemon.place / "back.img.part"
+    part = part_of(daemon.place / "back.img", hashlib.sha256(content).hexdigest())
     while not (part.exists() and part.stat().st_size > 2**20):
         assert running.poll() is None
         time.sleep(0.002)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 
+from repoman.client.parts import part_of
 from tests.cli.conftest import ROOT
 from tests.cli.relay import Relay
 from tests.server import Daemon, Person
@@ -210,14 +211,15 @@ def test_an_interrupted_get_goes_on_in_the_next_run(desk: Desk, number: int, str
     desk.line.wait_for(downwards=before + SIZE * 3 // 4)
     running.send_signal(number)
     desk.end(running)
-    part = (desk.place / "copy.part").read_bytes()
+    path = part_of(desk.place / "copy", SHA256)
+    part = path.read_bytes()
     assert len(part) > SIZE // 10
     assert part == CONTENT[: len(part)]
     assert not (desk.place / "copy").exists()
     desk.line.rate, before = 0, desk.line.downwards
     assert desk.run("get", "vm", "-j", streams, "-d", "copy")[0] == 0
     assert (desk.place / "copy").read_bytes() == CONTENT
-    assert not (desk.place / "copy.part").exists()
+    assert not path.exists()
     assert desk.line.downwards - before < SIZE - len(part) // 2
 
 
@@ -287,9 +289,10 @@ def test_a_closed_standard_stream_is_no_empty_one(desk: Desk, words: str, stream
 def test_a_part_that_somebody_else_laid_there_is_not_taken_up(desk: Desk) -> None:
     desk.run("put", "disk", "vm")
     (desk.place / "mine").write_bytes(b"mine")
-    os.link(desk.place / "mine", desk.place / "copy.part")
+    part = part_of(desk.place / "copy", SHA256)
+    os.link(desk.place / "mine", part)
     code, _, err = desk.run("get", "vm", "-d", "copy")
-    assert (code, "copy.part" in err) == (1, True), err
+    assert (code, part.name in err) == (1, True), err
     assert (desk.place / "mine").read_bytes() == b"mine"
 
 
@@ -307,10 +310,21 @@ def test_a_full_disk_is_told_and_leaves_no_file(desk: Desk) -> None:
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", small], check=True)
     try:
+        before = desk.line.downwards
         code, _, err = desk.run("get", "vm", "-d", "small/copy")
+        assert (code, os.listdir(small)) == (1, [])
+        assert f"small/copy takes {SIZE} bytes, and there is room for {8 * 2**20}: make" in err
+        assert desk.line.downwards - before < SIZE // 10, "refused at once"
+        subprocess.run(["mount", "-o", "remount,size=40m", small], check=True)
+        desk.line.rate, before = SLOW, desk.line.downwards
+        running = desk.start("get", "vm", "-d", "small/copy")
+        desk.line.wait_for(downwards=before + SIZE // 4)
+        (small / "other").write_bytes(bytes(20 * 2**20))
+        code, _, err = desk.end(running)
         assert code == 1
-        assert "There is no more room for small/copy.part: make some" in err
-        assert os.listdir(small) == ["copy.part"]
+        assert "There is no more room for small/copy: make some" in err
+        desk.line.rate = 0
+        assert {*os.listdir(small)} == {"other", part_of(small / "copy", SHA256).name}
         subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
         assert desk.run("get", "vm", "-d", "small/copy")[0] == 0
         assert (small / "copy").read_bytes() == CONTENT

@@ -122,6 +122,19 @@ def test_for_a_program_stderr_has_json_lines_too(capsys: pytest.CaptureFixture[s
     )
 
 
+def test_who_waits_for_a_turn_says_so_once_until_something_moves(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bar = Bar("vm")
+    for _ in range(3):
+        bar.begin(10, 0)
+        bar.waiting(errors.TooManyUploads("Four run."), None)
+    bar.begin(10, 0)
+    bar.advance(5)
+    bar.waiting(errors.TooManyUploads("Four run."), None)
+    assert capsys.readouterr().err == "Four run. Waiting for a turn ...\n" * 2
+
+
 def test_what_is_done_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     output.Output(as_json=False).done("Renaming image.", image=IMAGE)
     assert capsys.readouterr().out == "[OK]     Renaming image.\n"

@@ -25,6 +25,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from repoman.cli import local
+from repoman.client.parts import part_of
 from tests.cli.conftest import ROOT, Start
 from tests.client.scripted import (
     CLOSE,
@@ -279,7 +280,7 @@ async def test_a_place_that_takes_no_file_is_told(
     server.scripts[f"GET {RAW}"] = serve_file(CONTENT)
     code, _, err = await ended(start("get", "vm", "-d", "/proc/vm"))
     assert code == 1
-    assert "/proc/vm.part: " in err
+    assert "/proc/vm@sha256-" in err
     assert "Traceback" not in err
 
 
@@ -294,7 +295,7 @@ async def test_an_interrupted_download_is_taken_up_again(
     server.scripts[f"GET {RAW}"] = [stall, serve_file(CONTENT)]
     server.scripts[f"HEAD {RAW}"] = serve_file(CONTENT)
     program = start("get", "vm")
-    part = tmp_path / "vm.part"
+    part = part_of(tmp_path / "vm", hashlib.sha256(CONTENT).hexdigest())
     while not (part.exists() and part.stat().st_size > 500_000):
         assert not program.ended.called, program.err
         await deferLater(reactor, 0.05)
@@ -436,7 +437,7 @@ async def test_a_reader_that_leaves_early_is_no_trouble(
 @pytest_twisted.ensureDeferred
 async def test_a_directory_that_is_not_there_becomes_no_file(start: Start, tmp_path: Path) -> None:
     code, _, err = await ended(start("get", "vm", "-d", "nowhere/"))
-    assert (code, "nowhere/vm.part: No such file or directory" in err) == (1, True)
+    assert (code, "nowhere: No such file or directory" in err) == (1, True)
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -452,6 +453,37 @@ async def test_make_config_keeps_what_was_there(start: Start, tmp_path: Path) ->
     assert (await ended(start("-H", "other", "make-config")))[0] == 0
     assert path.with_name("repoman.conf.bak").read_text() == first
     assert "repository: other\nport: 443\n" in path.read_text()
+
+
+@pytest.mark.parametrize("suffix", [".new", ".part", ".tmp", ".bak", ".bak.1", "~"])
+@pytest_twisted.ensureDeferred
+async def test_make_config_destroys_no_file_of_the_user(
+    start: Start, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / "home" / ".repoman" / "repoman.conf"
+    path.parent.mkdir()
+    path.write_text("[Repository]\nrepository: by-hand\n")
+    path.with_name(path.name + suffix).write_text("of the user")
+    for host in ("one", "two"):
+        assert (await ended(start("-H", host, "make-config")))[0] == 0
+    texts = [one.read_text() for one in path.parent.iterdir()]
+    assert "of the user" in texts
+    assert "[Repository]\nrepository: by-hand\n" in texts
+    assert "repository: one\n" in path.with_name("repoman.conf.bak").read_text()
+    assert "repository: two\n" in path.read_text()
+
+
+@pytest_twisted.ensureDeferred
+async def test_make_config_many_times_at_once_leaves_one_of_the_files_whole(
+    start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "home" / ".repoman" / "repoman.conf"
+    running = [start("-H", f"host{n}", "make-config") for n in range(6)]
+    assert {(await ended(one))[0] for one in running} <= {0, 1}
+    text = path.read_text()
+    assert re.search(r"repository: host[0-5]\n", text)
+    assert text.endswith("user_excludes:\n")
+    assert all("@" not in name for name in os.listdir(path.parent))
 
 
 def test_make_config_leaves_what_was_there_when_the_disk_is_full(tmp_path: Path) -> None:
@@ -533,6 +565,8 @@ async def test_progress_is_json_lines_for_a_program(
     server: ScriptedServer, start: Start, tmp_path: Path
 ) -> None:
     def trickle(asked: Asked) -> bytes:
+        if asked.method == "HEAD":
+            return serve_file(CONTENT)(asked)
         for step in range(1, 5):
             piece = CONTENT[step * 400_000 : step * 400_000 + 400_000]
             reactor.callLater(step * 0.4, server.send, piece)  # type: ignore[attr-defined]

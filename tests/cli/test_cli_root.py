@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pwd
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from repoman.client.parts import part_of
 from repoman.client.settings import state_directory
 from repoman.client.sudo import sudo_uid
 from repoman.errors import Misconfigured
@@ -359,7 +361,7 @@ async def test_get_writes_into_nothing_that_a_stranger_left(
     server.scripts["GET /api/images/raw/vm"] = serve_file(CONTENT)
     directory, victim = shared(place, mode), laid(place / "victim", 0, "root's\n")
     target = directory / "vm"
-    theirs = {"part": directory / "vm.part"}.get(what, target)
+    theirs = part_of(target, hashlib.sha256(CONTENT).hexdigest()) if what == "part" else target
     reader = None
     if what == "pipe":
         os.mkfifo(theirs, 0o666)

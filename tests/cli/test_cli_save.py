@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from attrs import field, frozen
 
+from repoman.cli.snapshot.plan import pieces
 from tests.cli.conftest import ROOT
+from tests.cli.relay import Relay
 from tests.server import Daemon, Person
 
 MEBIBYTE = 2**20
@@ -201,6 +203,31 @@ def test_a_compressed_image_unpacks_to_the_system(machine: Machine) -> None:
     assert sorted(os.listdir(machine.snapshots)) == ["lock", "mnt", "snapshot.img"]
 
 
+def test_a_save_destroys_no_file_beside_the_image(machine: Machine) -> None:
+    machine.snapshots.mkdir(mode=0o700)
+    names = [f"snapshot.img{end}" for end in (".part", ".gz", ".gz.part", ".new", "@", "~")]
+    for name in names:
+        (machine.snapshots / name).write_text("of root")
+    machine.saves("vm.gz", "--gzip", "--resize", "40")
+    assert {(machine.snapshots / name).read_text() for name in names} == {"of root"}
+    with gzip.open(machine.fetch("vm.gz")) as packed:
+        assert len(packed.read()) == 40 * MEBIBYTE
+    left = {*os.listdir(machine.snapshots)} - {*names}
+    assert left == {"lock", "mnt", "snapshot.img"}
+
+
+def test_two_saves_of_one_image_do_not_meet_whatever_their_lock_files_are(
+    machine: Machine,
+) -> None:
+    machine.snapshots.mkdir(mode=0o700)
+    held = os.open(machine.snapshots, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        assert "Another save is running" in machine.refuses(6, "vm")
+    finally:
+        os.close(held)
+
+
 def test_several_hypervisors_get_a_file_each(machine: Machine) -> None:
     out = machine.saves("vm", "--hypervisor", "kvm,xen", "--resize", "40")
     assert "hypervisor kvm\n" in out
@@ -223,6 +250,108 @@ def test_what_cannot_succeed_is_refused_before_anything_is_touched(machine: Mach
     sh("umount", machine.snapshots / "mnt")
     assert machine.person.ask("GET", "/api/images/vm").status == 404
     assert sorted(os.listdir(machine.snapshots)) == ["lock", "mnt"]
+
+
+def limit(machine: Machine, quota: int, user: str = "") -> None:
+    """Give a user, or who saves, a quota in bytes."""
+    path = f"/api/users/{user or machine.person.name}"
+    given = machine.person.daemon.admin.ask("POST", path, form={"quota": quota})
+    assert given.status == 200, given
+
+
+@pytest.mark.parametrize(
+    ("quota", "words", "said"),
+    [
+        (30 * MEBIBYTE, (), ("--resize", "--gzip", "64.0 MiB")),
+        (1 << 40, ("--resize", "70000"), ("--resize", "--gzip", "68.4 GiB")),
+        (100 * MEBIBYTE, ("--hypervisor", "kvm,xen,qemu", "--resize", "40"), ("each of kvm",)),
+        (30_000, ("--gzip",), ("--resize",)),
+        (0, ("--gzip", "--resize", "16"), ("--resize",)),
+    ],
+    ids=["quota", "limit", "hypervisors", "hopeless even compressed", "no room at all"],
+)
+def test_what_the_server_will_not_take_is_refused_before_the_work(
+    machine: Machine, quota: int, words: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    limit(machine, quota)
+    err = machine.refuses(1, "vm", *words)
+    assert all(word in err for word in said), err
+    assert ("--gzip" in err) == ("--gzip" not in words)
+    assert sorted(os.listdir(machine.snapshots)) == ["lock"]
+    assert machine.person.ask("GET", "/api/images/vm").status == 404
+    assert machine.person.ask("GET", "/api/uploads").json == []
+
+
+def test_the_quota_of_whose_image_it_is_counts_and_a_refusal_changes_nothing(
+    machine: Machine,
+) -> None:
+    daemon = machine.person.daemon
+    owner, admin = machine.person, Machine(machine.place, daemon.admin)
+    assert owner.ask("POST", "/api/images", form={"name": "theirs"}).status == 201
+    before = owner.ask("GET", "/api/images/theirs").json
+    limit(machine, 30 * MEBIBYTE)
+    for name in ("theirs", "new"):
+        err = admin.refuses(1, f"{owner.name}/{name}", "-d", "changed")
+        assert f"quota of user {owner.name}" in err
+    assert owner.ask("GET", "/api/images/theirs").json == before
+    assert owner.ask("GET", "/api/images/new").status == 404
+    owner.ask("POST", "/api/images/theirs", form={"read_only": "true"})
+    assert "read-only" in admin.refuses(5, f"{owner.name}/theirs")
+    assert not (machine.snapshots / "snapshot.img").exists()
+
+
+def test_what_a_file_replaces_is_room_for_the_next(machine: Machine) -> None:
+    machine.saves("vm", "--hypervisor", "kvm,xen", "--resize", "40")
+    limit(machine, 121 * MEBIBYTE)  # 80 are taken
+    machine.saves("vm", "--resize", "40", "-f")
+    limit(machine, 119 * MEBIBYTE)
+    assert "quota" in machine.refuses(1, "vm", "--resize", "40", "-f")
+
+
+def test_a_compressed_image_that_turns_out_too_large_leaves_the_snapshot_and_no_record(
+    machine: Machine,
+) -> None:
+    limit(machine, 3 * MEBIBYTE)
+    err = machine.refuses(1, "vm", "--gzip")
+    assert "--resize" in err
+    assert f"{machine.snapshots}/snapshot.img is kept: the same command goes on" in err
+    assert sorted(os.listdir(machine.snapshots)) == ["lock", "mnt", "snapshot.img"]
+    assert machine.person.ask("GET", "/api/images/vm").status == 404
+    limit(machine, 30 * MEBIBYTE)
+    assert "Reusing the snapshot" in machine.saves("vm", "--gzip")
+
+
+def test_a_second_save_keeps_the_size_of_the_first(machine: Machine) -> None:
+    image = machine.snapshots / "snapshot.img"
+    machine.saves("vm", "--resize", "16")
+    out = machine.saves("vm", "-f")
+    assert "Keeping the size of the earlier snapshot, 16.0 MiB" in out
+    assert "Reusing the snapshot" in out
+    assert image.stat().st_size == 16 * MEBIBYTE
+    (machine.root / "more").write_bytes(os.urandom(10 * MEBIBYTE))
+    err = machine.refuses(1, "vm", "-f")
+    assert "the size of the earlier snapshot: say --resize" in err
+    machine.saves("vm", "-f", "--clean")
+    assert image.stat().st_size == 64 * MEBIBYTE
+
+
+@pytest.mark.parametrize(
+    ("size", "replaced", "expected"),
+    [
+        (4, [0], [4]),
+        (4, [4], [4]),
+        (4, [9], [4]),
+        (4, [0, 0, 0], [4, 4, 4]),
+        (4, [4, 4], [4]),
+        (4, [1, 1], [4, 3]),
+        (4, [9, 0], [4]),
+        (4, [0, 9], [4, 4]),
+    ],
+)
+def test_room_is_asked_for_as_much_as_there_must_be_at_once(
+    size: int, replaced: list[int], expected: list[int]
+) -> None:
+    assert pieces(size, replaced) == expected
 
 
 def test_only_root_saves(machine: Machine) -> None:
@@ -260,9 +389,51 @@ def test_interrupted_at_any_moment_it_leaves_nothing_mounted_and_can_be_run_agai
     # A signal may come when all is done, and even when Python has put its things away.
     if "[OK]" not in out:
         assert (running.returncode, err.strip()[-12:]) == (130, "Interrupted."), (out, err)
+        if "Uploading" not in out:
+            assert machine.person.ask("GET", "/api/images/vm").status == 404
     assert str(machine.snapshots) not in Path("/proc/mounts").read_text()
     machine.saves("vm", "-f")
     assert content(differences(machine, machine.fetch("vm"))) == LEFT_OUT
+
+
+def test_interrupted_in_the_midst_of_the_snapshot_it_leaves_no_record(machine: Machine) -> None:
+    for count in range(3000):
+        (machine.root / f"home/roger/{count}").write_text(str(count))
+    running = subprocess.Popen(
+        machine.command("save", "vm", "--root", str(machine.root)), env=machine.environ,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not os.path.ismount(machine.snapshots / "mnt"):
+        assert running.poll() is None
+        time.sleep(0.002)
+    assert machine.person.ask("GET", "/api/images/vm").status == 200
+    running.terminate()
+    _, err = running.communicate(timeout=30)
+    assert (running.returncode, "is kept" in err) == (130, False), err
+    assert machine.person.ask("GET", "/api/images/vm").status == 404
+
+
+def test_interrupted_in_the_midst_of_the_upload_it_keeps_what_there_is(machine: Machine) -> None:
+    with Relay(machine.person.daemon.https, rate=4 * MEBIBYTE) as relay:
+        command = machine.command("save", "vm", "--root", str(machine.root))
+        command[command.index("-H") + 1] = f"localhost:{relay.port}"
+        running = subprocess.Popen(
+            command, env=machine.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        relay.wait_for(upwards=2 * MEBIBYTE)
+        running.terminate()
+        _, err = running.communicate(timeout=30)
+        assert running.returncode == 130
+        assert f"{machine.snapshots}/snapshot.img is kept: the same command goes on from it" in err
+        assert machine.person.ask("GET", "/api/images/vm").status == 200
+        (upload,) = machine.person.ask("GET", "/api/uploads").json
+        assert upload["length"] == 64 * MEBIBYTE
+        limit(machine, 70 * MEBIBYTE)  # what that one has reserved is for the next
+        relay.rate = 0
+        again = subprocess.run(command, env=machine.environ, capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+        assert "Reusing the snapshot" in again.stdout
+    assert machine.person.ask("GET", "/api/uploads").json == []
 
 
 def test_killed_it_says_what_is_left_to_do(machine: Machine) -> None:

@@ -152,8 +152,17 @@ class ScriptedServer:
     def script(self, asked: Asked) -> Script:
         """What to do about a request."""
         key = f"{asked.method} {asked.path.partition('?')[0]}"
+        if asked.method == "HEAD" and key not in self.scripts:
+            return self.head_of(self.scripts.get(key.replace("HEAD", "GET")))
         found = self.scripts.get(key) or (lambda _: problem("Missing", 404, f"No {key}."))
         return (found.pop(0) if len(found) > 1 else found[0]) if isinstance(found, list) else found
+
+    def head_of(self, found: Script | list[Script] | None) -> Script:
+        """A HEAD as the last of the GETs (RFC 9110 section 9.3.2): it is none of them."""
+        script = found[-1] if isinstance(found, list) else found
+        if script is None:
+            return lambda asked: problem("Missing", 404, f"No {asked.path}.")
+        return script
 
 
 class _Connection(Protocol):
@@ -201,6 +210,9 @@ class _Connection(Protocol):
             self.server.shown.append(shown)
         self.answered = True
         answer = script(asked)
+        if asked.method == "HEAD":
+            head, end, _ = answer.partition(b"\r\n\r\n")
+            answer = head + end + CLOSE * answer.endswith(CLOSE)
         self.transport.write(answer.removesuffix(CLOSE))
         if answer.endswith(CLOSE):
             self.transport.loseConnection()

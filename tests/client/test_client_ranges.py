@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
@@ -14,6 +15,7 @@ import pytest_twisted
 
 from repoman import errors
 from repoman.client import ranges
+from repoman.client.parts import part_of
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef
 from tests.client.scripted import (
@@ -68,7 +70,7 @@ async def test_the_file_is_put_together(
 async def test_it_goes_on_where_an_earlier_run_stopped(
     server_with_file: ScriptedServer, client: RepositoryClient, tmp_path: Path
 ) -> None:
-    (tmp_path / "out.part").write_bytes(CONTENT[:1_234_567])
+    part_of(tmp_path / "out", hashlib.sha256(CONTENT).hexdigest()).write_bytes(CONTENT[:1_234_567])
     await client.get_file(REF, tmp_path / "out", streams=4)
     assert (tmp_path / "out").read_bytes() == CONTENT
     starts = [a.headers["range"] for a in server_with_file.asked if a.method == "GET"]

@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -435,3 +436,35 @@ async def test_more_bytes_of_a_stream_than_were_sent_are_an_error(
     running = Deferred.fromCoroutine(client.put_file(REF, stream(CONTENT)))
     with pytest.raises(errors.BadReply, match="more of the file than was sent"):
         await running.addTimeout(3.0, reactor)
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised"),
+    [
+        (problem("QuotaExceeded", 413, "Full."), errors.QuotaExceeded),
+        (problem("TooLarge", 413, "Too large."), errors.TooLarge),
+        (problem("NoRoom", 507, "Full."), errors.NoRoom),
+        (problem("NotPermitted", 403, "No."), errors.NotPermitted),
+        (problem("TooManyUploads", 429, "Wait."), None),
+        (problem("MethodNotAllowed", 405, "An older server."), None),
+        (problem("Missing", 404, "An older server."), None),
+        (reply(201, Location=f"{PLACE}3"), None),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_is_asked_whether_it_would_take_files_keeps_nothing_of_it(
+    server: ScriptedServer,
+    client: RepositoryClient,
+    answer: bytes,
+    raised: type[Exception] | None,
+) -> None:
+    places = [f"{PLACE}1", f"{PLACE}2", f"{PLACE}3"]
+    begun = [lambda _, place=place: reply(201, Location=place) for place in places[:2]]
+    server.scripts[f"POST {RAW}"] = [*begun, lambda _: answer]
+    server.scripts |= {f"DELETE {place}": lambda _: reply(200) for place in places}
+    with nullcontext() if raised is None else pytest.raises(raised):
+        await client.try_file(REF, [5, 6, 7])
+    posts = [asked for asked in server.asked if asked.method == "POST"]
+    assert [asked.headers["upload-length"] for asked in posts] == ["5", "6", "7"]
+    ended = places if answer.startswith(b"HTTP/1.1 201") else places[:2]
+    assert server.paths()[3:] == [f"DELETE {place}" for place in ended]

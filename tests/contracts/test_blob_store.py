@@ -518,3 +518,62 @@ async def test_an_upload_that_is_not_there_cannot_be_reopened(store: IBlobStore)
     await (await store.create(key, None)).keep()
     with pytest.raises(BlobDamaged):
         await store.reopen(key, 1, None)
+
+
+ZEROS = {
+    "none": PATTERN,
+    "one": b"\0",
+    "all": bytes(1 << 20),
+    "all, of an odd size": bytes((1 << 20) + 1),
+    "less than a block": bytes(4095),
+    "at the beginning": bytes(300_001) + PATTERN[1:],
+    "in the middle": PATTERN + bytes(1 << 20) + PATTERN,
+    "at the end": PATTERN + bytes(700_000),
+    "every other block": (bytes(4096) + PATTERN[:4096]) * 128,
+    "every other block, out of step": b"x" + (bytes(4096) + b"y" * 4096) * 128 + b"z",
+    "a single byte between": bytes(1 << 19) + b"x" + bytes(1 << 19),
+    "a last byte": bytes((1 << 20) - 1) + b"x",
+}
+"""Blobs with runs of zeros, by where these are."""
+
+
+@pytest_twisted.ensureDeferred
+async def test_zeros_come_back_as_zeros_however_they_are_divided(store: IBlobStore) -> None:
+    for where, data in ZEROS.items():
+        for step in (1000, 16_384, 16_001, CHUNK):
+            writer = await store.create(key := new_key(), len(data))
+            for start in range(0, len(data), step):
+                writer.write(data[start : start + step])
+            await writer.commit()
+            assert await get(store, key, len(data)) == data, (where, step)
+        found = await store.digests(key, "sha256")
+        assert found["sha256"] == hashlib.sha256(data).hexdigest(), where
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_blob_kept_in_its_zeros_goes_on_there(store: IBlobStore) -> None:
+    for where, data in ZEROS.items():
+        for stop in {min(stop, len(data)) for stop in (0, 1, 4096, 300_000, (1 << 20) - 1)}:
+            writer = await store.create(key := new_key(), len(data))
+            writer.write(data[:stop])
+            assert await writer.keep() == writer.durable == stop
+            again = await store.reopen(key, stop, len(data))
+            assert again.durable == stop
+            again.write(data[stop:])
+            await again.commit()
+            assert await get(store, key, len(data)) == data, (where, stop)
+
+
+@pytest_twisted.ensureDeferred
+async def test_zeros_show_nothing_of_what_was_taken_back(store: IBlobStore) -> None:
+    size = len(PATTERN)
+    for offset in (0, 1, 4096, 300_000):
+        for end in (b"", b"end"):
+            writer = await store.create(key := new_key(), None)
+            writer.write(b"x" * 2 * size)
+            await writer.keep()
+            again = await store.reopen(key, offset, None)
+            again.write(bytes(size) + end)
+            await again.commit()
+            expected = b"x" * offset + bytes(size) + end
+            assert await get(store, key, len(expected)) == expected, (offset, end)

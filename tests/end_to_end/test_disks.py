@@ -102,10 +102,10 @@ def test_a_really_full_disk(small_disk: Path, tmp_path: Path, board: Board) -> N
         for name in ("one", "two"):
             admin.ask("POST", "/api/images", form={"name": name})
         assert ledger.put(admin, "one", os.urandom(20 * MIB)) == 200
-        assert ledger.put(admin, "two", bytes(13 * MIB)) == 507  # announced
+        assert ledger.put(admin, "two", b"x" * (13 * MIB)) == 507  # announced
         url = f"{daemon.url}/api/images/raw/two"
         chunked = ["curl", *admin.curl, "-T", "-", "-w", "%{http_code}", "-o", "/dev/null", url]
-        said = subprocess.run(chunked, input=bytes(13 * MIB), capture_output=True, timeout=60)
+        said = subprocess.run(chunked, input=b"x" * (13 * MIB), capture_output=True, timeout=60)
         assert said.stdout == b"507"
         assert admin.ask("GET", "/api/images/raw/two").status == 404
         ledger.wait_for_sweep()

@@ -30,10 +30,14 @@ INSERT INTO membership SELECT group_id, account_id FROM user_group, account
 INSERT INTO user_group (name) SELECT 'group' || n FROM generate_series(1, {GROUPS}) n;
 INSERT INTO membership SELECT group_id, account_id FROM user_group, account
  WHERE name LIKE 'group%%' AND user_name IN ('many1', 'many2', %(me)s);
-INSERT INTO image (owner_id, name, description)
-SELECT account_id, 'image' || lpad(n::text, 6, '0'), repeat('é', 2048)
+INSERT INTO image (owner_id, name, description, unauthenticated_access)
+SELECT account_id, 'image' || lpad(n::text, 6, '0'), repeat('é', 2048), true
   FROM account, generate_series(1, {IMAGES}) n WHERE user_name = %(me)s;
 INSERT INTO image_hypervisor (image_id, position, hypervisor) SELECT image_id, 1, 'xen' FROM image;
+INSERT INTO blob (blob, state, size, sha256, sha512, md5, adler32, scrubbed)
+SELECT md5(image_id::text), 'present', 1, repeat('0', 64), '', '', '', now() FROM image;
+INSERT INTO image_file (image_id, hypervisor, blob)
+SELECT image_id, 'xen', md5(image_id::text) FROM image;
 INSERT INTO image_shared_with_user
 SELECT image_id, account_id FROM account, (
     SELECT image_id FROM image WHERE description <> '' ORDER BY name DESC LIMIT {SHARED}) AS last,
@@ -47,6 +51,8 @@ LENGTHS = {
     "/api/images?view=full&sort=-name": IMAGES,
     "/api/images?view=full&limit=1000&sort=-modified": 1000,
     "/api/images?limit=1000": 1000,
+    "/api/images?public=true": IMAGES,
+    "/api/images?public=true&view=full": IMAGES,
     "/api/users": USERS + 2,
     "/api/users?view=full": USERS + 2,
     "/api/groups": GROUPS + 2,
@@ -123,6 +129,23 @@ def test_a_long_list_comes_whole_and_holds_nobody_up(
     assert stall < PROMISED_LAG
 
 
+LINES = {
+    "/api/images/raw/{me}/": (IMAGES, '.sha256">'),
+    "/api/images/raw/{me}/SHA256SUMS": (IMAGES, "  image"),
+    "/api/images/raw/": (1, '/">'),
+}
+"""How often lists that are no JSON have what."""
+
+
+@pytest.mark.parametrize("target", LINES)
+def test_nor_does_one_for_everybody(own: LateDaemon, me: Person, target: str) -> None:
+    answer, stall = answered(own, own.nobody, "GET", target.format(me=me.name))
+    assert answer.status == 200
+    count, what = LINES[target]
+    assert answer.text.count(what) == count
+    assert stall < PROMISED_LAG
+
+
 @pytest.mark.parametrize("target", SHORT)
 def test_other_answers_hold_nobody_up_either(own: LateDaemon, me: Person, target: str) -> None:
     path, accept = target.format(me=me.name), {"Accept": "*/*, text/html"}
@@ -166,6 +189,7 @@ def test_head_of_a_long_list_has_no_body(own: LateDaemon, me: Person) -> None:
 UNREAD = (
     "/api/users/{me}/sharing?view=full", "/api/images?view=full", "/api/users?view=full",
     "/api/groups/users/users?view=full", "/api/images?view=full&limit=1000",
+    "/api/images?public=true&view=full", "/api/images/raw/{me}/",
     "/api/audit?limit=1000",
 )  # fmt: skip
 """The longest ones."""

@@ -263,5 +263,31 @@ async def test_a_user_keeps_so_many_uploads(records: Records) -> None:
     for _ in range(99):
         blob = (await records.blobs.begin(image, "xen", alice, terms)).blob
         await records.blobs.pause(blob, 0, terms)
-    with pytest.raises(TooManyUploads):
+    with pytest.raises(TooManyUploads) as refused:
         await records.blobs.begin(image, "xen", alice, terms)
+    assert refused.value.retry_after is None  # none of them ends by itself
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_to_come_again_is_said_where_waiting_helps(records: Records) -> None:
+    alice, image, blob, terms = await upload(records, 10)
+    for _ in range(4):
+        await records.blobs.begin(image, "xen", alice, terms)
+    with pytest.raises(TooManyUploads) as refused:
+        await records.blobs.begin(image, "xen", alice, terms)
+    assert refused.value.retry_after
+    with pytest.raises(TooManyUploads) as refused:
+        await records.blobs.resume(blob, alice, terms, 0)
+    assert refused.value.retry_after
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_that_has_all_its_bytes_ends_beside_as_many_as_may_run(
+    records: Records,
+) -> None:
+    alice, image, blob, terms = await upload(records, 10)
+    await records.blobs.resume(blob, alice, terms, 0)
+    await records.blobs.pause(blob, 10, terms)
+    for _ in range(4):
+        await records.blobs.begin(image, "xen", alice, terms)
+    assert (await records.blobs.resume(blob, alice, terms, 10)).room == 0

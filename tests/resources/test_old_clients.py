@@ -108,7 +108,7 @@ def test_public_images_come_over_plain_http_and_nothing_else_does(
             else:
                 assert fetched.status == 403
                 assert b"bytes" not in fetched.body
-    for path in ("/api/whoami", "/api/images", f"/api/images/{me.name}/open", "/", "/x"):
+    for path in ("/api/whoami", "/api/images", f"/api/images/{me.name}/closed", "/", "/x"):
         assert ask_plain(daemon.plain + path).status == 403
     assert ask_plain(f"{daemon.plain}/api/images/raw/{me.name}/open", "PUT").status == 403
     assert ask_plain(f"{daemon.plain}/api/images/raw/{me.name}/nothing").status == 403

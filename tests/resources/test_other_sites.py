@@ -72,13 +72,42 @@ def test_a_foreign_page_cannot_find_out_what_there_is(visitor: Person, shown: st
     assert visitor.ask("HEAD", "/api/images/raw/one", headers=headers).status == 403
 
 
-def test_a_link_from_anywhere_leads_here(visitor: Person) -> None:
-    headers = {
-        "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document",
-    }  # fmt: skip
-    answer = visitor.ask("GET", "/api/images/raw/one", headers=headers)
-    assert (answer.status, answer.body) == (200, b"one")
-    assert answer.headers["Content-Disposition"].startswith("attachment")
+@pytest.mark.parametrize("shown", ["document", "empty"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_link_from_anywhere_is_opened_or_saved(visitor: Person, site: str, shown: str) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": shown}
+    for more in ({}, {"Sec-Fetch-User": "?1"}):
+        answer = visitor.ask("GET", "/api/images/raw/one", headers={**headers, **more})
+        assert (answer.status, answer.body) == (200, b"one")
+        assert answer.headers["Content-Disposition"].startswith("attachment")
+
+
+FRAMES = ("iframe", "frame", "object", "embed", "fencedframe")
+NO_LINKS = {
+    **{shown: ("GET", {"Sec-Fetch-Dest": shown}) for shown in FRAMES},
+    "a frame that was clicked on": ("GET", {"Sec-Fetch-Dest": "iframe", "Sec-Fetch-User": "?1"}),
+    "a form": ("POST", {"Sec-Fetch-Dest": "document", "Sec-Fetch-User": "?1"}),
+    "a form into a file": ("POST", {"Sec-Fetch-Dest": "empty"}),
+    "an upload": ("PUT", {"Sec-Fetch-Dest": "empty"}),
+    "a removal": ("DELETE", {"Sec-Fetch-Dest": "empty"}),
+    "a look": ("HEAD", {"Sec-Fetch-Dest": "empty"}),
+    "no navigation": ("GET", {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "empty"}),
+    "a script": ("GET", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}),
+    "ahead": ("GET", {"Sec-Fetch-Dest": "document", "Sec-Purpose": "prefetch"}),
+    "shown ahead": ("GET", {"Sec-Fetch-Dest": "document", "Sec-Purpose": "prefetch;prerender"}),
+    "with an origin": ("GET", {"Sec-Fetch-Dest": "empty", "Origin": EVIL}),
+}
+
+
+@pytest.mark.parametrize("kind", NO_LINKS)
+def test_what_no_person_asked_for_is_no_link(visitor: Person, kind: str) -> None:
+    method, more = NO_LINKS[kind]
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", **more}
+    body = b"two" if method in ("POST", "PUT") else None
+    for name in ("one", "two"):
+        target = f"/api/images/raw/{name}" if method != "DELETE" else f"/api/images/{name}"
+        assert visitor.ask(method, target, body=body, headers=headers).status == 403
+    assert visitor.ask("GET", "/api/images/raw/one").body == b"one"
 
 
 def test_our_own_pages_and_typed_addresses_are_answered(visitor: Person, daemon: Daemon) -> None:

@@ -89,11 +89,13 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield directory
 
 
-async def survives_a_power_cut(disk: Path) -> bool:
+RANDOM = os.urandom(3 * MIB)
+
+
+async def survives_a_power_cut(disk: Path, data: bytes = RANDOM) -> bool:
     """Commit a blob, cut the power at once, look for it."""
     store = DirectoryStore(reactor, disk, repository_id="this")
     await store.start()
-    data = os.urandom(3 * MIB)
     await put(store, first := new_key(), b"first")
     await put(store, key := new_key(), data)
     copy = disk.with_name("copy.ext4")
@@ -110,9 +112,35 @@ async def survives_a_power_cut(disk: Path) -> bool:
     return (key, True) in found
 
 
+@pytest.mark.parametrize(
+    "data",
+    [RANDOM, bytes(9 * MIB), RANDOM + bytes(9 * MIB), bytes(9 * MIB) + RANDOM],
+    ids=["dense", "zeros", "zeros at the end", "zeros at the beginning"],
+)
 @pytest_twisted.ensureDeferred
-async def test_a_committed_blob_survives_a_power_cut(disk: Path) -> None:
-    assert await survives_a_power_cut(disk)
+async def test_a_committed_blob_survives_a_power_cut(disk: Path, data: bytes) -> None:
+    assert await survives_a_power_cut(disk, data)
+
+
+@pytest.mark.parametrize("zeros", [0, 9 * MIB + 1])
+@pytest_twisted.ensureDeferred
+async def test_a_blob_kept_in_its_zeros_survives_a_power_cut(disk: Path, zeros: int) -> None:
+    store = DirectoryStore(reactor, disk, repository_id="this")
+    await store.start()
+    first = await store.create(key := new_key(), None)
+    first.write(RANDOM + bytes(zeros))
+    durable = await first.keep()
+    copy = disk.with_name("copy.ext4")
+    shutil.copyfile(disk.with_name("disk.ext4"), copy)
+    await store.stop()
+    with mounted(copy, disk.with_name("after")) as after:
+        store = DirectoryStore(reactor, after, repository_id="this", may_create=False)
+        await store.start()
+        again = await store.reopen(key, durable, None)
+        again.write(b"end")
+        await again.commit()
+        assert await get(store, key, durable + 3) == RANDOM + bytes(zeros) + b"end"
+        await store.stop()
 
 
 @pytest_twisted.ensureDeferred
@@ -132,7 +160,7 @@ async def test_after_one_failed_sync_a_blob_is_bad_for_ever(
         with pytest.raises(StoreUnavailable):
             await writer.commit()
         with pytest.raises(OSError, match="broken before"):
-            await store._flusher.ask("commit", key, MIB)
+            await store._flusher.ask("commit", key, MIB, MIB)
     assert log.read_text().count("fdatasync") == 1
     assert "rename" not in log.read_text()
     await writer.discard()
@@ -152,7 +180,7 @@ async def test_a_failed_flush_ends_the_upload_and_forbids_its_commit(
         with pytest.raises(StoreUnavailable):
             await writer.commit()
         with pytest.raises(OSError, match="broken before"):
-            await store._flusher.ask("commit", key, MIB)
+            await store._flusher.ask("commit", key, MIB, MIB)
     assert log.read_text().count("fdatasync") == 1
     await writer.discard()
     assert await keys(store) == []

@@ -231,7 +231,7 @@ async def test_deleted_bytes_are_freed_when_the_last_reader_closes(small_disk: P
     store = DirectoryStore(reactor, small_disk, repository_id="this")
     await store.start()
     empty = store.room()
-    await put(store, key := new_key(), bytes(8 * MIB))
+    await put(store, key := new_key(), b"x" * (8 * MIB))
     reader = await store.open(key, 8 * MIB)
     await store.delete(key)
     with frozen(pid(store)):
@@ -248,7 +248,7 @@ async def test_long_work_on_one_file_does_not_keep_others_from_being_freed(
 ) -> None:
     store = DirectoryStore(reactor, small_disk, repository_id="this")
     await store.start()
-    await put(store, key := new_key(), bytes(4 * MIB))
+    await put(store, key := new_key(), b"x" * (4 * MIB))
     before = store.room()
     writer = await store.create(new_key(), 8 * MIB)
     digesting = ensureDeferred(store.digests(key, "md5", rate=10 * MIB))

@@ -55,6 +55,17 @@ def hello(body: bytes) -> bytes:
     return b"\x16\x03\x01" + struct.pack(">H", len(body)) + body
 
 
+def client_hello(version: ssl.TLSVersion) -> bytes:
+    """How a client begins."""
+    context = ssl.create_default_context()
+    context.minimum_version = context.maximum_version = version
+    sent = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost").do_handshake()
+    return sent.read()
+
+
+GOODBYE = b"\x15\x03\x03\x00\x02\x01\x00"
 HEARTBEAT = b"\x18\x03\x03\x00\x03\x01\x40\x00"
 NO_HANDSHAKE = {
     "heartbeat": HEARTBEAT,
@@ -62,6 +73,9 @@ NO_HANDSHAKE = {
     "application data": b"\x17\x03\x03\x00\x05hello",
     "change cipher spec": b"\x14\x03\x03\x00\x01\x01" * 40,
     "alert": b"\x15\x03\x03\x00\x02\x02\x28",
+    "goodbye": GOODBYE,
+    "goodbye in TLS 1.2": client_hello(ssl.TLSVersion.TLSv1_2) + GOODBYE,
+    "goodbye in TLS 1.3": client_hello(ssl.TLSVersion.TLSv1_3) + GOODBYE,
     "key update": b"\x16\x03\x03\x00\x05\x18\x00\x00\x01\x01",
     "finished": hello(b"\x14\x00\x00\x0c" + bytes(12)),
     "certificate": hello(b"\x0b\x00\x00\x03\x00\x00\x00"),

@@ -60,6 +60,7 @@ class Plan:
     :ivar kind: of the image's file system.
     :ivar excludes: patterns of rsync(1), anchored at ``root``.
     :ivar device: that ``root`` is on; may be nothing that can be asked.
+    :ivar keeps_size: the size is that of an earlier snapshot.
     :ivar of_caller: under sudo, the caller's configuration says where image, mountpoint and
         lock file are: none of them may be what the caller could not overwrite.
     """
@@ -73,6 +74,7 @@ class Plan:
     kind: str
     excludes: tuple[str, ...]
     device: str = ""
+    keeps_size: bool = False
     of_caller: bool = False
 
     def rsync(self) -> list[str]:
@@ -106,10 +108,19 @@ def mount_of(path: Path, mounts: Iterable[Mount]) -> Mount | None:
     return max(around, key=lambda m: len(m.point.parts), default=None)
 
 
-def make_plan(root: Path, settings: Settings, mounts: Sequence[Mount], resize: int | None) -> Plan:
+def make_plan(
+    root: Path,
+    settings: Settings,
+    mounts: Sequence[Mount],
+    resize: int | None,
+    *,
+    clean: bool = False,
+) -> Plan:
     """Decide.
 
-    :param resize: the wanted size in MiB; ``None`` for that of the root's file system.
+    :param resize: the wanted size in MiB; ``None`` for that of an earlier snapshot, or else
+        of the root's file system.
+    :param clean: an earlier snapshot does not count.
     :raises Usage: there is no such directory.
     """
     if not root.is_dir():
@@ -117,10 +128,12 @@ def make_plan(root: Path, settings: Settings, mounts: Sequence[Mount], resize: i
     root = root.resolve()
     on = mount_of(root, mounts)
     kind = on.kind if on and on.kind in FILE_SYSTEMS else FILE_SYSTEMS[0]
-    size = resize * MEBIBYTE if resize else _size_of(root, on.device if on else "")
+    image = _real(settings.place(settings.snapshot))
+    kept = 0 if resize or clean else _size_of_earlier(image)
+    size = resize * MEBIBYTE if resize else kept or _size_of(root, on.device if on else "")
     return Plan(
         root=root,
-        image=_real(settings.place(settings.snapshot)),
+        image=image,
         mountpoint=_real(settings.place(settings.mountpoint)),
         lockfile=_real(settings.place(settings.lockfile)),
         directory=_real(Path(settings.snapshot_directory)),
@@ -128,6 +141,7 @@ def make_plan(root: Path, settings: Settings, mounts: Sequence[Mount], resize: i
         kind=kind,
         excludes=_excludes(root, settings, mounts),
         device=on.device if on else "",
+        keeps_size=bool(kept),
         of_caller=any(name in settings.of_caller for name in PLACES),
     )
 
@@ -138,6 +152,15 @@ def _real(path: Path) -> Path:
     :raises PermissionError: a link on the way is a stranger's, see :func:`followed`.
     """
     return followed(path.parent) / path.name
+
+
+def _size_of_earlier(image: Path) -> int:
+    """Of the snapshot that an earlier save has left, in bytes; 0 without one."""
+    with suppress(OSError):
+        state = image.lstat()
+        if stat.S_ISREG(state.st_mode):
+            return state.st_size // MEBIBYTE * MEBIBYTE
+    return 0
 
 
 def _size_of(root: Path, device: str) -> int:
@@ -258,9 +281,10 @@ def check_room(plan: Plan, content: int, free: int, kept: int) -> None:
     """
     needed = int(content * (1 + SPARE))
     if needed > plan.size:
+        whose = ", the size of the earlier snapshot" if plan.keeps_size else ""
         raise NoRoom(
             f"The system holds {readable(content)}, which does not fit into an image of"
-            f" {readable(plan.size)}: say --resize {needed // MEBIBYTE + 1}, or exclude"
+            f" {readable(plan.size)}{whose}: say --resize {needed // MEBIBYTE + 1}, or exclude"
             " something (user_excludes)."
         )
     if needed > free + kept:
@@ -298,3 +322,26 @@ def content_size(statistics: str, used: int) -> int:
     if not found:
         raise RepomanError("rsync does not say how much there is to copy.")
     return min(int(found[1].replace(",", "")), used)
+
+
+DENSEST = 1032
+"""How many bytes of nothing but zeros deflate (RFC 1951) puts into one, and no bytes are better."""
+
+
+def least_size(size: int, *, gzip: bool) -> int:
+    """How many bytes an image's file has for certain, of a file system of ``size`` bytes."""
+    return max(size // DENSEST if gzip else size, 1)
+
+
+def pieces(size: int, replaced: Sequence[int]) -> list[int]:
+    """Files that together take the room that one after the other will take at its highest.
+
+    :param size: of each file to be sent, in bytes.
+    :param replaced: what each of them replaces, in bytes: room that is free only after it.
+    """
+    taken = peak = 0
+    for before in replaced:
+        peak = max(peak, taken + size)
+        taken += size - before
+    count, rest = divmod(peak, size)
+    return [size] * count + [rest] * bool(rest)

@@ -7,15 +7,15 @@ import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import BinaryIO
 
 from attrs import frozen
 from twisted.internet.task import deferLater
 
 from repoman import __version__
+from repoman.arriving import has_name, open_locked, take_name
 from repoman.cli.output import size as readable
 from repoman.cli.snapshot.plan import (
     METADATA_FILE,
@@ -57,23 +57,25 @@ class Snapshot:
         plan = self.plan
         for directory in {plan.directory, plan.lockfile.parent, plan.image.parent}:
             take_place(directory, of_caller=plan.of_caller)
-        file = os.open(plan.lockfile, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(file)
-            raise Conflict("Another save is running on this machine.") from error
-        try:
+        with ExitStack() as locks:
+            # The directory too: another configuration may name another lock file for this image.
+            for path, how in (
+                (plan.image.parent, os.O_RDONLY | os.O_DIRECTORY),
+                (plan.lockfile, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW),
+            ):
+                file = os.open(path, how, 0o600)
+                locks.callback(os.close, file)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise Conflict("Another save is running on this machine.") from error
             yield
-        finally:
-            os.close(file)
 
-    async def check(self) -> None:
+    def check(self) -> None:
         """Refuse what cannot succeed, before anything is touched.
 
         :raises ProgramMissing: a tool is missing.
         :raises Conflict: something of an earlier save is in the way.
-        :raises NoRoom: it does not fit.
         """
         plan = self.plan
         for name in ("rsync", f"mkfs.{plan.kind}", "mount", "umount"):
@@ -82,6 +84,13 @@ class Snapshot:
         check_above(plan.mountpoint)
         if plan.mountpoint.exists():
             take_place(plan.mountpoint, of_caller=plan.of_caller)
+
+    async def measure(self) -> None:
+        """Look how much there is to copy, and whether there is room for it here.
+
+        :raises NoRoom: it does not fit.
+        """
+        plan = self.plan
         with tempfile.TemporaryDirectory(dir=plan.directory) as nowhere:
             statistics = await self.programs.run(
                 "rsync", *plan.rsync(), "--dry-run", "--stats", f"{plan.root}/", f"{nowhere}/",
@@ -114,17 +123,12 @@ class Snapshot:
 
     async def compressed(self) -> Path:
         """The image file, packed."""
-        packed = self.plan.image.with_name(self.plan.image.name + ".gz")
+        packed = _temporary(self.plan.image, "save.gz")
         self.say("Compressing ...")
-        part = packed.with_name(packed.name + ".part")
-        try:
-            with _made_anew(part) as file:
-                # -n: no name and date, so that the same system gives the same bytes.
-                words = ("-c", "-n", str(self.plan.image))
-                await self.programs.run("gzip", *words, stdout=file.fileno())
-            part.replace(packed)
-        finally:
-            part.unlink(missing_ok=True)
+        with _made_anew(packed) as file:
+            # -n: no name and date, so that the same system gives the same bytes.
+            words = ("-c", "-n", str(self.plan.image))
+            await self.programs.run("gzip", *words, stdout=file)
         return packed
 
     async def _can_be_reused(self) -> bool:
@@ -144,14 +148,11 @@ class Snapshot:
         """Make the file and its file system; it takes its name only when it is whole."""
         plan = self.plan
         self.say(f"Making an image of {readable(plan.size)} with {plan.kind} ...")
-        part = plan.image.with_name(plan.image.name + ".part")
-        try:
-            with _made_anew(part) as file:
-                file.truncate(plan.size)
+        part = _temporary(plan.image, "save")
+        with _made_anew(part) as file:
+            os.truncate(file, plan.size)
             await self.programs.run(f"mkfs.{plan.kind}", *await self._mkfs_words(), str(part))
-            part.replace(plan.image)
-        finally:
-            part.unlink(missing_ok=True)
+            take_name(file, part, plan.image)
 
     async def _mkfs_words(self) -> list[str]:
         """The label and UUID of the original: its fstab and boot loader name them."""
@@ -203,10 +204,32 @@ class Snapshot:
         )
 
 
-def _made_anew(path: Path) -> BinaryIO:
-    """A new file, for root alone: it will hold what only root may read."""
-    path.unlink(missing_ok=True)
-    return open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600))
+def _temporary(image: Path, what: str) -> Path:
+    """Beside the image, under a name that nothing else has: somebody's own is never in the way."""
+    return image.with_name(f"{image.name}@{what}")
+
+
+@contextmanager
+def _made_anew(path: Path) -> Iterator[int]:
+    """A new file, for root alone: it will hold what only root may read.  It goes if that fails.
+
+    :raises Conflict: another save has it.
+    :raises PermissionError: something else is there.
+    """
+    try:
+        file = open_locked(path, 0o600)
+    except BlockingIOError as error:
+        raise Conflict(f"Another save to {path} is running on this machine.") from error
+    try:
+        os.fchmod(file, 0o600)
+        os.truncate(file, 0)  # what a save left that was killed
+        yield file
+    except BaseException:
+        if has_name(file, path):
+            path.unlink()
+        raise
+    finally:
+        os.close(file)
 
 
 def _write_metadata(path: Path, metadata: Mapping[str, object]) -> None:

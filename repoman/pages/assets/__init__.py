@@ -21,5 +21,5 @@ def _address(name: str) -> str:
     return f"/assets/{name}?{version}"
 
 
-STYLE, SCRIPT = _address("style.css"), _address("script.js")
-"""Where the style sheet and the script are."""
+STYLE, SCRIPT, ICON = map(_address, ("style.css", "script.js", "icon.svg"))
+"""Where the style sheet, the script and the icon are."""

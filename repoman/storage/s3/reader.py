@@ -45,6 +45,7 @@ class S3Reader:
     ) -> None:
         self.size = found.size
         self.stamp = found.stamp
+        self.room = self.size
         self._bucket = bucket
         self._blob = blob
         self._key = key

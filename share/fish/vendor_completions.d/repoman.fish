@@ -138,7 +138,7 @@ complete -c repoman -n '__fish_seen_subcommand_from put-image pi put' -l json -d
 complete -c repoman -n '__fish_seen_subcommand_from save save-image si' -l name -x -d 'the same, as in 2011'
 complete -c repoman -n '__fish_seen_subcommand_from save save-image si' -s f -l force -d 'replace the image'\''s file, if it has one'
 complete -c repoman -n '__fish_seen_subcommand_from save save-image si' -l gzip -d 'compress the image'
-complete -c repoman -n '__fish_seen_subcommand_from save save-image si' -l resize -x -d 'the image'\''s size (default: as the root'\''s)'
+complete -c repoman -n '__fish_seen_subcommand_from save save-image si' -l resize -x -d 'the image'\''s size (default: as before, or as the root'\''s)'
 complete -c repoman -n '__fish_seen_subcommand_from save save-image si' -l clean -d 'do not reuse the snapshot of an earlier save'
 complete -c repoman -n '__fish_seen_subcommand_from save save-image si' -l verbose -d 'show what is copied'
 complete -c repoman -n '__fish_seen_subcommand_from save save-image si' -l comment -x -d 'what the image is, as in 2011'

@@ -1,0 +1,137 @@
+"""Files on their way in: one process has each, and what takes the final name is that very file.
+
+The name of an unfinished file is no other file's: it holds an ``@``, which
+no name in a repository has.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from repoman.errors import Conflict
+
+
+@contextmanager
+def arriving(target: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A new file, which takes the name ``target`` when all is written and nothing was raised.
+
+    :param mode: its permissions, less those that the umask takes away.
+    :raises Conflict: somebody moved or removed it meanwhile.
+    :raises OSError: it cannot be written.
+    """
+    path = target.with_name(f"{target.name[:100]}@{secrets.token_hex(8)}")
+    # Through no link, and over nobody's file.
+    with open(path, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            take_name(file.fileno(), path, target)
+            sync_directory(target.parent)
+        except BaseException:
+            if has_name(file.fileno(), path):
+                path.unlink()
+            raise
+
+
+def open_locked(path: Path, mode: int) -> int:
+    """Open or create a file, and lock it until it is closed.
+
+    :param mode: the permissions of a new one.
+    :raises BlockingIOError: another process has it.
+    :raises PermissionError: it is there, and not ours alone.
+    :raises OSError: there is no way to write there.
+    """
+    # O_NOFOLLOW: in /tmp, somebody else may have put a link of this name there.
+    how = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+    while True:
+        with suppress(FileExistsError):
+            file = os.open(path, how | os.O_CREAT | os.O_EXCL, mode)
+            if _is_locked(file, path):
+                return file
+        with suppress(FileNotFoundError):  # gone again
+            return take_up(path)
+
+
+def take_up(path: Path) -> int:
+    """Open a file that is there, and lock it until it is closed.
+
+    :raises BlockingIOError: another process has it.
+    :raises FileNotFoundError: it is not there.
+    :raises PermissionError: it is not ours alone.
+    :raises OSError: it cannot be written.
+    """
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            _check_owner(file, path)
+        except OSError:
+            os.close(file)
+            raise
+        if _is_locked(file, path):
+            return file
+
+
+def _is_locked(file: int, path: Path) -> bool:
+    """Lock it; closed, and false, if who had it renamed or removed it between our two calls."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = has_name(file, path)
+    except OSError:
+        os.close(file)
+        raise
+    if not found:
+        os.close(file)
+    return found
+
+
+def take_name(file: int, path: Path, target: Path) -> None:
+    """Give a file its final name.
+
+    :param file: open, and its bytes are on the disk.
+    :param path: the name that it has.
+    :raises Conflict: another file has one of the names.
+    """
+    if not has_name(file, path):
+        raise Conflict(
+            f"{path} was moved, removed or replaced while it was being written: do it again."
+        )
+    os.replace(path, target)
+    if not has_name(file, target):
+        raise Conflict(f"Somebody else put another file at {target} at the same moment.")
+
+
+def sync_directory(directory: Path) -> None:
+    """Let the names in a directory survive a power cut once this returns."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def has_name(file: int, path: Path) -> bool:
+    """Whether an open file is what is found at ``path``."""
+    try:
+        named = path.lstat()
+    except OSError:
+        return False
+    return os.path.samestat(os.fstat(file), named)
+
+
+def _check_owner(file: int, path: Path) -> None:
+    """Take up no file that somebody else has laid there, under this name or another."""
+    found = os.fstat(file)
+    if not (stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1):
+        raise PermissionError(
+            errno.EPERM, "Not a file that is yours alone: remove it, or choose another place",
+            str(path),
+        )  # fmt: skip

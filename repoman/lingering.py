@@ -1,0 +1,94 @@
+"""What a refused peer still sends is read and dropped, within bounds.
+
+A client that writes its whole body before it reads finds its refusal only if it may go on
+writing: closed at once, the connection is reset under it, and what we said is lost with it
+(RFC 9112 section 9.6).  So we read on for as long as the peer sends.  What that may cost is
+bounded three times over: each peer in bytes and in seconds, all peers together in bytes per
+second, and whoever lingers is the first to make room where places are short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+
+LINGER_SECONDS = 5.0
+"""How long a refused peer may be silent before it is cut."""
+
+LONGEST_LINGER = 300.0
+"""Seconds for which a refused peer may go on sending."""
+
+LINGER_BYTES = 2**30
+"""How much of what it sends is read and dropped."""
+
+LINGER_RATE = 128 * 2**20
+"""Bytes per second that all refused peers together may send: a tenth of a processor over TLS."""
+
+SHORTEST_PAUSE = 0.02
+"""Seconds; less than this is let pass, for timers cost more than they save."""
+
+
+class Allowance:
+    """Bytes per second that several peers share.  Pure: the caller says what time it is.
+
+    :param rate: in bytes per second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free_at = 0.0
+
+    def take(self, now: float, count: int) -> float:
+        """Note ``count`` bytes that have come; return the seconds until the next may."""
+        self._free_at = max(self._free_at, now) + count / self._rate
+        return self._free_at - now
+
+
+class Lingering:
+    """One refused peer that may still send.
+
+    :param producer: of its bytes: is paused and resumed.
+    :param allowance: shared with all others that linger.
+    :param cut: ends the connection.
+    :ivar is_held_up: it is we who let the peer wait.
+    """
+
+    def __init__(
+        self, reactor: Any, producer: Any, allowance: Allowance, cut: Callable[[], object]
+    ) -> None:
+        self._reactor = reactor
+        self._producer = producer
+        self._allowance = allowance
+        self._cut = cut
+        self._dropped = 0
+        self._end = reactor.seconds() + LONGEST_LINGER
+        self.is_held_up = False
+        self._timer: IDelayedCall = reactor.callLater(LINGER_SECONDS, cut)
+
+    def drop(self, count: int) -> None:
+        """So many bytes have come, and are forgotten."""
+        now = self._reactor.seconds()
+        self._dropped += count
+        if self._dropped > LINGER_BYTES or now > self._end:
+            self._cut()
+            return
+        self.stop()
+        pause = self._allowance.take(now, count)
+        if pause < SHORTEST_PAUSE:
+            self._timer = self._reactor.callLater(LINGER_SECONDS, self._cut)
+            return
+        self.is_held_up = True
+        self._producer.pauseProducing()
+        self._timer = self._reactor.callLater(pause, self._go_on)
+
+    def _go_on(self) -> None:
+        self.is_held_up = False
+        self._timer = self._reactor.callLater(LINGER_SECONDS, self._cut)
+        self._producer.resumeProducing()
+
+    def stop(self) -> None:
+        """The connection has ended, or is about to."""
+        if self._timer.active():
+            self._timer.cancel()

@@ -1,0 +1,308 @@
+"""What a name gets are the bytes that were verified for it, and nobody else's file is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from itertools import combinations_with_replacement
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import deferLater
+
+from repoman import errors
+from repoman.client.credentials import CredentialFiles
+from repoman.client.partfile import PartFile
+from repoman.client.parts import KEPT, is_part, part_of
+from repoman.client.repository import RepositoryClient
+from repoman.model import ImageRef
+from tests.client.conftest import make_client
+from tests.client.scripted import CLOSE, Asked, ScriptedServer, problem, serve_file
+from tests.credentials import Grid
+
+NAMES = ("foo", "foo.part", "foo.part.part", ".foo", "FOO", "a" * 100)
+CONTENTS = {name: random.Random(name).randbytes(200_000 + len(name)) for name in NAMES}
+CONTENT = CONTENTS["foo"]
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+PATH = "/api/images/raw/roger/foo"
+
+
+@pytest.fixture
+def images(server: ScriptedServer) -> ScriptedServer:
+    for name, content in CONTENTS.items():
+        server.scripts[f"GET /api/images/raw/roger/{name}"] = serve_file(content)
+    return server
+
+
+def ours(place: Path) -> set[str]:
+    return {name for name in os.listdir(place) if is_part(name)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_any_two_names_at_once_get_their_own_bytes_or_a_refusal(
+    images: ScriptedServer, grid: Grid, proxy: CredentialFiles, tmp_path: Path
+) -> None:
+    """Each pair several times, at random pauses, besides a file that each old name would hit."""
+    clients = [make_client(grid, proxy, images.url) for _ in range(2)]
+    chance, pairs = random.Random(15), [*combinations_with_replacement(NAMES, 2)]
+    refused = 0
+    for turn in range(100):
+        place, pair = tmp_path / str(turn), pairs[turn % len(pairs)]
+        place.mkdir()
+        bystanders = {f"{name}.part" for name in pair} - {*pair}
+        for name in bystanders:
+            (place / name).write_text(f"{name} of the user")
+
+        async def get(client: RepositoryClient, name: str, place: Path = place) -> None:
+            await deferLater(reactor, chance.random() * 0.05)
+            await client.get_file(ImageRef("roger", name), place / name)
+
+        both = [Deferred.fromCoroutine(get(one, n)) for one, n in zip(clients, pair, strict=True)]
+        ended = await DeferredList(both, consumeErrors=True)
+        for (fine, result), name in zip(ended, pair, strict=True):
+            assert fine or result.check(errors.Conflict), result
+            assert pair[0] == pair[1] or fine, "two names are no conflict"
+            assert (place / name).read_bytes() == CONTENTS[name]
+            refused += not fine
+        for name in bystanders:
+            assert (place / name).read_text() == f"{name} of the user"
+        assert set(os.listdir(place)) == {*pair} | bystanders
+    for client in clients:
+        await client.close()
+    assert refused < 50
+
+
+@pytest.mark.parametrize("name", ["foo.part", "foo.new", "foo.tmp", "foo~", ".foo.part", "foo.bak"])
+@pytest_twisted.ensureDeferred
+async def test_a_file_of_the_user_beside_a_download_stays(
+    images: ScriptedServer, client: RepositoryClient, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("of the user")
+    await client.get_file(ImageRef("roger", "foo"), tmp_path / "foo")
+    assert (tmp_path / name).read_text() == "of the user"
+    assert (tmp_path / "foo").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("other", ["version", "image", "hypervisor"])
+@pytest_twisted.ensureDeferred
+async def test_what_came_of_other_bytes_is_neither_continued_nor_destroyed(
+    images: ScriptedServer, client: RepositoryClient, tmp_path: Path, other: str
+) -> None:
+    part = part_of(tmp_path / "out", hashlib.sha256(CONTENT[::-1]).hexdigest())
+    part.write_bytes(CONTENT[::-1][:1000])
+    before = part.stat()
+    if other == "hypervisor":
+        images.scripts["GET /api/images/raw/roger/kvm/foo"] = serve_file(CONTENT)
+    await client.get_file(
+        ImageRef("roger", "foo"), tmp_path / "out", "kvm" if other == "hypervisor" else None
+    )
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert all("range" not in asked.headers for asked in images.asked)
+    assert (part.read_bytes(), part.stat().st_ino) == (CONTENT[::-1][:1000], before.st_ino)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_nobody_goes_on_with_for_a_week_goes_with_the_next_download(
+    images: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    old, not_of_this = (part_of(tmp_path / name, "0" * 64) for name in ("out", "out.more"))
+    for part in (old, not_of_this):
+        part.write_bytes(b"stale")
+        os.utime(part, (0, time.time() - KEPT - 60))
+    await client.get_file(ImageRef("roger", "foo"), tmp_path / "out")
+    assert set(os.listdir(tmp_path)) == {"out", not_of_this.name}
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_versions_on_the_way_to_one_name_do_not_meet(
+    images: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    other = PartFile(tmp_path / "out")
+    other.begin("0" * 64, 1000)
+    other.write(b"some")
+    with pytest.raises(errors.Conflict, match="Another download to"):
+        await client.get_file(ImageRef("roger", "foo"), tmp_path / "out")
+    other.close()
+    assert os.listdir(tmp_path) == [part_of(tmp_path / "out", "0" * 64).name]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_image_replaced_on_the_way_leaves_no_part_of_the_old_one(
+    images: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    new = CONTENT[::-1]
+
+    def cut(asked: Asked) -> bytes:
+        return serve_file(CONTENT)(asked)[:-100_000] + CLOSE
+
+    images.scripts[f"GET {PATH}"] = [cut, serve_file(new)]
+    images.scripts[f"HEAD {PATH}"] = [serve_file(CONTENT), serve_file(new)]
+    await client.get_file(ImageRef("roger", "foo"), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == new
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_target_is_called_like_an_unfinished_download(
+    images: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    target = part_of(tmp_path / "out", SHA256)
+    target.write_text("something")
+    with pytest.raises(errors.Invalid, match="choose another"):
+        await client.get_file(ImageRef("roger", "foo"), target)
+    assert (target.read_text(), images.asked) == ("something", [])
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "x" + "ü" * 127, "\udcff" * 250, "@" * 200])
+@pytest_twisted.ensureDeferred
+async def test_the_longest_names_are_names(
+    images: ScriptedServer, client: RepositoryClient, tmp_path: Path, name: str
+) -> None:
+    part = part_of(tmp_path / name, SHA256)
+    part.write_bytes(CONTENT[:1000])
+    assert part != part_of(tmp_path / (name[:-1] + "y"), SHA256)
+    await client.get_file(ImageRef("roger", "foo"), tmp_path / name)
+    assert (tmp_path / name).read_bytes() == CONTENT
+    assert os.listdir(tmp_path) == [name]
+    assert images.asked[-1].headers["range"] == "bytes=1000-"
+
+
+def written_over(part: Path) -> None:
+    with part.open("r+b") as file:
+        file.seek(10)
+        file.write(b"?")
+
+
+def replaced(part: Path) -> None:
+    shutil.copy(part, part.with_name("copy"))
+    part.with_name("copy").replace(part)
+
+
+def cut_off(part: Path) -> None:
+    os.truncate(part, 100)
+
+
+def moved_with_its_directory(part: Path) -> None:
+    part.parent.rename(part.parent.with_name("elsewhere"))
+    part.parent.mkdir()
+
+
+TOUCHES = (written_over, replaced, cut_off, Path.unlink, moved_with_its_directory)
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+@pytest.mark.parametrize("when", ["on the way", "at its end"])
+@pytest_twisted.ensureDeferred
+async def test_what_somebody_else_touched_does_not_take_the_name_unverified(
+    images: ScriptedServer,
+    client: RepositoryClient,
+    tmp_path: Path,
+    touch: Callable[[Path], None],
+    when: str,
+) -> None:
+    target = tmp_path / "place" / "out"
+    target.parent.mkdir()
+    target.write_text("what was there")
+    part, half, touched = part_of(target, SHA256), len(CONTENT) // 2, list[None]()
+
+    def halves(asked: Asked) -> bytes:
+        if asked.method == "HEAD":
+            return serve_file(CONTENT)(asked)
+        reactor.callLater(0.3, lambda: touched.append(touch(part)))
+        reactor.callLater(0.6, images.send, CONTENT[-half:])
+        return serve_file(CONTENT)(asked)[:-half]
+
+    if when == "on the way":
+        images.scripts[f"GET {PATH}"] = [halves, serve_file(CONTENT)]
+        images.scripts[f"HEAD {PATH}"] = serve_file(CONTENT)
+        wait = client.get_file(ImageRef("roger", "foo"), target)
+    else:
+        wait = at_the_end(target, touch, part)
+    try:
+        await wait
+    except (errors.Conflict, errors.DigestMismatch):
+        kept = target if target.exists() else tmp_path / "elsewhere" / "out"
+        assert kept.read_text() == "what was there"
+    else:
+        assert target.read_bytes() == CONTENT
+    assert touched == ([None] if when == "on the way" else [])
+
+
+async def at_the_end(target: Path, touch: Callable[[Path], None], part: Path) -> None:
+    sink = PartFile(target)
+    sink.begin(SHA256, len(CONTENT))
+    sink.write(CONTENT)
+    touch(part)
+    try:
+        sink.finish()
+    finally:
+        sink.close()
+
+
+def test_a_file_that_is_open_and_removed_has_no_name_to_take(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as file:
+        (tmp_path / "out").unlink()
+        with pytest.raises(errors.Invalid, match="removed"):
+            PartFile(Path(f"/dev/fd/{file.fileno()}"))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_too_little_room_is_told_before_the_first_byte(
+    server: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    free = os.statvfs(tmp_path)
+    size = free.f_bfree * free.f_frsize + 2**40
+    server.scripts[f"GET {PATH}"] = serve_file(b"", Content_Length=size, ETag=f'"{SHA256}"')
+    with pytest.raises(errors.NoRoom, match="there is room for"):
+        await client.get_file(ImageRef("roger", "foo"), tmp_path / "out")
+    assert server.paths() == [f"HEAD {PATH}"]
+    assert os.listdir(tmp_path) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_fits_because_of_its_zeros_is_not_refused(
+    server: ScriptedServer, client: RepositoryClient, tmp_path: Path
+) -> None:
+    free = os.statvfs(tmp_path)
+    size = free.f_bfree * free.f_frsize + 2**40
+    told = {"Content_Length": size, "ETag": f'"{SHA256}"', "Repoman_Stored_Size": 4096}
+    server.scripts[f"HEAD {PATH}"] = serve_file(b"", **told)
+    server.scripts[f"GET {PATH}"] = lambda asked: problem("NotPermitted", 403, "Asked for it.")
+    with pytest.raises(errors.NotPermitted):
+        await client.get_file(ImageRef("roger", "foo"), tmp_path / "out")
+
+
+# Zeros
+
+SPARSE = bytearray(8 * 2**20)
+for block in (3, 700, 701, 2000):
+    SPARSE[block * 4096 + 7 : block * 4096 + 4000] = random.Random(block).randbytes(3993)
+DATA = 4 * 4096
+
+
+@pytest.mark.parametrize("piece", [999, 4096, 16_384 - 29, 65_536 + 1, 8 * 2**20])
+@pytest.mark.parametrize("start", [0, 12_345, 700 * 4096 + 100])
+def test_zeros_cost_no_room_whatever_the_pieces_are(tmp_path: Path, piece: int, start: int) -> None:
+    content = bytes(SPARSE)
+    digest = hashlib.sha256(content).hexdigest()
+    for begin, end in ((0, start), (start, len(content))):
+        sink = PartFile(tmp_path / "out")
+        sink.begin(digest, len(content))
+        assert sink.size == begin
+        for _ in sink.hash_what_is_there():
+            pass
+        for at in range(begin, end, piece):
+            sink.write(content[at : min(at + piece, end)])
+        if end == len(content):
+            sink.finish()
+        sink.close()
+    assert (tmp_path / "out").read_bytes() == content
+    assert (tmp_path / "out").stat().st_blocks * 512 <= DATA
