@@ -236,14 +236,31 @@ class Ledger:
     def wait_for_sweep(self, seconds: float = 60.0) -> None:
         """Until the room of all that was deleted or given up is free again."""
         left = "SELECT blob FROM blob WHERE state = 'deleting'"
-        assert wait_for(lambda: not self.query(left), seconds) < seconds
+        assert wait_for(lambda: not (self.query(left) or self.held()), seconds) < seconds
+
+    def held(self) -> set[str]:
+        """The files of the store that are removed and open: their room is free only when closed.
+
+        Those of an image that was deleted while it was read, as by who computes its digests.
+        """
+        held, store = set(), str(self.store)
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ended, and so did what it held
+                for entry in (process / "fd").iterdir():
+                    with suppress(OSError):
+                        held.add(os.readlink(entry))
+        return {path for path in held if path.startswith(store) and path.endswith(" (deleted)")}
+
+    @property
+    def store(self) -> Path:
+        """Where the blobs are."""
+        return Path(getattr(self.daemon, "blobs", self.daemon.directory / "state" / "blobs"))
 
     def files(self) -> set[str]:
         """The keys of all blobs in the store."""
-        store = getattr(self.daemon, "blobs", self.daemon.directory / "state" / "blobs")
         return {
             path.name
-            for place in (store / "incoming", store / "data")
+            for place in (self.store / "incoming", self.store / "data")
             for path in place.rglob("*")
             if len(path.name) == 32 and not path.is_dir()
         }
