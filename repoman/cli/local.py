@@ -8,7 +8,7 @@ from pathlib import Path
 from attrs import evolve
 
 from repoman import __version__
-from repoman.arriving import arriving
+from repoman.atomic_files import atomic_file
 from repoman.cli.access import stated_server
 from repoman.cli.command import Arguments, Command, Options
 from repoman.cli.output import Output, aligned
@@ -66,7 +66,7 @@ def make_config(options: Options, settings: Settings, out: Output) -> None:
 def _write(path: Path, text: str) -> None:
     """Write a file; the one that is there goes to ``.bak``, and what that was, to ``.bak.N``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with arriving(path) as file:
+    with atomic_file(path) as file:
         file.write(text.encode())
         file.flush()  # a full disk is to be found before anything moves
         if path.is_file() and path.read_bytes() != text.encode():

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from repoman.arriving import has_name, open_locked, sync_directory, take_name
-from repoman.client.parts import forget_old, is_part, is_running, others, part_of
+from repoman.atomic_files import has_name, open_locked, sync_directory, take_name
+from repoman.client.part_names import forget_old, is_part, is_running, others, part_of
 from repoman.client.shared import followed
 from repoman.errors import Conflict, DigestMismatch, Invalid, NoRoom
 from repoman.holes import dense
@@ -95,7 +95,7 @@ class PartFile:
         self._stamp = (0, 0, 0)
 
     def begin(self, sha256: str, size: int, room: int = 0) -> None:
-        """Open or create the file of these bytes; see :mod:`repoman.client.parts`.
+        """Open or create the file of these bytes; see :mod:`repoman.client.part_names`.
 
         :raises Conflict: another process is fetching to the same target.
         :raises NoRoom: they do not fit.

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from repoman.arriving import open_locked
+from repoman.atomic_files import open_locked
 from repoman.errors import Conflict
 
 

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from attrs import Attribute, asdict, field, frozen
 from attrs.validators import deep_iterable, ge, in_, instance_of, matches_re
 
-from repoman.arriving import arriving, has_name, open_locked, take_name
+from repoman.atomic_files import atomic_file, has_name, open_locked, take_name
 from repoman.config import Config
 from repoman.database.saving import KEY, SHA256, SavedBlob
 from repoman.errors import Conflict, Misconfigured
@@ -59,7 +59,7 @@ class Manifest:
 
 def write(manifest: Manifest, directory: Path) -> None:
     """Make the backup in ``directory`` a whole one."""
-    with arriving(directory / NAME, 0o600) as file:
+    with atomic_file(directory / NAME, 0o600) as file:
         file.write(json.dumps(asdict(manifest), indent=1).encode())
 
 

@@ -21,9 +21,9 @@ from repoman.resources import headers
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.checksums import SUMS, image_lines, line, split_name
 from repoman.resources.listing import BATCH, place_of
-from repoman.resources.pieces import Shape, send_pieces
+from repoman.resources.long_lists import Shape, send_pieces
+from repoman.resources.media_types import check_is_whole_file
 from repoman.resources.replies import Reply
-from repoman.resources.wrappings import check_is_whole_file
 from repoman.wire import (
     KEPT_BY_ALL,
     KEPT_BY_CALLER,

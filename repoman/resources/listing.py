@@ -18,7 +18,7 @@ from repoman.records import Listing, Place
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, check_text
 from repoman.resources.forms import read_flag
-from repoman.resources.pieces import send_list
+from repoman.resources.long_lists import send_list
 from repoman.wire import Urls, image_json
 
 FULL_PAGE = 1000

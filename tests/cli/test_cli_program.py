@@ -25,7 +25,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from repoman.cli import local
-from repoman.client.parts import part_of
+from repoman.client.part_names import part_of
 from tests.cli.conftest import ROOT, Start
 from tests.client.scripted import (
     CLOSE,

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from tests.end_to_end.test_addresses import NEW, OLD, PUBLIC, WAYS, Scene, change, scene
+from tests.end_to_end.test_last_modified import NEW, OLD, PUBLIC, WAYS, Scene, change, scene
 from tests.server import Daemon, ask_plain
 from tests.squid import Squid, squid
 

@@ -15,7 +15,7 @@ from attrs import frozen
 from twisted.internet.task import deferLater
 
 from repoman import __version__
-from repoman.arriving import has_name, open_locked, take_name
+from repoman.atomic_files import has_name, open_locked, take_name
 from repoman.cli.output import size as readable
 from repoman.cli.snapshot.plan import (
     METADATA_FILE,

@@ -1,4 +1,6 @@
-"""Files on their way in: one process has each, and what takes the final name is that very file.
+"""Local files that get their names when they are whole: atomic replacement, and locks.
+
+One process has each file that is written, and what takes the final name is that very file.
 
 The name of an unfinished file is no other file's: it holds an ``@``, which
 no name in a repository has.
@@ -20,7 +22,7 @@ from repoman.errors import Conflict
 
 
 @contextmanager
-def arriving(target: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+def atomic_file(target: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A new file, which takes the name ``target`` when all is written and nothing was raised.
 
     :param mode: its permissions, less those that the umask takes away.
@@ -58,11 +60,11 @@ def open_locked(path: Path, mode: int) -> int:
             if _is_locked(file, path):
                 return file
         with suppress(FileNotFoundError):  # gone again
-            return take_up(path)
+            return lock_existing(path)
 
 
-def take_up(path: Path) -> int:
-    """Open a file that is there, and lock it until it is closed.
+def lock_existing(path: Path) -> int:
+    """Open a file that is there, and lock it until it is closed; it is never created.
 
     :raises BlockingIOError: another process has it.
     :raises FileNotFoundError: it is not there.
@@ -81,7 +83,7 @@ def take_up(path: Path) -> int:
 
 
 def _is_locked(file: int, path: Path) -> bool:
-    """Lock it; closed, and false, if who had it renamed or removed it between our two calls."""
+    """Lock it; closed, and false, if its name was taken away between our opening and our lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = has_name(file, path)

@@ -19,8 +19,8 @@ from twisted.internet.task import deferLater
 
 from repoman import errors
 from repoman.client.credentials import CredentialFiles
+from repoman.client.part_names import KEPT, is_part, part_of
 from repoman.client.partfile import PartFile
-from repoman.client.parts import KEPT, is_part, part_of
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef
 from tests.client.conftest import make_client

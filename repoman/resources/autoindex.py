@@ -21,7 +21,7 @@ from repoman.repository.images import Images
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.checksums import SUMS, files_once, line
 from repoman.resources.listing import BATCH, URLS, place_of
-from repoman.resources.pieces import Shape, send_pieces
+from repoman.resources.long_lists import Shape, send_pieces
 
 WIDTH = 60
 """Characters of a name, before its date and size."""

@@ -1,9 +1,9 @@
-"""Whether a body is the bytes that somebody means, or something wrapped around them.
+"""What a body says of itself (415): the bytes that are meant, or something wrapped around them.
 
-What a body says of itself counts: an image is the bytes that came, so an envelope would become the
-image.  A form's usual type is no envelope here: curl's ``--data-binary @FILE`` and wget's
-``--body-file FILE`` send the very bytes of the file under it.  Nor is ``application/json``, which
-HTTPie gives to what it reads from a pipe.
+It counts, for an image is the bytes that came, so an envelope would become the image.  A form's
+usual type is no envelope here: curl's ``--data-binary @FILE`` and wget's ``--body-file FILE`` send
+the very bytes of the file under it.  Nor is ``application/json``, which HTTPie gives to what it
+reads from a pipe.
 """
 
 from __future__ import annotations
