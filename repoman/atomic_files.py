@@ -44,6 +44,31 @@ def atomic_file(target: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
             raise
 
 
+@contextmanager
+def locked_anew(path: Path) -> Iterator[int]:
+    """An empty file for its owner alone, locked; what a killed process left under its name goes.
+
+    It is removed if something is raised, unless it has got another name.
+
+    :raises Conflict: another process has it.
+    :raises PermissionError: something else is there.
+    """
+    try:
+        file = open_locked(path, 0o600)
+    except BlockingIOError as error:
+        raise Conflict(f"Another process writes {path}: wait for its end.") from error
+    try:
+        os.fchmod(file, 0o600)
+        os.truncate(file, 0)
+        yield file
+    except BaseException:
+        if has_name(file, path):
+            path.unlink()
+        raise
+    finally:
+        os.close(file)
+
+
 def open_locked(path: Path, mode: int) -> int:
     """Open or create a file, and lock it until it is closed.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from repoman.tls_flow import unfetched, unsent
 
@@ -32,7 +32,7 @@ class Delivery:
     :param log: is told of an answer, once.
     """
 
-    def __init__(self, reactor: Any, transport: Any, log: Callable[[Any], object]) -> None:
+    def __init__(self, reactor: IReactorTime, transport: Any, log: Callable[[Any], object]) -> None:
         self._reactor = reactor
         self._transport = transport
         self._log = log
@@ -69,9 +69,8 @@ class Delivery:
 
         :param is_ours: we closed it, in order.
         """
-        left = unsent(self._transport)
-        left = left if is_ours else max(left, self._outstanding)
-        lost = left
+        held = unsent(self._transport)
+        left = lost = held if is_ours else max(held, self._outstanding)
         for request in reversed(self._written):
             if left:
                 gone = min(left, request.sentLength)

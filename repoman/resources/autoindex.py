@@ -7,12 +7,10 @@ programs read no more of it than the links.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from html import escape
 from typing import Any
-
-from attrs import evolve
 
 from repoman.model import Image, ImageFile
 from repoman.records import Listing
@@ -20,7 +18,7 @@ from repoman.repository import Repository
 from repoman.repository.images import Images
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.checksums import SUMS, files_once, line
-from repoman.resources.listing import BATCH, URLS, place_of
+from repoman.resources.listing import BATCH, URLS, images_from
 from repoman.resources.long_lists import Shape, send_pieces
 
 WIDTH = 60
@@ -33,7 +31,7 @@ def add_routes(routes: Routes, repository: Repository) -> None:
 
     @routes.add("GET", "/api/images/raw/<end:end>")
     async def publishers(ask: Ask, end: str) -> None:
-        async def fetch(place: Any, count: int) -> list[tuple[str, str]]:
+        async def fetch(place: Any, count: int) -> list[tuple[Any, str]]:
             return [(name, name) for name in await images.publishers(place or "", count)]
 
         shape = _directory("Public images")
@@ -54,21 +52,20 @@ def add_routes(routes: Routes, repository: Repository) -> None:
         await _send(ask, images, wanted, above, lambda i: b"".join(_further(i, hypervisor)))
 
 
-async def _send(ask: Ask, images: Images, wanted: Listing, first: bytes, encode: Any) -> None:
+async def _send(
+    ask: Ask, images: Images, wanted: Listing, first: bytes, encode: Callable[[Image], bytes]
+) -> None:
     """Write a directory of images.
 
     :param first: the entries before theirs.
     :param encode: makes the entries of an image.
     """
     await images.check_publishes(ask.caller, wanted)
-
-    async def fetch(place: Any, count: int) -> list[tuple[Any, Image]]:
-        found = await images.public(evolve(wanted, limit=count, after=place))
-        return [(place_of(image, wanted), image) for image in found]
-
     below = f", {wanted.hypervisor}" if wanted.hypervisor else ""
     shape = _directory(f"Public images of {wanted.owner}{below}", first)
-    await send_pieces(ask.request, fetch, encode, shape, most=BATCH)
+    await send_pieces(
+        ask.request, images_from(images.public, wanted), encode, shape, most=BATCH
+    )  # fmt: skip
 
 
 def _entries(image: Image, seen: set[str]) -> Iterator[bytes]:

@@ -40,11 +40,6 @@ def http_date(moment: datetime) -> str:
     return format_datetime(moment.astimezone(timezone.utc).replace(microsecond=0), usegmt=True)
 
 
-def last_modified(moment: datetime, now: datetime) -> str:
-    """A Last-Modified of ``moment``; never later than the answer (RFC 9110 section 8.8.2.1)."""
-    return http_date(min(moment, now))
-
-
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     """The first byte and the number of bytes that a Range asks for; ``None`` for all.
 

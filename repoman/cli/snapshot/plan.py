@@ -333,7 +333,7 @@ def least_size(size: int, *, gzip: bool) -> int:
     return max(size // DENSEST if gzip else size, 1)
 
 
-def pieces(size: int, replaced: Sequence[int]) -> list[int]:
+def sizes_at_peak(size: int, replaced: Sequence[int]) -> list[int]:
     """Files that together take the room that one after the other will take at its highest.
 
     :param size: of each file to be sent, in bytes.
