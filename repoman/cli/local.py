@@ -69,11 +69,15 @@ def _write(path: Path, text: str) -> None:
     with atomic_file(path) as file:
         file.write(text.encode())
         file.flush()  # a full disk is to be found before anything moves
-        if path.is_file() and path.read_bytes() != text.encode():
+        if path.is_file():
             backup = path.with_name(path.name + ".bak")
-            if os.path.lexists(backup):
+            if os.path.lexists(backup) and not _are_equal(path, backup):
                 backup.rename(_free(backup))
             path.rename(backup)
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()
 
 
 def _free(backup: Path) -> Path:
