@@ -129,8 +129,7 @@ class Routes:
             request.caller = caller
             ORIGIN.set(_origin(request, caller))
             if request.method in READING:
-                # Over TLS even nobody in particular may be told what is about their certificate.
-                kept = KEPT_BY_ALL if request.peer is None else KEPT_BY_CALLER
+                kept = KEPT_BY_CALLER if caller.user else KEPT_BY_ALL
                 request.setHeader("Cache-Control", kept)
             reply = await route(Ask(request, caller, self._urls), **names)
             if reply is not None:
