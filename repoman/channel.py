@@ -312,8 +312,9 @@ class Channel(http.HTTPChannel):
     def _linger(self) -> None:
         """Close, but let the peer send on for a while: see :mod:`repoman.lingering`."""
         self._lingering = Lingering(
-            self.site.reactor, self._networkProducer, self.site.allowance, self.abort
-        )
+            self.site.reactor, self._networkProducer, self.site.allowance, self.abort,
+            self.delivery.look,
+        )  # fmt: skip
         self._wait()
         self.persistent = False
         self.setTimeout(None)

@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from repoman.tls_flow import unfetched, unsent
 
-SMALL = 64 * 1024
-"""Bytes on their way that any peer's window takes: nobody waits for their acknowledgement."""
+SMALL = 16 * 1024
+"""Bytes of an answer that any peer's window takes: nobody waits for their acknowledgement."""
 
 FIRST_LOOK = 0.02
 """Seconds until the first look at what a peer has acknowledged."""
@@ -51,7 +51,7 @@ class Delivery:
     def answered(self, request: Any) -> None:
         """An answer is written."""
         self._written.append(request)
-        if self.look() <= SMALL and len(self._written) == 1:
+        if self.look() <= SMALL and len(self._written) == 1 and request.sentLength <= SMALL:
             self._tell()
         elif self._next is None and self._written:
             self._pause = FIRST_LOOK
