@@ -12,7 +12,7 @@ from repoman.arriving import arriving
 from repoman.cli.access import stated_server
 from repoman.cli.command import Arguments, Command, Options
 from repoman.cli.output import Output, aligned
-from repoman.client.settings import Settings, file_text, user_file
+from repoman.client.settings import Settings, expanded, file_text, user_file
 from repoman.client.sudo import rights_of_caller
 from repoman.errors import Conflict
 
@@ -52,7 +52,7 @@ def make_config(options: Options, settings: Settings, out: Output) -> None:
     host, port = stated_server(options, settings)
     proxy = settings.proxy_cert
     if options.proxy:
-        proxy = os.path.abspath(os.path.expanduser(options.proxy))
+        proxy = os.path.abspath(expanded(options.proxy))
     text = file_text(evolve(settings, repository=host, port=port, proxy_cert=proxy))
     if options.stdout:
         print(text, end="")
