@@ -246,6 +246,78 @@ async def at_the_end(target: Path, touch: Callable[[Path], None], part: Path) ->
         sink.close()
 
 
+def test_what_somebody_moved_away_is_theirs(tmp_path: Path) -> None:
+    """Also what they have added to it since."""
+    sink, mine = PartFile(tmp_path / "out"), tmp_path / "mine"
+    sink.begin(SHA256, len(CONTENT))
+    sink.write(CONTENT[:1000])
+    part_of(tmp_path / "out", SHA256).rename(mine)
+    with mine.open("ab") as file:
+        file.write(b"of the user")
+    for act in (sink.restart, lambda: sink.write(b"more"), sink.finish):
+        with pytest.raises(errors.Conflict, match="moved"):
+            act()
+    sink.close()
+    assert mine.read_bytes() == CONTENT[:1000] + b"of the user"
+    assert os.listdir(tmp_path) == ["mine"]
+
+
+@pytest.mark.parametrize("laid", ["link", "pipe", "directory"])
+def test_what_somebody_laid_at_the_target_meanwhile_stays(tmp_path: Path, laid: str) -> None:
+    target = tmp_path / "out"
+    sink = PartFile(target)
+    sink.begin(SHA256, len(CONTENT))
+    sink.write(CONTENT)
+    if laid == "link":
+        (tmp_path / "other").write_text("of the user")
+        target.symlink_to("other")
+    else:
+        (os.mkfifo if laid == "pipe" else os.mkdir)(target)
+    before = target.lstat()
+    with pytest.raises((errors.Conflict, errors.Invalid)):
+        sink.finish()
+    sink.close()
+    assert os.path.samestat(target.lstat(), before)
+    assert part_of(target, SHA256).read_bytes() == CONTENT
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_system_that_sets_its_times_late_costs_a_second_look(
+    images: ScriptedServer,
+    client: RepositoryClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As network file systems do, when the bytes have reached their server."""
+    late, fsync = [part_of(tmp_path / "out", SHA256)], os.fsync
+
+    def synced(file: int) -> None:
+        fsync(file)
+        if late:
+            os.utime(late.pop())
+
+    monkeypatch.setattr(os, "fsync", synced)
+    await client.get_file(ImageRef("roger", "foo"), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert images.paths().count(f"GET {PATH}") == 1
+    assert not late
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_only_another_may_replace_is_refused_before_the_first_byte(tmp_path: Path) -> None:
+    for above in list(tmp_path.parents)[:2]:
+        above.chmod(0o755)
+    tmp_path.chmod(0o1777)
+    (tmp_path / "out").write_text("somebody's")
+    os.chown(tmp_path / "out", 54321, 54321)
+    os.seteuid(43210)
+    try:
+        with pytest.raises(PermissionError, match="Somebody else's"):
+            PartFile(tmp_path / "out")
+    finally:
+        os.seteuid(0)
+
+
 def test_a_file_that_is_open_and_removed_has_no_name_to_take(tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as file:
         (tmp_path / "out").unlink()
