@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrs import evolve
@@ -66,7 +69,7 @@ def make_config(options: Options, settings: Settings, out: Output) -> None:
 def _write(path: Path, text: str) -> None:
     """Write a file; the one that is there goes to ``.bak``, and what that was, to ``.bak.N``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with arriving(path) as file:
+    with _alone_in(path.parent), arriving(path) as file:
         file.write(text.encode())
         file.flush()  # a full disk is to be found before anything moves
         if path.is_file() and path.read_bytes() != text.encode():
@@ -74,6 +77,18 @@ def _write(path: Path, text: str) -> None:
             if os.path.lexists(backup):
                 backup.rename(_free(backup))
             path.rename(backup)
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Wait for another ``make-config``: of two at once, one's backup would replace the other's."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _free(backup: Path) -> Path:
