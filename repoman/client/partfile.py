@@ -99,6 +99,7 @@ class PartFile:
         self._file = -1
         self._named = False
         self._stamp = (0, 0, 0)
+        self._replaced: tuple[int, ...] | None = None
 
     def begin(self, sha256: str, size: int, room: int = 0) -> None:
         """Open or create the file of these bytes; see :mod:`repoman.client.parts`.
@@ -118,6 +119,8 @@ class PartFile:
             self.restart()
         if any(is_running(other) for other in others(self.target, self._path)):
             raise self._is_taken()
+        if self._replaced is None:
+            self._replaced = _seen(self.target)
         _check_room(self._file, self.target, min(size, room or size))
 
     def _open(self, sha256: str) -> None:
@@ -217,23 +220,25 @@ class PartFile:
         :raises DigestMismatch: they are not; the bytes are thrown away.
         :raises NoRoom: the disk was full before all of them were on it.
         :raises Touched: somebody has touched it since they were digested.
-        :raises Conflict: it has no longer its name, or somebody has put a link at the target.
-        :raises Invalid: somebody has put there what no file replaces.
+        :raises Conflict: it has no longer its name, or the target is not what it was.
         """
         self._check_digested()
-        found = self._hash.hexdigest()
-        if found != self._sha256:
+        digest = self._hash.hexdigest()
+        if digest != self._sha256:
             self.restart()
             raise DigestMismatch(
-                f"The bytes that came have the SHA-256 {found}, the image has {self._sha256}; "
+                f"The bytes that came have the SHA-256 {digest}, the image has {self._sha256}; "
                 "they are thrown away."
             )
         os.ftruncate(self._file, self.size)
         self._stamp = _stamp(self._file)
         self._sync()
         self._check_digested()
-        if _followed(self.target) != self.target:
-            raise Conflict(f"Somebody has put a link at {self.target}: fetch to where it leads.")
+        if (found := _seen(self.target)) and found != self._replaced:
+            raise Conflict(
+                f"{self.target} was written or replaced while this download ran; what came is"
+                " kept, and the same command gives it that name."
+            )
         take_name(self._file, self._path, self.target)
         sync_directory(self.target.parent)
         self._named = True
@@ -279,6 +284,14 @@ def _stamp(file: int) -> tuple[int, int, int]:
     """What changes whenever somebody writes, moves or links a file."""
     found = os.fstat(file)
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _seen(target: Path) -> tuple[int, ...]:
+    """What changes whenever somebody writes or replaces what a name leads to; empty: nothing."""
+    with suppress(FileNotFoundError):
+        found = target.lstat()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return ()
 
 
 def _check_room(file: int, target: Path, needed: int) -> None:

@@ -297,23 +297,40 @@ def test_what_somebody_moved_away_is_theirs(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["mine"]
 
 
-@pytest.mark.parametrize("laid", ["link", "pipe", "directory"])
+@pytest.mark.parametrize("laid", ["link", "pipe", "directory", "file", "edit"])
 def test_what_somebody_laid_at_the_target_meanwhile_stays(tmp_path: Path, laid: str) -> None:
     target = tmp_path / "out"
+    if laid == "edit":
+        target.write_text("there at first")
     sink = PartFile(target)
     sink.begin(SHA256, len(CONTENT))
     sink.write(CONTENT)
-    if laid == "link":
+    if laid in ("file", "edit"):
+        target.write_text("of the user")
+    elif laid == "link":
         (tmp_path / "other").write_text("of the user")
         target.symlink_to("other")
     else:
         (os.mkfifo if laid == "pipe" else os.mkdir)(target)
     before = target.lstat()
-    with pytest.raises((errors.Conflict, errors.Invalid)):
+    with pytest.raises(errors.Conflict, match="the same command"):
         sink.finish()
     sink.close()
     assert os.path.samestat(target.lstat(), before)
+    assert laid not in ("file", "edit") or target.read_text() == "of the user"
     assert part_of(target, SHA256).read_bytes() == CONTENT
+
+
+def test_what_somebody_removed_meanwhile_is_in_nobodys_way(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.write_text("there at first")
+    sink = PartFile(target)
+    sink.begin(SHA256, len(CONTENT))
+    sink.write(CONTENT)
+    target.unlink()
+    sink.finish()
+    sink.close()
+    assert target.read_bytes() == CONTENT
 
 
 @pytest_twisted.ensureDeferred
