@@ -82,7 +82,7 @@ def open_locked(path: Path, mode: int) -> int:
     while True:
         with suppress(FileExistsError):
             file = os.open(path, how | os.O_CREAT | os.O_EXCL, mode)
-            if _is_locked(file, path):
+            if _is_locked(file, path, is_new=True):
                 return file
         with suppress(FileNotFoundError):  # gone again
             return lock_existing(path)
@@ -94,7 +94,7 @@ def lock_existing(path: Path) -> int:
     :raises BlockingIOError: another process has it.
     :raises FileNotFoundError: it is not there.
     :raises PermissionError: it is not ours alone.
-    :raises OSError: it cannot be written.
+    :raises OSError: it cannot be written, or nobody can tell whether another process has it.
     """
     while True:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -107,14 +107,25 @@ def lock_existing(path: Path) -> int:
             return file
 
 
-def _is_locked(file: int, path: Path) -> bool:
-    """Lock it; closed, and false, if its name was taken away between our opening and our lock."""
+def _is_locked(file: int, path: Path, *, is_new: bool = False) -> bool:
+    """Lock it; closed, and false, if its name was taken away between our opening and our lock.
+
+    :param is_new: we have made it: where a file system has no locks (Lustre's default), the
+        others find it, and do not take it up.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found = has_name(file, path)
-    except OSError:
+    except BlockingIOError:
         os.close(file)
         raise
+    except OSError as error:
+        if not is_new:
+            os.close(file)
+            raise OSError(
+                error.errno, f"It cannot be locked ({error.strerror}), which would tell whether"
+                " another process is writing it: remove it if none is", str(path),
+            ) from error  # fmt: skip
+    found = has_name(file, path)
     if not found:
         os.close(file)
     return found
@@ -126,12 +137,19 @@ def take_name(file: int, path: Path, target: Path) -> None:
     :param file: open, and its bytes are on the disk.
     :param path: the name that it has.
     :raises Conflict: another file has one of the names.
+    :raises OSError: what is at ``target`` cannot be replaced.
     """
     if not has_name(file, path):
         raise Conflict(
             f"{path} was moved, removed or replaced while it was being written: do it again."
         )
-    os.replace(path, target)
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        # As a mount point, or another account's file in a directory like /tmp.
+        raise OSError(
+            error.errno, f"{error.strerror}: {path.name} cannot take its place", str(target)
+        ) from error
     if not has_name(file, target):
         raise Conflict(f"Somebody else put another file at {target} at the same moment.")
 

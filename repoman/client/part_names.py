@@ -23,6 +23,9 @@ KEPT = 7 * 86400.0
 
 _ENDING = re.compile(r"@sha256-[0-9a-f]{64}\.part")
 
+_MARK = re.compile(r"~[0-9a-f]{16}\Z")
+"""At the end of what stands for a name that is too long; who is called so gets one, too."""
+
 _LONGEST = 255
 """Bytes of a name in most file systems (NAME_MAX)."""
 
@@ -82,7 +85,7 @@ def _room_for_names(directory: Path) -> int:
 def _stem(target: Path, room: int) -> str:
     """The target's name, or as much of it as fits, and what tells it from other long ones."""
     name = os.fsencode(target.name)
-    if len(name) <= room:
+    if len(name) <= room and not _MARK.search(target.name):
         return target.name
     mark = f"~{hashlib.sha256(name).hexdigest()[:16]}"
     # Not within a character: some file systems take only whole ones.

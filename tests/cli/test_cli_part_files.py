@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from repoman.client.part_names import part_of
 from tests.cli.conftest import ROOT
 from tests.server import Daemon, Person
 
 CONTENTS = {name: random.Random(name).randbytes(3_000_000) for name in ("foo", "foo.part")}
+PART = part_of(Path("out"), hashlib.sha256(CONTENTS["foo"]).hexdigest()).name
 SIZE, DATA = 64 * 2**20, 600_000
 """Of the sparse image: all of it, and what is no zeros."""
 
@@ -34,9 +39,12 @@ def person(daemon: Daemon) -> Person:
     return person
 
 
-def start(person: Person, place: Path, *words: str) -> subprocess.Popen[str]:
+def start(
+    person: Person, place: Path, *words: str, under: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "repoman.cli", "-H", f"localhost:{person.daemon.https}", *words],
+        [*under, sys.executable, "-m", "repoman.cli", "-H", f"localhost:{person.daemon.https}",
+         *words],
         cwd=place, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), "HOME": str(place),
              "X509_USER_PROXY": str(person.proxy),
@@ -79,3 +87,77 @@ def test_the_repository_says_what_an_image_takes_where_zeros_are_holes(person: P
     told = person.ask("HEAD", "/api/images/raw/sparse").headers
     assert int(told["Repoman-Stored-Size"]) == blob.stat().st_blocks * 512 < 2 * DATA
     assert "Repoman-Stored-Size" not in person.ask("HEAD", "/api/images/raw/foo").headers
+
+
+FAULTS = (
+    ("flock:error=ENOSYS", 0, "", ["out"]),
+    ("fsync:error=EIO:when=1", 1, "out: Input/output error", []),
+    ("fsync:error=ENOSPC:when=1", 1, "the same command fetches it anew", []),
+    ("pwrite64:error=EDQUOT:when=5", 1, "the same command goes on from there", [PART]),
+    ("rename:error=EBUSY", 1, "out: Device or resource busy", [PART]),
+)
+"""What the system does, the exit code, what is told, and what is there then."""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize(("fault", "code", "told", "left"), FAULTS)
+def test_what_a_file_system_does_to_a_get_is_told_and_mended_by_the_next(
+    person: Person, tmp_path: Path, fault: str, code: int, told: str, left: list[str]
+) -> None:
+    """What an fsync(2) has failed on is read from memory as if it were on the disk."""
+    trace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"inject={fault}"]
+    running = start(person, tmp_path, "get", "foo", "-d", "out", under=trace)
+    _, said = running.communicate(timeout=120)
+    assert (running.returncode, told in said) == (code, True), said
+    assert os.listdir(tmp_path) == left
+    again = start(person, tmp_path, "get", "foo", "-d", "out")
+    assert (again.communicate(timeout=120), again.returncode)[1] == 0
+    assert (tmp_path / "out").read_bytes() == CONTENTS["foo"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_nobody_can_lock_is_not_taken_up(person: Person, tmp_path: Path) -> None:
+    (tmp_path / PART).write_bytes(CONTENTS["foo"][:1000])
+    trace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "inject=flock:error=ENOSYS"]
+    running = start(person, tmp_path, "get", "foo", "-d", "out", under=trace)
+    _, said = running.communicate(timeout=120)
+    assert (running.returncode, "cannot be locked" in said) == (1, True), said
+    assert os.listdir(tmp_path) == [PART]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_file_system_that_does_not_say_how_large_it_is_is_not_full(
+    person: Person, tmp_path: Path
+) -> None:
+    (tmp_path / "place").mkdir()
+    mount = 'mount -t ramfs none place && "$@" && cat place/out > out'
+    running = start(
+        person, tmp_path, "get", "foo", "-d", "place/out",
+        under=["unshare", "-m", "sh", "-ec", mount, "sh"],
+    )  # fmt: skip
+    assert (running.communicate(timeout=120), running.returncode)[1] == 0
+    assert (tmp_path / "out").read_bytes() == CONTENTS["foo"]
+
+
+HOMELESS = "~nobody-has-this-name/x"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["get", "foo", "-d", HOMELESS],
+        ["put", "-f", HOMELESS, "foo"],
+        ["upload-image", "foo", "--file", HOMELESS],
+        ["--proxy", HOMELESS, "list"],
+        ["--cert", HOMELESS, "--key", HOMELESS, "list"],
+        ["--ca-dir", HOMELESS, "list"],
+    ],
+)
+def test_a_tilde_of_no_account_is_a_name_as_any(
+    person: Person, tmp_path: Path, words: list[str]
+) -> None:
+    running = start(person, tmp_path, *words)
+    _, said = running.communicate(timeout=120)
+    assert "Traceback" not in said
+    assert HOMELESS[:20] in said
+    assert running.returncode > 0

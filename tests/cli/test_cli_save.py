@@ -354,6 +354,21 @@ def test_room_is_asked_for_as_much_as_there_must_be_at_once(
     assert sizes_at_peak(size, replaced) == expected
 
 
+def test_a_system_in_memory_that_does_not_say_how_large_it_is(machine: Machine) -> None:
+    memory = machine.place / "memory"
+    memory.mkdir()
+    sh("mount", "-t", "ramfs", "none", memory)
+    try:
+        (memory / "vmlinuz").write_text("a kernel")
+        done = machine.run("save", "diskless", "--root", str(memory))
+        assert (done.returncode, "say --resize" in done.stderr) == (2, True), done
+        done = machine.run("save", "diskless", "--root", str(memory), "--resize", "16")
+        assert done.returncode == 0, done
+    finally:
+        sh("umount", memory)
+    assert sh("debugfs", "-R", "cat /vmlinuz", machine.fetch("diskless")) == "a kernel"
+
+
 def test_only_root_saves(machine: Machine) -> None:
     done = subprocess.run(
         ["unshare", "--user", *machine.command("save", "vm")], env=machine.environ,

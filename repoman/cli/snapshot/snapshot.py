@@ -26,6 +26,7 @@ from repoman.cli.snapshot.plan import (
     content_size,
     read_mounts,
     take_place,
+    used_and_free,
 )
 from repoman.cli.snapshot.programs import ProgramFailed, Programs
 from repoman.errors import Conflict
@@ -96,11 +97,11 @@ class Snapshot:
                 "rsync", *plan.rsync(), "--dry-run", "--stats", f"{plan.root}/", f"{nowhere}/",
                 fine=(0, VANISHED),
             )  # fmt: skip
-        room, there = os.statvfs(plan.root), os.statvfs(plan.image.parent)
-        used = (room.f_blocks - room.f_bfree) * room.f_frsize
+        used, _ = used_and_free(os.statvfs(plan.root))
+        _, free = used_and_free(os.statvfs(plan.image.parent))
         kept = plan.image.stat().st_blocks * 512 if plan.image.exists() else 0
         content = content_size(statistics, used)
-        check_room(plan, content, there.f_bavail * there.f_frsize, kept)
+        check_room(plan, content, free, kept)
         self.say(f"Saving {readable(content)} of {plan.root} ...")
 
     async def take(self, metadata: Mapping[str, object], *, clean: bool) -> Path:
