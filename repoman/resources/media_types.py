@@ -8,6 +8,7 @@ reads from a pipe.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,6 +27,10 @@ PLAIN: Mapping[str, tuple[str, ...]] = {
 The second one is MIME's (RFC 2045 section 6), and no field of HTTP: who sends it has wrapped all
 the same.
 """
+
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.?)*"?')
+"""A quoted string (RFC 9110 section 5.6.4), or its beginning: so it never has to look again."""
 
 
 def check_is_file(request: Any, advice: str, *parts: str) -> None:
@@ -81,5 +86,6 @@ def curl_line(request: Any, url: str) -> str:
 
 def _listed(request: Any, name: str) -> Iterable[str]:
     """The values of a field, without parameters, in small letters."""
-    values = (request.getHeader(name.lower()) or "").split(",")
-    return filter(None, (value.partition(";")[0].strip().lower() for value in values))
+    # A quoted parameter may have anything in it.
+    values = _QUOTED.sub("", request.getHeader(name.lower()) or "").split(",")
+    return filter(None, ("".join(value.partition(";")[0].split()).lower() for value in values))
