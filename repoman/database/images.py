@@ -40,7 +40,7 @@ SELECTED = """
        (SELECT json_agg(json_build_array(
                    f.hypervisor, b.blob, b.size, b.sha256, b.sha512, b.md5, b.adler32,
                    extract(epoch FROM f.uploaded), f.version,
-                   extract(epoch FROM greatest(f.uploaded, f.bound, i.bound)),
+                   extract(epoch FROM greatest(coalesce(f.bound, f.uploaded), i.bound, o.bound)),
                    b.state = 'damaged'))
           FROM image_file f JOIN blob b USING (blob) WHERE f.image_id = i.image_id),
        ARRAY(SELECT user_name FROM image_shared_with_user s JOIN account USING (account_id)

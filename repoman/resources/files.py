@@ -281,4 +281,4 @@ def _unmodified(request: Any, stored: ImageFile, tag: str) -> bool:
     none_match, since = request.getHeader("if-none-match"), request.getHeader("if-modified-since")
     if none_match is not None:
         return headers.tag_matches(none_match, tag, weak=True)
-    return since is not None and headers.not_after(since, stored.bound) is True
+    return since is not None and headers.unmodified_since(since, stored.bound)
