@@ -54,7 +54,7 @@ class Channel(http.HTTPChannel):
 
     :ivar source: where it comes from, see :func:`repoman.crowd.source_of`; the site says.
     :ivar delivery: of what was answered on it.
-    :ivar lost: how many bytes of answers were lost with it.
+    :ivar bytes_lost: how many bytes of answers were lost with it.
     """
 
     site: ISite
@@ -74,7 +74,7 @@ class Channel(http.HTTPChannel):
         self._secure = False
         self._is_new = True
         self._is_closing = self._is_lost = False
-        self.lost = 0
+        self.bytes_lost = 0
         self._host: Any = None
 
     def connectionMade(self) -> None:
@@ -312,8 +312,9 @@ class Channel(http.HTTPChannel):
     def _linger(self) -> None:
         """Close, but let the peer send on for a while: see :mod:`repoman.lingering`."""
         self._lingering = Lingering(
-            self.site.reactor, self._networkProducer, self.site.allowance, self.abort
-        )
+            self.site.reactor, self._networkProducer, self.site.allowance, self.abort,
+            self.delivery.look,
+        )  # fmt: skip
         self._wait()
         self.persistent = False
         self.setTimeout(None)
@@ -376,7 +377,7 @@ class Channel(http.HTTPChannel):
             self.requests.remove(self._unfetched)
             self._unfetched = None
         is_ours = self._is_closing and reason.check(ConnectionDone) is not None
-        self.lost = self.delivery.lost(is_ours=is_ours)
+        self.bytes_lost = self.delivery.lost(is_ours=is_ours)
         try:
             super().connectionLost(reason)
         finally:

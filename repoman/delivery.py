@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from repoman.tls_flow import unfetched, unsent
 
-SMALL = 64 * 1024
-"""Bytes on their way that any peer's window takes: nobody waits for their acknowledgement."""
+SMALL = 16 * 1024
+"""Bytes of an answer that any peer's window takes: nobody waits for their acknowledgement."""
 
 FIRST_LOOK = 0.02
 """Seconds until the first look at what a peer has acknowledged."""
@@ -32,7 +32,7 @@ class Delivery:
     :param log: is told of an answer, once.
     """
 
-    def __init__(self, reactor: Any, transport: Any, log: Callable[[Any], object]) -> None:
+    def __init__(self, reactor: IReactorTime, transport: Any, log: Callable[[Any], object]) -> None:
         self._reactor = reactor
         self._transport = transport
         self._log = log
@@ -51,7 +51,7 @@ class Delivery:
     def answered(self, request: Any) -> None:
         """An answer is written."""
         self._written.append(request)
-        if self.look() <= SMALL and len(self._written) == 1:
+        if self.look() <= SMALL and len(self._written) == 1 and request.sentLength <= SMALL:
             self._tell()
         elif self._next is None and self._written:
             self._pause = FIRST_LOOK
@@ -69,9 +69,8 @@ class Delivery:
 
         :param is_ours: we closed it, in order.
         """
-        left = unsent(self._transport)
-        left = left if is_ours else max(left, self._outstanding)
-        lost = left
+        held = unsent(self._transport)
+        left = lost = held if is_ours else max(held, self._outstanding)
         for request in reversed(self._written):
             if left:
                 gone = min(left, request.sentLength)

@@ -223,9 +223,8 @@ class TooManyUploads(RepomanError):
     """The user already runs as many uploads as allowed."""
 
     title = "Too many uploads"
-    retry_after: float | None = (
-        5.0  # uploads take from seconds to hours: who waits asks often enough
-    )
+    # Uploads take from seconds to hours: whoever waits asks often enough.
+    retry_after: float | None = 5.0
 
 
 class Unavailable(RepomanError):

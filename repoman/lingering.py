@@ -5,6 +5,9 @@ writing: closed at once, the connection is reset under it, and what we said is l
 (RFC 9112 section 9.6).  So we read on for as long as the peer sends.  What that may cost is
 bounded three times over: each peer in bytes and in seconds, all peers together in bytes per
 second, and whoever lingers is the first to make room where places are short.
+
+Nor is a peer cut that is silent because it still reads: what it is told may be long, where nobody
+wanted the body of its GET.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ from twisted.internet.interfaces import IDelayedCall
 LINGER_SECONDS = 5.0
 """How long a refused peer may be silent before it is cut."""
 
-LONGEST_LINGER = 300.0
+LONGEST_LINGER = 600.0
 """Seconds for which a refused peer may go on sending."""
 
-LINGER_BYTES = 2**30
-"""How much of what it sends is read and dropped."""
+LINGER_BYTES = 2**33
+"""How much of what it sends is read and dropped: whoever is cut before the end of an image does not
+hear why, and sends it again."""
 
 LINGER_RATE = 128 * 2**20
 """Bytes per second that all refused peers together may send: a tenth of a processor over TLS."""
@@ -52,20 +56,29 @@ class Lingering:
     :param producer: of its bytes: is paused and resumed.
     :param allowance: shared with all others that linger.
     :param cut: ends the connection.
+    :param untaken: says how many bytes the peer has not taken of what it was told.
     :ivar is_held_up: it is we who let the peer wait.
     """
 
     def __init__(
-        self, reactor: Any, producer: Any, allowance: Allowance, cut: Callable[[], object]
+        self,
+        reactor: Any,
+        producer: Any,
+        allowance: Allowance,
+        cut: Callable[[], object],
+        untaken: Callable[[], int],
     ) -> None:
         self._reactor = reactor
         self._producer = producer
         self._allowance = allowance
         self._cut = cut
+        self._untaken = untaken
+        self._left = untaken()
         self._dropped = 0
         self._end = reactor.seconds() + LONGEST_LINGER
         self.is_held_up = False
-        self._timer: IDelayedCall = reactor.callLater(LINGER_SECONDS, cut)
+        self._timer: IDelayedCall
+        self._wait()
 
     def drop(self, count: int) -> None:
         """So many bytes have come, and are forgotten."""
@@ -77,7 +90,7 @@ class Lingering:
         self.stop()
         pause = self._allowance.take(now, count)
         if pause < SHORTEST_PAUSE:
-            self._timer = self._reactor.callLater(LINGER_SECONDS, self._cut)
+            self._wait()
             return
         self.is_held_up = True
         self._producer.pauseProducing()
@@ -85,8 +98,19 @@ class Lingering:
 
     def _go_on(self) -> None:
         self.is_held_up = False
-        self._timer = self._reactor.callLater(LINGER_SECONDS, self._cut)
+        self._wait()
         self._producer.resumeProducing()
+
+    def _wait(self) -> None:
+        self._timer = self._reactor.callLater(LINGER_SECONDS, self._silent)
+
+    def _silent(self) -> None:
+        """Cut the peer, unless it has taken some of its answer meanwhile."""
+        before, self._left = self._left, self._untaken()
+        if self._left < before and self._reactor.seconds() < self._end:
+            self._wait()
+        else:
+            self._cut()
 
     def stop(self) -> None:
         """The connection has ended, or is about to."""

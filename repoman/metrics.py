@@ -41,6 +41,9 @@ MOST_WAITING = 2
 WATCH_SECONDS = 5.0
 """Seconds between two looks at the connections there."""
 
+RETRY_SECONDS = 5
+"""When who was told that we cannot serve may look again."""
+
 
 _log = Logger()
 
@@ -216,8 +219,9 @@ class Monitoring(Resource):
         elif request.path == b"/healthz":
             _give(request, b"ok\n")
         elif request.path == b"/readyz":
-            troubles = self._troubles()
-            request.setResponseCode(503 if troubles else 200)
+            if troubles := self._troubles():
+                request.setResponseCode(503)
+                request.setHeader("Retry-After", str(RETRY_SECONDS))
             _give(request, "".join(f"{line}\n" for line in troubles or ["ready"]).encode())
         else:
             request.setResponseCode(404)

@@ -6,7 +6,7 @@ may block it.  What is known of bytes is in :mod:`repoman.interfaces`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -68,6 +68,7 @@ class Listing:
     :ivar shared_out: only those shared with anybody.
     :ivar public: only those that everybody may fetch.
     :ivar fetchable: only those whose time is not over, and that have a file.
+    :ivar names: only those with one of these names.
     :ivar text: in the name or the description.
     :ivar exact: field to value: ``os_type``, ``os_arch``, ``os_variant``.
     :ivar hypervisor: only those with this one in their list.
@@ -83,6 +84,7 @@ class Listing:
     shared_out: bool = False
     public: bool = False
     fetchable: bool = False
+    names: Sequence[str] | None = None
     text: str | None = None
     exact: Mapping[str, str] = field(factory=dict)
     hypervisor: str | None = None

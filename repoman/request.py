@@ -133,7 +133,7 @@ class Request(server.Request):
         self.setHeader("Server", "Repoman")
         self.setHeader("Date", datetimeToString())
         self.setHeader("X-Request-Id", self.request_id)
-        # Whoever knows better says so; who forgets to has nothing kept.
+        # A route that knows better says so; of one that forgets nothing is kept.
         self.setHeader("Cache-Control", KEPT_BY_NOBODY)
         self.prepath = []
         self.postpath = [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
@@ -226,7 +226,7 @@ class Request(server.Request):
         """The peer is gone: so is the rest of the body."""
         if not self.body.complete:
             self.body.fail(ClientGone("The client went away before the end of its body."))
-        site, lost = self.channel.site, self.channel.lost
+        site, lost = self.channel.site, self.channel.bytes_lost
         super().connectionLost(reason)
         if self.dispatched and not self.finished:
             self.was_cut = True

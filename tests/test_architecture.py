@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "tls_public": CORE | {"tls"},
     "streams": CORE,
     "holes": set(),
-    "arriving": {"errors"},
+    "atomic_files": {"errors"},
     "tls_flow": set(),
     "body": CORE | {"streams"},
     "lingering": set(),
@@ -67,8 +67,8 @@ MAY_IMPORT = {
     "resources": CORE | {"wire", "gsi", "repository"},
     "pages": CORE | {"wire", "gsi", "settings", "history", "repository", "resources"},
     "client": CORE
-    | {"wire", "gsi", "tls", "tls_public", "tls_flow", "streams", "holes", "arriving"},
-    "cli": CORE | {"client", "arriving"},
+    | {"wire", "gsi", "tls", "tls_public", "tls_flow", "streams", "holes", "atomic_files"},
+    "cli": CORE | {"client", "atomic_files"},
     "background": CORE,
     "supervisor": set(),
     "stopping": set(),
@@ -87,7 +87,7 @@ MAY_IMPORT = {
     "original": CORE | {"gsi"},
     "operator": CORE
     | {
-        "arriving",
+        "atomic_files",
         "config",
         "admins",
         "gridmap",

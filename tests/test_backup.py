@@ -33,9 +33,11 @@ ALTER TABLE blob DROP scrubbed, DROP stamp, DROP multipart, DROP gone_since,
                  DROP holder, DROP held_until, DROP wanted;
 DROP TABLE chores, daemon, copied, offer, admin_line; ALTER TABLE repository DROP secret;
 DROP TRIGGER image_hypervisor_gone ON image_hypervisor; DROP FUNCTION release_words;
-DROP FUNCTION date_of, next_date, bind_file, leave_addresses, bind_image, bind_default, bind_images
+DROP FUNCTION date_of, next_date, bind_file, leave_addresses, bind_image, bind_default, leave_name
      CASCADE;
-ALTER TABLE image_file DROP bound; ALTER TABLE image DROP bound; ALTER TABLE account DROP freed;
+DROP VIEW file_date;
+ALTER TABLE image_file DROP bound; ALTER TABLE image DROP bound;
+ALTER TABLE account DROP freed, DROP bound;
 ALTER TABLE repository DROP freed;
 ALTER TABLE word DROP lasting; ALTER TABLE login DROP anchor; ALTER TABLE image DROP keeps_files;
 ALTER TABLE account DROP own_email, ADD CONSTRAINT account_email_taken UNIQUE (email)
@@ -171,8 +173,8 @@ def test_a_file_that_is_not_what_was_stored_is_not_saved_but_said(
     assert done.returncode == 1
     assert "1 files are not in the backup: they are marked damaged" in done.stderr
     with other.running():
-        assert other.admin.ask("GET", "/api/images/raw/one").status == 500
-        assert other.admin.ask("GET", "/api/images/raw/three").body == CONTENT["three"]
+        assert other.admin.ask("GET", "/api/images/raw/three").status == 500
+        assert other.admin.ask("GET", "/api/images/raw/one").body == CONTENT["one"]
 
 
 def test_files_newer_than_the_restored_database_are_put_away(

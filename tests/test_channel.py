@@ -180,6 +180,34 @@ def test_a_refused_body_gets_its_answer_then_a_bounded_lingering_close(
     assert connection.wire.aborted
 
 
+def test_who_still_reads_the_answer_may_be_silent(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a body that nobody wanted, to a GET, may follow an image that takes its time."""
+    untaken = 1000
+    monkeypatch.setattr(connection.channel.delivery, "look", lambda: untaken)
+    connection.receive(PUT % 3)
+    answer(connection.request)
+    connection.receive(b"abc")
+    for _ in range(5):
+        untaken -= 100
+        connection.clock.advance(LINGER_SECONDS)
+        assert not connection.wire.aborted
+    connection.clock.advance(LINGER_SECONDS)
+    assert connection.wire.aborted, "it took nothing more"
+
+
+def test_nor_for_ever(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    untaken = 10**6
+    monkeypatch.setattr(connection.channel.delivery, "look", lambda: untaken)
+    connection.receive(PUT % 3)
+    answer(connection.request)
+    for _ in range(int(LONGEST_LINGER / LINGER_SECONDS) + 1):
+        untaken -= 1
+        connection.clock.advance(LINGER_SECONDS)
+    assert connection.wire.aborted
+
+
 def test_no_more_than_a_bounded_amount_is_dropped(connection: Connection) -> None:
     connection.receive(PUT % 10**12)
     answer(connection.request, 403)

@@ -76,6 +76,7 @@ def test_readyz_tells_that_trust_could_not_be_reloaded(tmp_path: Path) -> None:
         while (answer := ask_plain(f"http://127.0.0.1:{port}/readyz")).status == 200:
             assert time.monotonic() < end, daemon.log.read_text()
             time.sleep(0.2)
+        assert int(answer.headers["Retry-After"]) > 0
         trouble = "Trust was not reloaded, the old one stays in use: "
         assert trouble in answer.text
         assert trouble in daemon.log.read_text()

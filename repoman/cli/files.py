@@ -13,7 +13,7 @@ from repoman.cli.bar import Bar
 from repoman.cli.command import Arguments, Command, Session
 from repoman.cli.exits import Usage
 from repoman.client.records import has_file, hypervisors, stored_sha256
-from repoman.client.settings import state_directory
+from repoman.client.settings import expanded, state_directory
 from repoman.errors import AlreadyExists, DigestMismatch
 from repoman.model import ImageRef
 
@@ -74,7 +74,7 @@ def _target(session: Session, name: str) -> Path | ISink:
 
         return Outlet(session.reactor, sys.stdout.fileno())
     stated = session.options.target or name
-    target = Path(stated).expanduser()
+    target = expanded(stated)
     if target.is_dir() or stated.endswith("/"):
         target /= name
     if target.exists() and not target.is_file():
@@ -150,7 +150,7 @@ def into_account(user_name: str) -> str:
 def _source(session: Session, file: str) -> tuple[Path | ISource, str]:
     """What to send, and its name for messages."""
     if file != PIPE:
-        path = Path(file).expanduser()
+        path = expanded(file)
         return path, str(path)
     if sys.__stdin__ is None:
         raise Usage("Standard input is closed.")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrs import evolve
 
 from repoman import __version__
-from repoman.arriving import arriving
+from repoman.atomic_files import atomic_file
 from repoman.cli.access import stated_server
 from repoman.cli.command import Arguments, Command, Options
 from repoman.cli.output import Output, aligned
-from repoman.client.settings import Settings, file_text, user_file
+from repoman.client.settings import Settings, expanded, file_text, user_file
 from repoman.client.sudo import rights_of_caller
 from repoman.errors import Conflict
 
@@ -52,7 +55,7 @@ def make_config(options: Options, settings: Settings, out: Output) -> None:
     host, port = stated_server(options, settings)
     proxy = settings.proxy_cert
     if options.proxy:
-        proxy = os.path.abspath(os.path.expanduser(options.proxy))
+        proxy = os.path.abspath(expanded(options.proxy))
     text = file_text(evolve(settings, repository=host, port=port, proxy_cert=proxy))
     if options.stdout:
         print(text, end="")
@@ -66,7 +69,7 @@ def make_config(options: Options, settings: Settings, out: Output) -> None:
 def _write(path: Path, text: str) -> None:
     """Write a file; the one that is there goes to ``.bak``, and what that was, to ``.bak.N``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with arriving(path) as file:
+    with _alone_in(path.parent), atomic_file(path) as file:
         file.write(text.encode())
         file.flush()  # a full disk is to be found before anything moves
         if path.is_file():
@@ -78,6 +81,18 @@ def _write(path: Path, text: str) -> None:
 
 def _are_equal(one: Path, other: Path) -> bool:
     return other.is_file() and one.read_bytes() == other.read_bytes()
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Wait for another ``make-config``: of two at once, one's backup would replace the other's."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _free(backup: Path) -> Path:

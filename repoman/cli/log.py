@@ -17,7 +17,7 @@ from twisted.logger import (
 )
 
 from repoman.cli.output import printable
-from repoman.client.settings import Settings, home_of
+from repoman.client.settings import Settings, expanded, home_of
 from repoman.client.shared import open_for_writing
 from repoman.client.sudo import rights_of_caller
 
@@ -46,7 +46,7 @@ def _path(settings: Settings) -> Path:
     directory = Path(settings.log_directory)
     if directory.parts[:1] == ("~",):
         directory = home_of(os.environ).joinpath(*directory.parts[1:])
-    return directory.expanduser() / "repoman.log"
+    return expanded(str(directory)) / "repoman.log"
 
 
 def _opened(path: Path) -> TextIO:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from repoman.client.settings import home_of
+from repoman.client.settings import expanded, home_of
 from repoman.client.sudo import believed_owners, sudo_uid
 from repoman.errors import CredentialProblem, TrustUnreadable
 
@@ -95,7 +95,7 @@ def _pair(certificate: str, key: str, source: str, other: str) -> CredentialFile
     if not (certificate and key):
         given, missing = (source, other) if certificate else (other, source)
         raise CredentialProblem(f"{given} needs {missing} beside it.")
-    return CredentialFiles(Path(certificate).expanduser(), Path(key).expanduser(), source)
+    return CredentialFiles(expanded(certificate), expanded(key), source)
 
 
 def _variables(environ: Mapping[str, str], cert: str, key: str) -> CredentialFiles | None:
@@ -133,7 +133,7 @@ def find_ca_directory(
     )
     for source, text in explicit:
         if text:
-            path = Path(text).expanduser()
+            path = expanded(text)
             if not path.is_dir():
                 raise TrustUnreadable(
                     f"{path}, which {source} names, is not a directory; install your grid's CAs"

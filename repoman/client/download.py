@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.web.iweb import IResponse
 
 from repoman.client.exchange import Exchange
-from repoman.client.partfile import ISink
+from repoman.client.partfile import ISink, Touched
 from repoman.client.patience import patiently
 from repoman.client.progress import Progress
 from repoman.client.ranges import Ranges
@@ -82,9 +82,10 @@ class Download:
                     raise
                 if self.route.strayed:
                     self.route.stay()
-            except PreconditionFailed:
+            except (PreconditionFailed, Touched):
                 pass
-            # The image was replaced meanwhile, or a store has others: once more.
+            # The image was replaced meanwhile, a store has others, or what came
+            # has to be read again: once more.
             return await self._fetch()
         finally:
             self.sink.close()

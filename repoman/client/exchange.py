@@ -34,14 +34,7 @@ from repoman import __version__
 from repoman.client.heads import BoundedHeads
 from repoman.client.problems import ISeesItself, in_words, is_passing
 from repoman.client.receiver import Abandoning, Receiver, silence
-from repoman.client.replies import (
-    content_type,
-    decoded,
-    header,
-    next_page,
-    pause_of,
-    reply_error,
-)
+from repoman.client.replies import decoded, error_of, next_page
 from repoman.errors import RepomanError, TooManyUploads
 from repoman.tls_flow import tls_factory
 
@@ -289,9 +282,7 @@ class Exchange:
 
     async def refuse(self, reply: IResponse) -> NoReturn:
         """Raise the error that a reply stands for."""
-        body = await self.body(reply, 2**20)
-        place, pause = header(reply, "Location"), pause_of(reply)
-        raise reply_error(reply.code, content_type(reply), body, place, pause)
+        raise error_of(reply, await self.body(reply, 2**20))
 
     def _silent(self, result: Any, seconds: float) -> Failure:
         return Failure(silence(self.server, seconds))

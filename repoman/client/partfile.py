@@ -7,20 +7,24 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from repoman.arriving import has_name, open_locked, sync_directory, take_name
-from repoman.client.parts import forget_old, is_part, is_running, others, part_of
+from repoman.atomic_files import has_name, open_locked, sync_directory, take_name
+from repoman.client.part_names import forget_old, is_part, is_running, others, part_of
 from repoman.client.shared import followed
 from repoman.errors import Conflict, DigestMismatch, Invalid, NoRoom
 from repoman.holes import dense
 
 SLICE = 2**20
 """How many bytes are hashed in one go when a partial file is taken up again."""
+
+
+class Touched(Conflict):
+    """Somebody else has written to what came, or the file system says so: read it again."""
 
 
 class ISink(Protocol):
@@ -58,6 +62,7 @@ class ISink(Protocol):
         """All bytes are there.
 
         :raises DigestMismatch: they are not those that were to come.
+        :raises Touched: they are to be digested again.
         """
 
     def close(self) -> None:
@@ -79,23 +84,25 @@ class PartFile:
         :param target: of a link, what it leads to is meant, and the link stays.
         :raises Invalid: there is a device, a pipe or a directory, or only an
             unfinished download can be called so.
-        :raises PermissionError: a link to it is of somebody else who can leave things there;
-            see :mod:`repoman.client.shared`.
+        :raises PermissionError: a link to it is of somebody else who can leave things there,
+            see :mod:`repoman.client.shared`; or what is there is not ours to replace.
         :raises OSError: there is no such directory.
         """
         self.target = _followed(target)
         self.target.parent.stat()
         if is_part(self.target.name):
             raise Invalid(f"{target} is a name of unfinished downloads: choose another.")
+        _check_replaceable(self.target)
         self.size = self._hashed = 0
         self._hash = hashlib.sha256()
         self._sha256 = ""
         self._file = -1
         self._named = False
         self._stamp = (0, 0, 0)
+        self._replaced: tuple[int, ...] | None = None
 
     def begin(self, sha256: str, size: int, room: int = 0) -> None:
-        """Open or create the file of these bytes; see :mod:`repoman.client.parts`.
+        """Open or create the file of these bytes; see :mod:`repoman.client.part_names`.
 
         :raises Conflict: another process is fetching to the same target.
         :raises NoRoom: they do not fit.
@@ -112,6 +119,8 @@ class PartFile:
             self.restart()
         if any(is_running(other) for other in others(self.target, self._path)):
             raise self._is_taken()
+        if self._replaced is None:
+            self._replaced = _seen(self.target)
         _check_room(self._file, self.target, min(size, room or size))
 
     def _open(self, sha256: str) -> None:
@@ -139,7 +148,11 @@ class PartFile:
             yield
 
     def restart(self) -> None:
-        """Forget all bytes."""
+        """Forget all bytes.
+
+        :raises Conflict: somebody moved, removed or replaced the file.
+        """
+        self._look()
         os.ftruncate(self._file, 0)
         self.size = self._hashed = 0
         self._hash = hashlib.sha256()
@@ -152,21 +165,29 @@ class PartFile:
         :raises Conflict: somebody moved, removed or replaced the file.
         """
         self._look()
-        try:
+        with self._in_words("goes on from there"):
             for offset, parts in dense([data], self.size):
                 self._put(memoryview(parts[0]), offset)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise OSError(error.errno, error.strerror, str(self.target)) from error
-            raise NoRoom(
-                f"There is no more room for {self.target}: make some, and the same command"
-                " goes on from there."
-            ) from error
         if self._hashed == self.size:
             self._hash.update(data)
             self._hashed += len(data)
         self.size += len(data)
         self._stamp = _stamp(self._file)
+
+    @contextmanager
+    def _in_words(self, then: str) -> Iterator[None]:
+        """Around what may fill the disk.
+
+        :param then: what the same command does with what came.
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(error.errno, error.strerror, str(self.target)) from error
+            raise NoRoom(
+                f"There is no more room for {self.target}: make some, and the same command {then}."
+            ) from error
 
     def _put(self, view: memoryview[int], at: int) -> None:
         while view:
@@ -197,30 +218,50 @@ class PartFile:
         It survives a power cut once this returns.
 
         :raises DigestMismatch: they are not; the bytes are thrown away.
-        :raises Conflict: somebody has touched it since they were digested.
+        :raises NoRoom: the disk was full before all of them were on it.
+        :raises Touched: somebody has touched it since they were digested.
+        :raises Conflict: it has no longer its name, or the target is not what it was.
         """
         self._check_digested()
-        found = self._hash.hexdigest()
-        if found != self._sha256:
+        digest = self._hash.hexdigest()
+        if digest != self._sha256:
             self.restart()
             raise DigestMismatch(
-                f"The bytes that came have the SHA-256 {found}, the image has {self._sha256}; "
+                f"The bytes that came have the SHA-256 {digest}, the image has {self._sha256}; "
                 "they are thrown away."
             )
         os.ftruncate(self._file, self.size)
         self._stamp = _stamp(self._file)
-        os.fsync(self._file)
+        self._sync()
         self._check_digested()
+        if (found := _seen(self.target)) and found != self._replaced:
+            raise Conflict(
+                f"{self.target} was written or replaced while this download ran; what came is"
+                " kept, and the same command gives it that name."
+            )
         take_name(self._file, self._path, self.target)
         sync_directory(self.target.parent)
         self._named = True
         for other in others(self.target, self._path):
             forget_old(other)
 
+    def _sync(self) -> None:
+        """Let all bytes survive a power cut; what is not sure to is thrown away.
+
+        What could not be written counts as written from then on (fsync(2)): the next run
+        would read it from memory, find it right, and be told that it is on the disk.
+        """
+        try:
+            with self._in_words("fetches it anew"):
+                os.fsync(self._file)
+        except (OSError, NoRoom):
+            self.restart()
+            raise
+
     def _check_digested(self) -> None:
         self._look()
         if self._hashed != self.size:
-            raise Conflict(
+            raise Touched(
                 f"Somebody else has written to {self._path}: run the same command, which looks"
                 " what is in it."
             )
@@ -229,10 +270,11 @@ class PartFile:
         """Let go of the file; what came, if anything, stays for the next run."""
         if self._file < 0:
             return
-        if not self._named:
+        # If somebody moved it, it is theirs.
+        if not self._named and has_name(self._file, self._path):
             # A hole at the end has not made the file longer yet.
             os.ftruncate(self._file, self.size)
-            if self.size == 0 and has_name(self._file, self._path):
+            if self.size == 0:
                 self._path.unlink()
         os.close(self._file)
         self._file = -1
@@ -244,12 +286,22 @@ def _stamp(file: int) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def _seen(target: Path) -> tuple[int, ...]:
+    """What changes whenever somebody writes or replaces what a name leads to; empty: nothing."""
+    with suppress(FileNotFoundError):
+        found = target.lstat()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return ()
+
+
 def _check_room(file: int, target: Path, needed: int) -> None:
     """Refuse at once what would fill the disk.
 
     :raises NoRoom: ``needed`` bytes do not fit, with what is there.
     """
     disk, there = os.fstatvfs(file), os.fstat(file).st_blocks * 512
+    if not disk.f_blocks:  # as ramfs, and what FUSE mounts: it does not say
+        return
     # Root may use what is kept from others.
     free = (disk.f_bavail if os.geteuid() else disk.f_bfree) * disk.f_frsize
     if needed > free + there:
@@ -257,6 +309,21 @@ def _check_room(file: int, target: Path, needed: int) -> None:
             f"{target} takes {needed} bytes, and there is room for {free + there}: make some, or"
             " choose another place with --dest, which is - to pass them on."
         )
+
+
+def _check_replaceable(target: Path) -> None:
+    """Refuse now what would be refused when all bytes have come.
+
+    :raises PermissionError: somebody else's file, in a directory with the sticky bit.
+    """
+    with suppress(FileNotFoundError):
+        around = target.parent.stat()
+        may = {0, target.lstat().st_uid, around.st_uid}
+        if around.st_mode & stat.S_ISVTX and os.geteuid() not in may:
+            raise PermissionError(
+                errno.EPERM, "Somebody else's, who alone may replace it there: choose another name",
+                str(target),
+            )  # fmt: skip
 
 
 def _followed(target: Path) -> Path:

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from repoman.arriving import open_locked
+from repoman.atomic_files import has_name, open_locked
 from repoman.errors import Conflict
 
 
@@ -66,7 +66,7 @@ class Pending:
         """Let the next run have it."""
         if self._file < 0:
             return
-        if os.fstat(self._file).st_size == 0:
-            self._path.unlink(missing_ok=True)
+        if os.fstat(self._file).st_size == 0 and has_name(self._file, self._path):
+            self._path.unlink()
         os.close(self._file)
         self._file = -1

@@ -54,9 +54,10 @@ def _moment(text: str) -> float | None:
         return None
 
 
-def pause_of(reply: IResponse) -> float | None:
-    """The seconds after which a reply wants to be asked again, if it says so."""
-    return retry_after(header(reply, "Retry-After"), header(reply, "Date"), time.time())
+def error_of(reply: IResponse, body: bytes) -> RepomanError:
+    """The error that a reply other than 2xx stands for."""
+    pause = retry_after(header(reply, "Retry-After"), header(reply, "Date"), time.time())
+    return reply_error(reply.code, content_type(reply), body, header(reply, "Location"), pause)
 
 
 def reply_error(
@@ -66,7 +67,7 @@ def reply_error(
     location: str = "",
     pause: float | None = None,
 ) -> RepomanError:
-    """The error that a reply other than 2xx stands for.
+    """The same, of its parts.
 
     :param pause: the seconds that its ``Retry-After`` names.
     """
@@ -99,8 +100,7 @@ def decoded(reply: IResponse, body: bytes) -> Any:
     :raises RepomanError: the error that it reports.
     """
     if reply.code not in (200, 201, 204):
-        place, pause = header(reply, "Location"), pause_of(reply)
-        raise reply_error(reply.code, content_type(reply), body, place, pause)
+        raise error_of(reply, body)
     if not body:
         return None
     try:

@@ -85,6 +85,12 @@ class Settings:
         return Path(self.snapshot_directory, name)
 
 
+def expanded(text: str) -> Path:
+    """A path, its ``~`` as the shell has it: of an account that there is not, a name as any."""
+    # Path.expanduser() raises RuntimeError instead.
+    return Path(os.path.expanduser(text))
+
+
 def home_of(environ: Mapping[str, str]) -> Path:
     """The home of the person at the keyboard: under sudo, of who called it."""
     caller = sudo_caller(environ)

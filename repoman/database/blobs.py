@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from attrs import asdict, evolve
 
 from repoman.audit import DAEMON, OPERATOR, ORIGIN, Change
 from repoman.database.holding import FREE, goes_on_elsewhere
 from repoman.database.images import load
+from repoman.database.locks import PAYERS
 from repoman.database.pool import Transaction
 from repoman.database.saving import NOBODY_SAVES
 from repoman.database.uploads import UploadRecords
@@ -136,11 +138,11 @@ class BlobRecords(UploadRecords):
         async def work(transaction: Transaction) -> Image:
             # The image first, as a deletion does: a change of its owner or files waits.
             image = await transaction.run_one(LOCK, (blob,))
+            await transaction.run(PAYERS.format(condition="blob = %s"), (blob,))
             row = await transaction.run_one(FINISH, known) if image is not None else None
             if image is None or row is None:
                 raise Conflict("The image, or its file, was removed or given away meanwhile.")
             (image_id, owner), (hypervisor, payer, reserved, uploader) = image, row
-            # The payer first, as an upload that begins has it.
             await transaction.run(
                 "UPDATE account SET reserved = reserved - %s WHERE account_id = %s",
                 (reserved, payer),
@@ -216,7 +218,7 @@ class BlobRecords(UploadRecords):
         async def work(transaction: Transaction) -> None:
             row = await transaction.run_one(UPLOAD_OF, (blob,))
             known = {"blob": blob, "me": self.holder}
-            [(ended,)] = await transaction.run(RELEASE.format(condition=condition), known)
+            ended = await _release(transaction, condition, known)
             if row is not None and not ended:
                 raise goes_on_elsewhere()
             if row is not None:
@@ -229,8 +231,8 @@ class BlobRecords(UploadRecords):
         if all_of_them:
             await self._run(LET_GO.format(condition="true"))
             await self._run("UPDATE chores SET held_until = NULL")
-        rows = await self._run(RELEASE.format(condition=OVER), {"all": all_of_them})
-        return int(rows[0][0])
+        known = {"all": all_of_them}
+        return await self._pool.interact(lambda t: _release(t, OVER, known))
 
     async def expire_leases_of(self, holder: str) -> int:
         """Give up the uploads in one piece of a process that is dead; answer how many.
@@ -239,8 +241,8 @@ class BlobRecords(UploadRecords):
         """
         await self._run(LET_GO.format(condition="holder = %s"), (holder,))
         await self._run("UPDATE chores SET held_until = NULL WHERE holder = %s", (holder,))
-        rows = await self._run(RELEASE.format(condition="NOT resumable AND holder = %s"), (holder,))
-        return int(rows[0][0])
+        condition, known = "NOT resumable AND holder = %(holder)s", {"holder": holder}
+        return await self._pool.interact(lambda t: _release(t, condition, known))
 
     async def present(self) -> set[str]:
         """The blobs whose bytes must be in the store."""
@@ -338,6 +340,13 @@ class BlobRecords(UploadRecords):
     async def forget(self, blob: str) -> None:
         """Their bytes are gone."""
         await self._run("DELETE FROM blob WHERE blob = %s AND state = 'deleting'", (blob,))
+
+
+async def _release(transaction: Transaction, condition: str, known: Mapping[str, Any]) -> int:
+    """Give up uploads, and pay back what they reserved; return how many."""
+    await transaction.run(PAYERS.format(condition=condition), known)
+    [(ended,)] = await transaction.run(RELEASE.format(condition=condition), known)
+    return int(ended)
 
 
 async def _uploader(transaction: Transaction, account_id: int | None) -> User | None:

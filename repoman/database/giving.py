@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from repoman.audit import Change
 from repoman.database.limits import check_owner
+from repoman.database.locks import ACCOUNTS
 from repoman.database.pool import Transaction
 from repoman.errors import Conflict, Invalid, Missing, QuotaExceeded
 from repoman.model import MOST_OFFERS, MOST_OFFERS_TO_ONE, OFFER_SECONDS, Image
@@ -23,11 +24,6 @@ SELECT count(*), count(*) FILTER (WHERE f.recipient_id = %(recipient)s)
 OFFER = """
 INSERT INTO offer (image_id, recipient_id) VALUES (%(image)s, %(recipient)s)
 ON CONFLICT (image_id) DO UPDATE SET recipient_id = excluded.recipient_id, made = excluded.made
-"""
-
-ACCOUNTS = """
-SELECT account_id, user_name FROM account WHERE account_id = %s OR user_name = %s
- ORDER BY account_id FOR NO KEY UPDATE
 """
 
 SIZE = """
@@ -87,7 +83,7 @@ async def lock_accounts(
     :raises Invalid: there is no such recipient.
     :raises Missing: the owner is gone.
     """
-    rows = await transaction.run(ACCOUNTS, (owner_id, recipient))
+    rows = await transaction.run(ACCOUNTS, ([owner_id], [recipient]))
     keys = {name: key for key, name in rows}
     if recipient not in keys:
         raise Invalid(f"There is no user {recipient}.", field=field)

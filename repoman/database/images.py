@@ -22,6 +22,7 @@ from repoman.database.listings import (
     image_query,
     reached,
 )
+from repoman.database.locks import ACCOUNTS, OWNER
 from repoman.database.pool import Pool, Transaction
 from repoman.database.words import set_hypervisors
 from repoman.errors import Invalid, Missing
@@ -39,7 +40,7 @@ SELECTED = """
        (SELECT json_agg(json_build_array(
                    f.hypervisor, b.blob, b.size, b.sha256, b.sha512, b.md5, b.adler32,
                    extract(epoch FROM f.uploaded), f.version,
-                   extract(epoch FROM greatest(f.uploaded, f.bound, i.bound)),
+                   extract(epoch FROM greatest(coalesce(f.bound, f.uploaded), i.bound, o.bound)),
                    b.state = 'damaged'))
           FROM image_file f JOIN blob b USING (blob) WHERE f.image_id = i.image_id),
        ARRAY(SELECT user_name FROM image_shared_with_user s JOIN account USING (account_id)
@@ -60,7 +61,7 @@ SELECT image_id, (SELECT user_name FROM account WHERE account_id = owner_id) || 
    AND uploaded < now() - %(kept)s * interval '1 s'
    AND EXISTS (SELECT FROM image_file f WHERE f.image_id = i.image_id)
    AND NOT EXISTS (SELECT FROM blob b WHERE b.image_id = i.image_id AND b.state = 'receiving')
- ORDER BY image_id LIMIT 100 FOR UPDATE SKIP LOCKED
+ ORDER BY owner_id, image_id LIMIT 100 FOR UPDATE SKIP LOCKED
 """
 
 COLUMNS = frozenset(
@@ -111,6 +112,7 @@ async def drop_files(transaction: Transaction, image_id: int, kept: Sequence[str
     Their bytes no longer count on the owner's quota and are the sweeper's;
     uploads on their way to them are fenced off.
     """
+    await transaction.run(OWNER, (image_id,))
     await transaction.run(
         """
         WITH dropped AS (
@@ -204,7 +206,7 @@ class ImageRecords:
                 INSERT INTO image (owner_id, name, description, os_variant, os_type, os_arch,
                                    expires, read_only, unauthenticated_access, keeps_files)
                 SELECT account_id, %s, %s, %s, %s, %s, %s, %s, %s, %s
-                  FROM account WHERE user_name = %s
+                  FROM account WHERE user_name = %s FOR NO KEY UPDATE
                 RETURNING image_id, owner_id
                 """,
                 (
@@ -235,6 +237,7 @@ class ImageRecords:
 
         async def work(transaction: Transaction) -> Image:
             await lock(transaction, image)
+            await transaction.run(ACCOUNTS, ([image.owner_id], [owner, recipient]))
             if changes or recipient is None:  # an offer alone leaves the record as it is
                 await _change(transaction, image, changes)
             new = set(changes.get("hypervisors", ())) - set(image.hypervisors)

@@ -73,6 +73,7 @@ _CONDITIONS = {
         OR EXISTS (SELECT FROM image_shared_with_group s WHERE s.image_id = i.image_id))""",
     "public": "i.unauthenticated_access",
     "fetchable": "(i.expires IS NULL OR i.expires > now()) AND i.default_size >= 0",
+    "names": "i.name = ANY(%(names)s::text[])",
     "text": """(strpos(lower(i.name), lower(%(text)s)) > 0
         OR strpos(lower(i.description), lower(%(text)s)) > 0)""",
     "hypervisor": """EXISTS (SELECT FROM image_hypervisor h
@@ -155,6 +156,7 @@ def _given(wanted: Listing) -> dict[str, Any]:
         "owner": wanted.owner, "shared_with_user": wanted.shared_with_user,
         "shared_with_group": wanted.shared_with_group, "shared_out": wanted.shared_out or None,
         "public": wanted.public or None, "fetchable": wanted.fetchable or None,
+        "names": None if wanted.names is None else list(wanted.names),
         "text": wanted.text, "hypervisor": wanted.hypervisor, **wanted.exact,
     }  # fmt: skip
     return {name: value for name, value in values.items() if value is not None}

@@ -47,7 +47,7 @@ DELETE FROM offer f USING image i, account o, account r
    AND r.account_id = f.recipient_id AND r.account_id = %(recipient)s AND NOT r.suspended
 """  # noqa: S608 a constant
 
-LOCK = "SELECT read_only, version FROM image WHERE image_id = %s AND owner_id = %s"
+LOCK = "SELECT read_only, version FROM image WHERE image_id = %s AND owner_id = %s FOR UPDATE"
 
 
 def offer_from_row(row: Sequence[Any]) -> Offer:
@@ -121,9 +121,7 @@ class OfferRecords:
         known = {"image": image.id, "owner": image.owner_id, "recipient": recipient.id}
 
         async def work(transaction: Transaction) -> Image:
-            # Not FOR UPDATE: an upload that begins holds the owner's account, and wants to refer
-            # to the image next.
-            row = await transaction.run_one(LOCK + " FOR NO KEY UPDATE", (image.id, image.owner_id))
+            row = await transaction.run_one(LOCK, (image.id, image.owner_id))
             if row is None:
                 raise missing_offer(image.owner, image.name)
             await lock_accounts(transaction, image.owner_id, recipient.user_name)

@@ -27,7 +27,11 @@ NOBODY_SAVES = f"""NOT EXISTS (
 
 
 BIND_ALL = """
-UPDATE image SET bound = next_date(image_id, owner_id) WHERE date_of(image_id) IS NOT NULL
+WITH latest AS (
+    UPDATE repository SET freed = greatest(freed, clock_timestamp(),
+        (SELECT max(date) FROM file_date), (SELECT max(freed) FROM account))
+    RETURNING freed)
+UPDATE account SET bound = date_trunc('second', latest.freed) + interval '1 s' FROM latest
 """
 """Dates every address anew: after the backup was made, it may have had other bytes."""
 
@@ -96,7 +100,6 @@ async def settle(pool: Pool, stamps: dict[str, str], backup: str) -> None:
             " WHERE state = 'receiving'"
         )
         await transaction.run(BIND_ALL)
-        await transaction.run("UPDATE repository SET freed = greatest(freed, clock_timestamp())")
         transaction.record(Change("repository.restore", backup, {"files": len(stamps)}))
 
     await pool.interact(work)

@@ -20,6 +20,7 @@ from repoman.database.holding import (
     goes_on_elsewhere,
     why_not,
 )
+from repoman.database.locks import PAYERS, TARGET
 from repoman.database.pool import Pool, Transaction
 from repoman.errors import (
     Conflict,
@@ -138,6 +139,8 @@ class UploadRecords:
         key = new_key()
 
         async def work(transaction: Transaction) -> Reservation:
+            known = {"image": image.id, "owner": image.owner_id, "uploader": uploader.id}
+            await transaction.run(TARGET, known)
             room = await self._reserve(transaction, image.owner_id, terms)
             await _admit(transaction, uploader, terms)
             row = await transaction.run_one(
@@ -216,6 +219,7 @@ class UploadRecords:
         known = {"blob": blob, "lease": terms.lease, "size": terms.size, "offset": offset}
 
         async def work(transaction: Transaction) -> Resumption:
+            await transaction.run(PAYERS.format(condition="blob = %s"), (blob,))
             # Its own lease may be left over from a daemon that was killed.  What has all its bytes
             # only ends: it would be a pity if it waited behind those that begin.
             if terms.size is None or terms.size > offset:
@@ -287,6 +291,7 @@ class UploadRecords:
         known |= {"keep": keep, "empty": min(keep, EMPTY_KEPT)}
 
         async def work(transaction: Transaction) -> None:
+            await transaction.run(PAYERS.format(condition="blob = %s"), (blob,))
             row = await transaction.run_one(PAUSE, known)
             if row is None:
                 raise Conflict("The upload was given up, or goes on elsewhere, meanwhile.")

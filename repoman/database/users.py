@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from attrs import asdict, evolve
+from psycopg2.errors import LockNotAvailable, SerializationFailure
 
 from repoman.audit import Change
 from repoman.database.constraints import translated
 from repoman.database.listings import visible_to
+from repoman.database.locks import ALL_WORDS, IMAGES
 from repoman.database.pool import Pool, Transaction
 from repoman.database.words import IMAGES_OF, taken_by_images
 from repoman.errors import AlreadyExists, Invalid, Missing
@@ -129,13 +131,23 @@ async def _change_logins(transaction: Transaction, user: User, changes: Mapping[
 
 async def _lock(transaction: Transaction, account_id: int) -> tuple[Any, ...] | None:
     """Keep a user from getting images and uploads; answer the name, if there is such a user."""
-    # In the order in which uploads end: first the image, then the account.
-    await transaction.run(
-        "SELECT FROM image WHERE owner_id = %s ORDER BY image_id FOR UPDATE", (account_id,)
-    )
-    return await transaction.run_one(
+    await transaction.run(IMAGES, (account_id,))
+    row = await transaction.run_one(
         "SELECT user_name FROM account WHERE account_id = %s FOR UPDATE", (account_id,)
     )
+    await _lock_newest(transaction, account_id)
+    return row
+
+
+async def _lock_newest(transaction: Transaction, account_id: int) -> None:
+    """Lock the images that a user, whose others are locked, got before the account was.
+
+    :raises SerializationFailure: another transaction has one; to be done again from the start.
+    """
+    try:
+        await transaction.run(IMAGES + " NOWAIT", (account_id,))
+    except LockNotAvailable as error:
+        raise SerializationFailure("an image came meanwhile") from error
 
 
 async def _remove_images(transaction: Transaction, account_id: int) -> list[str]:
@@ -296,6 +308,7 @@ class UserRecords:
                 row = await _lock(transaction, user.id)
                 if row is None:
                     return
+                await transaction.run(ALL_WORDS, {"owner": user.id})
                 names = await _remove_images(transaction, user.id)
                 await transaction.run("DELETE FROM account WHERE account_id = %s", (user.id,))
                 await transaction.run("DELETE FROM word WHERE word = %s AND kind = 'user'", row)
@@ -311,10 +324,8 @@ async def _change_guarded(transaction: Transaction, user: User, changes: Mapping
 
 async def _change(transaction: Transaction, user: User, changes: Mapping[str, Any]) -> None:
     if changes.get("user_name", user.user_name) != user.user_name:
-        # All images get other addresses.  They come first, as where an upload ends.
-        await transaction.run(
-            "SELECT FROM image WHERE owner_id = %s ORDER BY image_id FOR NO KEY UPDATE", (user.id,)
-        )
+        # All images get other addresses.
+        await _lock(transaction, user.id)
     columns = {name: value for name, value in changes.items() if name in SETTABLE}
     assignments = "".join(f", {name} = %({name})s" for name in columns)
     row = await transaction.run_one(

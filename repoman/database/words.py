@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from repoman.database.locks import OWNER, WORDS
 from repoman.database.pool import Transaction
 from repoman.errors import AlreadyExists
 
@@ -14,11 +15,6 @@ SELECT user_name, count(*)
  WHERE word = %s AND NOT lasting GROUP BY user_name ORDER BY count(*) DESC, user_name LIMIT 1
 """
 """Whose images have most use for a word that was not known from the start; and how many."""
-
-OWNER = """
-SELECT FROM account WHERE account_id = (SELECT owner_id FROM image WHERE image_id = %s)
-   FOR NO KEY UPDATE
-"""
 
 KEPT = "SELECT word FROM word WHERE word = ANY(%s) ORDER BY word FOR KEY SHARE"
 """The words that are there already, and stay until the transaction ends."""
@@ -44,8 +40,8 @@ async def set_hypervisors(
     transaction: Transaction, image_id: int, hypervisors: Sequence[str]
 ) -> None:
     """Let an image be for these, in this order; what only the others named is free again."""
-    # The owner before the words, as who deletes an image has them.
     await transaction.run(OWNER, (image_id,))
+    await transaction.run(WORDS, {"image": image_id, "added": list(hypervisors)})
     while len(await transaction.run(KEPT, (list(hypervisors),))) < len(set(hypervisors)):
         # One is new, or its last user has just taken it away.
         await transaction.run(ADD, (list(hypervisors),))

@@ -20,10 +20,10 @@ from typing import BinaryIO
 from attrs import Attribute, asdict, field, frozen
 from attrs.validators import deep_iterable, ge, in_, instance_of, matches_re
 
-from repoman.arriving import arriving, has_name, open_locked, take_name
+from repoman.atomic_files import atomic_file, has_name, locked_anew, take_name
 from repoman.config import Config
 from repoman.database.saving import KEY, SHA256, SavedBlob
-from repoman.errors import Conflict, Misconfigured
+from repoman.errors import Misconfigured
 from repoman.holes import dense
 
 NAME, DUMP, BLOBS = "manifest.json", "database.dump", "blobs"
@@ -59,7 +59,7 @@ class Manifest:
 
 def write(manifest: Manifest, directory: Path) -> None:
     """Make the backup in ``directory`` a whole one."""
-    with arriving(directory / NAME, 0o600) as file:
+    with atomic_file(directory / NAME, 0o600) as file:
         file.write(json.dumps(asdict(manifest), indent=1).encode())
 
 
@@ -198,15 +198,9 @@ def copy(coming: BinaryIO, target: Path, blob: SavedBlob) -> bool:
     :raises OSError: it cannot be read, or the copy not be written.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # One name for all runs, and locked: what a killed one leaves does not stay for ever.
+    # One name for all runs: what a killed one leaves does not stay for ever.
     new, running, size = target.with_name(target.name + "@new"), hashlib.sha256(), 0
-    try:
-        file = open_locked(new, 0o600)
-    except BlockingIOError as error:
-        raise Conflict(f"Another process writes {target}: wait for its end.") from error
-    with os.fdopen(file, "wb") as going:
-        os.fchmod(file, 0o600)
-        os.truncate(file, 0)
+    with locked_anew(new) as file, os.fdopen(file, "wb", closefd=False) as going:
         while piece := coming.read(PIECE):
             running.update(piece)
             for offset, parts in dense([piece], size):

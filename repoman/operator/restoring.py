@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from repoman import config
-from repoman.arriving import sync_directory
+from repoman.atomic_files import sync_directory
 from repoman.database.blobs import BlobRecords
 from repoman.database.migrate import migrate, shipped
 from repoman.database.saving import SavedBlob, is_empty, load, settle

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from repoman import __version__, config
-from repoman.arriving import sync_directory
+from repoman.atomic_files import sync_directory
 from repoman.database.audit import AuditRecords
 from repoman.database.blobs import BlobRecords
 from repoman.database.migrate import shipped

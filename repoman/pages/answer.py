@@ -12,8 +12,8 @@ from repoman.model import Caller
 from repoman.pages.frame import frame
 from repoman.pages.markup import TOKEN, Content, el, link, rendered
 from repoman.resources import replies
-from repoman.resources.asking import Ask
-from repoman.wire import KEPT_BY_NOBODY, REASONS, status_of
+from repoman.resources.asking import READING, Ask
+from repoman.wire import KEPT_BY_CALLER, KEPT_BY_NOBODY, REASONS, status_of
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
@@ -42,9 +42,11 @@ def page(
     :param beside: what stands beside the title.
     """
     body = _html(ask.request, ask.caller, title, content, beside)
-    # Without a token: kept by the browser for "back", never shown without asking us again.
-    kept = {"Cache-Control": KEPT_BY_NOBODY} if TOKEN in body else {}
-    return Answer(body, status=status, headers=kept)
+    # Without a token: kept by the browser for "back", never shown without asking us again.  By no
+    # other cache, for a page may say what is wrong with the certificate of nobody in particular.
+    is_kept = TOKEN not in body and ask.request.method in READING
+    kept = KEPT_BY_CALLER if is_kept else KEPT_BY_NOBODY
+    return Answer(body, status=status, headers={"Cache-Control": kept})
 
 
 def see_other(path: str) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from twisted.web.template import Tag
@@ -9,7 +10,7 @@ from twisted.web.template import Tag
 from repoman.interfaces import Clock
 from repoman.model import Caller, Image, ImageFile, ImageRef
 from repoman.pages.answer import Answer, page
-from repoman.pages.images import image_path, marks
+from repoman.pages.images import directory_path, image_path, marks
 from repoman.pages.markup import Content, copied, el, facts, link, moment, size
 from repoman.pages.owner import owner_forms
 from repoman.pages.tokens import Tokens
@@ -33,7 +34,7 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens, clock: Cl
         title = f"{found.owner}/{found.name}"
         return page(
             ask, title, el("p", found.description, class_="about") if found.description else None,
-            _files(ask, found), _ways(ask, found), _about(ask.caller, found), forms,
+            _files(ask, found), _ways(ask, found, clock()), _about(ask.caller, found), forms,
             beside=el("span", badges) if badges else None,
         )  # fmt: skip
 
@@ -78,13 +79,21 @@ def _file(ask: Ask, image: Image, hypervisor: str, stored: ImageFile | None) -> 
     )  # fmt: skip
 
 
-def _ways(ask: Ask, image: Image) -> Tag | None:
-    """Ready lines for a terminal."""
+def _ways(ask: Ask, image: Image, now: datetime) -> Tag | None:
+    """Ready lines for a terminal, and where all that the owner publishes is."""
     if not image.files or not may("image.read_bytes", ask.caller, image):
         return None
     lines = [el("div", el("h3", name), copied(line, f"the {name} line"))
              for name, line in ready_lines(image, ask.urls)]  # fmt: skip
-    return el("section", el("h2", "From a terminal"), lines)
+    return el("section", el("h2", "From a terminal"), lines, _directory(image, now))
+
+
+def _directory(image: Image, now: datetime) -> Tag | None:
+    """The way to all public images of the owner, if this is one that can be fetched."""
+    if not image.unauthenticated_access or image.default_file is None or image.has_expired(now):
+        return None
+    all_of_owner = link(directory_path(image.owner), f"All that {image.owner} publishes")
+    return el("p", all_of_owner, ", with checksums, as a directory for programs")
 
 
 def ready_lines(image: Image, urls: Urls) -> list[tuple[str, str]]:

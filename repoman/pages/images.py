@@ -34,6 +34,7 @@ SORTS = (("name", "Name"), ("-modified", "Newest"), ("modified", "Oldest"), ("-s
 
 def add_routes(routes: Routes, repository: Repository, tokens: Tokens, clock: Clock) -> None:
     """``/``, ``/shared``, ``/public`` and ``/all``."""
+    programs = link(directory_path(), "For programs")
 
     @routes.add("GET", "/")
     async def home(ask: Ask) -> Answer:
@@ -41,7 +42,7 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens, clock: Cl
         if user is None:
             way = el("p", link("/certificate", "How to show a certificate in the browser"))
             why = refusal(ask.caller, way)
-            return await listed(ask, "Public images", Listing(public=True), why)
+            return await listed(ask, "Public images", Listing(public=True), why, programs)
         new = None
         if may("image.create", ask.caller):
             new = link("/new", "New image", class_="button")
@@ -55,7 +56,7 @@ def add_routes(routes: Routes, repository: Repository, tokens: Tokens, clock: Cl
 
     @routes.add("GET", "/public")
     async def public(ask: Ask) -> Answer:
-        return await listed(ask, "Public images", Listing(public=True))
+        return await listed(ask, "Public images", Listing(public=True), None, programs)
 
     @routes.add("GET", "/all")
     async def everything(ask: Ask) -> Answer:
@@ -131,6 +132,11 @@ def marks(image: Image, now: datetime) -> list[Tag]:
 def image_path(image: Image) -> str:
     """Where an image's page is."""
     return f"/image/{image.owner}/{image.name}"
+
+
+def directory_path(owner: str = "") -> str:
+    """Where the directory of all public images is for programs, or that of one owner's."""
+    return f"/api/images/raw/{owner}/" if owner else "/api/images/raw/"
 
 
 def _search(ask: Ask, scope: Listing, path: str, narrowed: bool) -> Tag:

@@ -15,11 +15,11 @@ from repoman.errors import MethodNotAllowed, NoSuchRoute, NotIdentified, Repoman
 from repoman.repository import Repository
 from repoman.resources import (
     audit,
+    autoindex,
     description,
     files,
     groups,
     images,
-    index,
     offers,
     transfers,
     uploads,
@@ -88,7 +88,7 @@ class Root(Resource):
         app.url_map.converters["end"] = End
         routes = Routes(app, repository.accounts, urls, repository.audit)
         nouns = (
-            description, whoami, users, groups, images, offers, files, index, uploads, audit,
+            description, whoami, users, groups, images, offers, files, autoindex, uploads, audit,
             transfers,
         )  # fmt: skip
         for noun in nouns:

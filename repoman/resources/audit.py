@@ -15,7 +15,7 @@ from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import read_moment
 from repoman.resources.listing import read_limit
-from repoman.resources.pieces import send_list
+from repoman.resources.long_lists import send_list
 from repoman.wire import entry_json
 
 BATCH = 50

@@ -20,10 +20,10 @@ from repoman.repository.images import FileRef, Images
 from repoman.resources import headers
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.checksums import SUMS, image_lines, line, split_name
-from repoman.resources.listing import BATCH, place_of
-from repoman.resources.pieces import Shape, send_pieces
+from repoman.resources.listing import BATCH, images_from
+from repoman.resources.long_lists import Shape, send_pieces
+from repoman.resources.media_types import check_is_whole_file
 from repoman.resources.replies import Reply
-from repoman.resources.wrappings import check_is_whole_file
 from repoman.wire import (
     KEPT_BY_ALL,
     KEPT_BY_CALLER,
@@ -144,12 +144,7 @@ async def _send_sums(ask: Ask, images: Images, ref: FileRef) -> None:
     await images.check_publishes(ask.caller, wanted)
     if owner:
         ask.request.setHeader("Cache-Control", KEPT_BY_ALL)
-
-    async def fetch(place: Any, count: int) -> list[tuple[Any, Image]]:
-        found = await images.public(evolve(wanted, limit=count, after=place))
-        return [(place_of(image, wanted), image) for image in found]
-
-    shape = Shape("text/plain; charset=utf-8")
+    fetch, shape = images_from(images.public, wanted), Shape("text/plain; charset=utf-8")
     await send_pieces(ask.request, fetch, lambda i: image_lines(i).encode(), shape, most=BATCH)
 
 
@@ -258,7 +253,8 @@ def _describe(
 def _date(request: Any, now: datetime, stored: ImageFile) -> None:
     """Date an answer that may have waited, and the file."""
     request.setHeader("Date", headers.http_date(now))
-    request.setHeader("Last-Modified", headers.last_modified(stored.bound, now))
+    # Never later than the answer (RFC 9110 section 8.8.2.1).
+    request.setHeader("Last-Modified", headers.http_date(min(stored.bound, now)))
 
 
 def _describe_bytes(request: Any, stored: ImageFile, tag: str) -> None:
@@ -285,4 +281,4 @@ def _unmodified(request: Any, stored: ImageFile, tag: str) -> bool:
     none_match, since = request.getHeader("if-none-match"), request.getHeader("if-modified-since")
     if none_match is not None:
         return headers.tag_matches(none_match, tag, weak=True)
-    return since is not None and headers.not_after(since, stored.bound) is True
+    return since is not None and headers.unmodified_since(since, stored.bound)

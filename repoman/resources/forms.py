@@ -17,7 +17,7 @@ from repoman.errors import Invalid, UnsupportedMedia
 from repoman.interfaces import IBody
 from repoman.model import NAME_LIMIT
 from repoman.resources.asking import check_text
-from repoman.resources.wrappings import check_not_encoded
+from repoman.resources.media_types import check_not_encoded
 
 LIMIT = 256 * 1024
 """The largest form, in bytes: so much can be read without a stall, whatever it is made of."""

@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime, parsedate_to_datetime
 
 from repoman.errors import Invalid, UnsatisfiableRange
@@ -26,6 +26,10 @@ _KEYS = {**_VALUES, "adler32": "adler"}
 LENGTHS = {"sha256": 32, "sha512": 64, "md5": 16, "adler32": 4}
 """How long a digest is, in bytes."""
 
+SEEN = timedelta(minutes=1)
+"""How much later than its date a change may be seen: transactions wait for a few locks, each for
+some seconds; and clocks differ."""
+
 # RFC 9110 section 14.1.1: numbers may be large; a thousand digits are no attack on int().
 _RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,1000})\s*-\s*(\d{0,1000})\s*", re.ASCII | re.IGNORECASE)
 
@@ -38,11 +42,6 @@ def etag(sha256: str) -> str:
 def http_date(moment: datetime) -> str:
     """``moment`` as HTTP writes it (RFC 9110 section 5.6.7)."""
     return format_datetime(moment.astimezone(timezone.utc).replace(microsecond=0), usegmt=True)
-
-
-def last_modified(moment: datetime, now: datetime) -> str:
-    """A Last-Modified of ``moment``; never later than the answer (RFC 9110 section 8.8.2.1)."""
-    return http_date(min(moment, now))
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -76,16 +75,35 @@ def tag_matches(header: str, tag: str, *, weak: bool) -> bool:
 
 def not_after(header: str, moment: datetime) -> bool | None:
     """``moment`` is not later than the date in the header; ``None`` if that is no date."""
+    limit = _date(header)
     try:
-        limit = parsedate_to_datetime(header)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    if limit.tzinfo is None:
-        limit = limit.replace(tzinfo=timezone.utc)
-    try:
-        return moment.replace(microsecond=0) <= limit
+        return None if limit is None else moment.replace(microsecond=0) <= limit
     except OverflowError:
         return None
+
+
+def _date(header: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(header)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date
+
+
+def unmodified_since(header: str, bound: datetime) -> bool:
+    """Nothing has changed since the date of an If-Modified-Since (RFC 9110 section 13.1.3).
+
+    A client may give the time at which it fetched instead of our Last-Modified.  Bytes that took
+    the place of others, whose date is a whole second, are seen later than they are dated by as
+    long as their transaction waits to end, or the database's clock is behind ours.  Who fetched
+    so soon after that date may have the others.
+
+    :param bound: since when the address has its bytes.
+    """
+    if not not_after(header, bound):
+        return False
+    is_replacement = bound.microsecond == 0
+    return not is_replacement or _date(header) == bound or not_after(header, bound + SEEN) is True
 
 
 def takes_redirect(prefer: str | None) -> bool | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from repoman.records import Listing, Place
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, check_text
 from repoman.resources.forms import read_flag
-from repoman.resources.pieces import send_list
+from repoman.resources.long_lists import Fetch, send_list
 from repoman.wire import Urls, image_json
 
 FULL_PAGE = 1000
@@ -64,34 +65,21 @@ async def list_images(ask: Ask, repository: Repository, scope: Listing) -> None:
 
     Or look at, where ``scope`` is what is public.
     """
-    wanted, headers, images, here = refined(ask, scope), {}, repository.images, _here(ask)
+    wanted, images, here = refined(ask, scope), repository.images, _here(ask)
     if scope.public:
         read, read_places = images.public, images.public_places
     else:
         read = partial(images.listing, ask.caller)
         read_places = partial(images.places, ask.caller)
-    if (limit := wanted.limit) is not None:
-        # One more than asked for shows whether there is a next page.
-        places = await read_places(evolve(wanted, limit=limit + 1))
-        if len(places) > limit:
-            wanted = evolve(wanted, until=places[limit - 1].at)
-            query = urlencode(query_after(ask, places[limit - 1].at))
-            path = f"{here.https}{ask.request.path.decode('ascii')}"
-            headers["Link"] = f'<{path}?{query}>; rel="next"'
-
-    def following(place: Any, count: int) -> Listing:
-        return evolve(wanted, limit=count, after=place or wanted.after)
-
-    async def full(place: Any, count: int) -> list[tuple[Any, Image]]:
-        found = await read(following(place, count))
-        return [(place_of(image, wanted), image) for image in found]
+    wanted, headers = await _one_page(ask, wanted, read_places, here)
 
     async def names(place: Any, count: int) -> list[tuple[Any, Place]]:
-        return [(p.at, p) for p in await read_places(following(place, count))]
+        found = await read_places(evolve(wanted, limit=count, after=place or wanted.after))
+        return [(p.at, p) for p in found]
 
     if wants_full(ask):
         await send_list(
-            ask.request, full, lambda image: shown(ask, image, full=True),
+            ask.request, images_from(read, wanted), lambda image: shown(ask, image, full=True),
             most=BATCH, headers=headers,
         )  # fmt: skip
     else:
@@ -99,6 +87,35 @@ async def list_images(ask: Ask, repository: Repository, scope: Listing) -> None:
             ask.request, names, lambda p: here.image(p.owner, p.name),
             most=URLS, headers=headers,
         )  # fmt: skip
+
+
+def images_from(read: Callable[[Listing], Awaitable[list[Image]]], wanted: Listing) -> Fetch[Image]:
+    """What reads the images wanted, as a list of them is written."""
+
+    async def fetch(place: Any, count: int) -> list[tuple[Any, Image]]:
+        found = await read(evolve(wanted, limit=count, after=place or wanted.after))
+        return [(place_of(image, wanted), image) for image in found]
+
+    return fetch
+
+
+async def _one_page(
+    ask: Ask,
+    wanted: Listing,
+    read_places: Callable[[Listing], Awaitable[list[Place]]],
+    here: Urls,
+) -> tuple[Listing, dict[str, str]]:
+    """The part of a list that is one page, if the client asked for pages; and the next's link."""
+    if wanted.limit is None:
+        return wanted, {}
+    # One more than asked for shows whether there is a next page.
+    places = await read_places(evolve(wanted, limit=wanted.limit + 1))
+    if len(places) <= wanted.limit:
+        return wanted, {}
+    last = places[wanted.limit - 1].at
+    path = f"{here.https}{ask.request.path.decode('ascii')}"
+    link = f'<{path}?{urlencode(query_after(ask, last))}>; rel="next"'
+    return evolve(wanted, until=last), {"Link": link}
 
 
 def refined(ask: Ask, scope: Listing) -> Listing:

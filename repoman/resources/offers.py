@@ -10,7 +10,7 @@ from repoman.records import OfferPlace
 from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import ABSENT, given, read_form
-from repoman.resources.pieces import send_list
+from repoman.resources.long_lists import send_list
 from repoman.resources.replies import Reply
 from repoman.wire import image_json, offer_json
 

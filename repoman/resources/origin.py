@@ -32,10 +32,11 @@ def check_origin(request: Any, *, by_browser: bool = False) -> None:
 
 
 def _follows_a_link(request: Any) -> bool:
-    # Into a window, or ("save link as") into a file, which is for nothing and so "empty".  Not into
-    # a frame: what one shows can be found out, and clicked on.  Nor ahead of a click: a page has
-    # that done, not a person.  No script can ask for a navigation without there being one.
+    # Into a window, or ("save link as") into a file, which is for nothing and so "empty"; the first
+    # browsers to say a mode named no destination, and had another mode for frames.  Not into a
+    # frame: what one shows can be found out, and clicked on.  Nor ahead of a click: a page has that
+    # done, not a person.  No script can ask for a navigation without there being one.
     mode, shown = request.getHeader("sec-fetch-mode"), request.getHeader("sec-fetch-dest")
     ahead = "prefetch" in (request.getHeader("sec-purpose") or "")
-    followed = mode == "navigate" and shown in ("document", "empty") and not ahead
+    followed = mode == "navigate" and shown in ("document", "empty", "", None) and not ahead
     return bool(request.method == b"GET" and followed)

@@ -15,8 +15,8 @@ from repoman.repository.images import FileRef
 from repoman.repository.uploads import Part
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.files import PART_FIELDS, PATHS, WHOLE_FIELDS, announced, note_stored
+from repoman.resources.media_types import check_is_whole_file, check_not_encoded, curl_line
 from repoman.resources.replies import Reply
-from repoman.resources.wrappings import check_is_whole_file, check_not_encoded, curl_line
 from repoman.wire import KEPT_BY_NOBODY, UPLOAD_MEDIA, Urls, ctime, image_json
 
 FLAGS = {"?1": True, "?0": False}

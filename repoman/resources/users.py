@@ -14,7 +14,7 @@ from repoman.repository import Repository
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.forms import ABSENT, NO_LINES, NO_WORDS, Lines, Words, given, read_form
 from repoman.resources.listing import URLS, list_images, wants_full
-from repoman.resources.pieces import send_list
+from repoman.resources.long_lists import send_list
 from repoman.resources.replies import Reply
 from repoman.user_records import NewUser
 from repoman.wire import user_json

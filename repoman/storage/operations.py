@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _SHARDS = tuple(f"{n:02x}" for n in range(256))
@@ -46,19 +47,17 @@ def _checked(key: str) -> str:
 
 def prepare(at: Layout, fd: int, repository_id: str, may_create: bool) -> str:
     """Check the root, or lay it out; answer what is wrong with it."""
-    try:
-        with open(at.id, encoding="ascii") as file:
-            found = file.read().strip()
-    except FileNotFoundError:
-        if not may_create or _in_use(at.root):
-            return f"{at.root} is not a blob store (no REPO_ID): mount it, or restore a backup."
+    if _found_id(at) is None and may_create and not _in_use(at.root):
         _write_id(at, repository_id)
-    else:
-        if found != repository_id:
-            return (
-                f"{at.root} belongs to repository {found}, the database to {repository_id}: "
-                "mount the right store, or mend [storage] directory or [database] dsn."
-            )
+    # Also ours is read again: another daemon may have been first.
+    found = _found_id(at)
+    if found is None:
+        return f"{at.root} is not a blob store (no REPO_ID): mount it, or restore a backup."
+    if found != repository_id:
+        return (
+            f"{at.root} belongs to repository {found}, the database to {repository_id}: "
+            "mount the right store, or mend [storage] directory or [database] dsn."
+        )
     for name in (at.incoming, at.quarantine, at.data):
         os.makedirs(name, exist_ok=True)
     for shard in _SHARDS:
@@ -68,19 +67,37 @@ def prepare(at: Layout, fd: int, repository_id: str, may_create: bool) -> str:
     return ""
 
 
+def _found_id(at: Layout) -> str | None:
+    try:
+        with open(at.id, encoding="ascii") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return None
+
+
 def _in_use(root: str) -> bool:
-    return os.path.isdir(root) and bool(set(os.listdir(root)) - {"lost+found", "REPO_ID.new"})
+    # What begins so is left by a start that was killed, or another daemon's at this moment.
+    names = os.listdir(root) if os.path.isdir(root) else []
+    return any(name != "lost+found" and not name.startswith("REPO_ID") for name in names)
 
 
 def _write_id(at: Layout, repository_id: str) -> None:
+    """Say whose store this is, unless another daemon does at the same moment."""
     os.makedirs(at.root, exist_ok=True)
     os.chmod(at.root, 0o700)
-    temporary = at.id + ".new"  # a crash must not leave an empty REPO_ID
-    with open(temporary, "w", encoding="ascii") as file:
+    temporary = f"{at.id}@{os.urandom(8).hex()}"  # a crash must not leave an empty REPO_ID
+    with open(temporary, "x", encoding="ascii") as file:
         file.write(repository_id + "\n")
         file.flush()
         os.fsync(file.fileno())
-    os.rename(temporary, at.id)
+    try:
+        os.link(temporary, at.id)  # unlike a rename, over nobody's
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        os.rename(temporary, at.id)
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
     _sync_directory(at.root)
     _sync_directory(os.path.dirname(os.path.abspath(at.root)))
 

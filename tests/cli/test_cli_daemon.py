@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 
-from repoman.client.parts import part_of
+from repoman.client.part_names import part_of
 from tests.cli.conftest import ROOT
 from tests.credentials import Grid
 

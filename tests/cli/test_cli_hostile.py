@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from repoman.client.parts import part_of
+from repoman.client.part_names import part_of
 from tests.cli.conftest import ROOT
 from tests.cli.relay import Relay
 from tests.server import Daemon, Person

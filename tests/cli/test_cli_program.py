@@ -25,7 +25,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from repoman.cli import local
-from repoman.client.parts import part_of
+from repoman.client.part_names import part_of
 from tests.cli.conftest import ROOT, Start
 from tests.client.scripted import (
     CLOSE,
@@ -474,15 +474,15 @@ async def test_make_config_destroys_no_file_of_the_user(
 
 
 @pytest_twisted.ensureDeferred
-async def test_make_config_many_times_at_once_leaves_one_of_the_files_whole(
-    start: Start, tmp_path: Path
-) -> None:
+async def test_make_config_many_times_at_once_loses_nothing(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "home" / ".repoman" / "repoman.conf"
+    path.parent.mkdir()
+    path.write_text("[Repository]\nrepository: by-hand\n")
     running = [start("-H", f"host{n}", "make-config") for n in range(6)]
-    assert {(await ended(one))[0] for one in running} <= {0, 1}
-    text = path.read_text()
-    assert re.search(r"repository: host[0-5]\n", text)
-    assert text.endswith("user_excludes:\n")
+    assert {(await ended(one))[0] for one in running} == {0}
+    texts = [one.read_text() for one in path.parent.iterdir()]
+    found = [re.findall(r"^repository: (.*)$", text, re.MULTILINE) for text in texts]
+    assert sorted(found) == [["by-hand"], *([f"host{n}"] for n in range(6))]
     assert all("@" not in name for name in os.listdir(path.parent))
 
 

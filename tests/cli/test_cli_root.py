@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from repoman.client.parts import part_of
+from repoman.client.part_names import part_of
 from repoman.client.settings import state_directory
 from repoman.client.sudo import sudo_uid
 from repoman.errors import Misconfigured

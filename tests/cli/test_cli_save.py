@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from attrs import field, frozen
 
-from repoman.cli.snapshot.plan import pieces
+from repoman.cli.snapshot.plan import sizes_at_peak
 from tests.cli.conftest import ROOT
 from tests.cli.relay import Relay
 from tests.server import Daemon, Person
@@ -351,7 +351,22 @@ def test_a_second_save_keeps_the_size_of_the_first(machine: Machine) -> None:
 def test_room_is_asked_for_as_much_as_there_must_be_at_once(
     size: int, replaced: list[int], expected: list[int]
 ) -> None:
-    assert pieces(size, replaced) == expected
+    assert sizes_at_peak(size, replaced) == expected
+
+
+def test_a_system_in_memory_that_does_not_say_how_large_it_is(machine: Machine) -> None:
+    memory = machine.place / "memory"
+    memory.mkdir()
+    sh("mount", "-t", "ramfs", "none", memory)
+    try:
+        (memory / "vmlinuz").write_text("a kernel")
+        done = machine.run("save", "diskless", "--root", str(memory))
+        assert (done.returncode, "say --resize" in done.stderr) == (2, True), done
+        done = machine.run("save", "diskless", "--root", str(memory), "--resize", "16")
+        assert done.returncode == 0, done
+    finally:
+        sh("umount", memory)
+    assert sh("debugfs", "-R", "cat /vmlinuz", machine.fetch("diskless")) == "a kernel"
 
 
 def test_only_root_saves(machine: Machine) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 from OpenSSL import SSL
+from twisted.internet import reactor
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import PrivateCertificate
@@ -104,6 +105,7 @@ class ScriptedServer:
     :ivar connected: how many connections there were.
     :ivar says_continue: uploads with a ``whole`` script are given leave.
     :ivar shown: the certificates that clients showed, one for each request.
+    :ivar piece: bytes of an answer that are sent at a time, with ``pause()`` seconds in between.
     :ivar received: bytes that came after an answer, that is of bodies sent in vain.
     """
 
@@ -112,6 +114,8 @@ class ScriptedServer:
     shown: list[Any] = field(factory=list)
     received: int = 0
     says_continue: bool = True
+    piece: int = 2**30
+    pause: Callable[[], float] = lambda: 0.0
     connected: int = 0
     port: int = 0
     _listening: Any = None
@@ -213,6 +217,11 @@ class _Connection(Protocol):
         if asked.method == "HEAD":
             head, end, _ = answer.partition(b"\r\n\r\n")
             answer = head + end + CLOSE * answer.endswith(CLOSE)
-        self.transport.write(answer.removesuffix(CLOSE))
-        if answer.endswith(CLOSE):
+        self.say(answer.removesuffix(CLOSE), answer.endswith(CLOSE))
+
+    def say(self, data: bytes, hangs_up: bool) -> None:
+        self.transport.write(data[: self.server.piece])
+        if rest := data[self.server.piece :]:
+            reactor.callLater(self.server.pause(), self.say, rest, hangs_up)  # type: ignore[attr-defined]
+        elif hangs_up:
             self.transport.loseConnection()

@@ -20,8 +20,8 @@ from twisted.internet.task import deferLater
 
 from repoman import errors
 from repoman.client.credentials import CredentialFiles
+from repoman.client.part_names import part_of
 from repoman.client.partfile import PartFile
-from repoman.client.parts import part_of
 from repoman.client.progress import Progress
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef

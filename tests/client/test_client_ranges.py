@@ -15,7 +15,7 @@ import pytest_twisted
 
 from repoman import errors
 from repoman.client import ranges
-from repoman.client.parts import part_of
+from repoman.client.part_names import part_of
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef
 from tests.client.scripted import (

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.crowds import crowd
 from tests.end_to_end.conftest import MIB
+from tests.end_to_end.test_upload_limit import begin, until_running
 from tests.ledger import PROMISED_LAG, LateDaemon
 from tests.server import Person
 
@@ -210,34 +212,63 @@ def with_header(line: str) -> str:
     return REQUESTS.replace("data=body,", f"data=body, headers={{{{{name!r}: {value!r}}}}},")
 
 
-@pytest.mark.parametrize(
-    ("why", "line", "said"),
-    [
-        ("nobody", "", "403"),
-        ("for others", "", "409"),
-        ("read only", "", "403"),
-        ("quota", "", "413"),
-        ("digest", "Repr-Digest: sha-256=:no:", "400"),
-        ("condition", 'If-Match: "other"', "412"),
-        ("part", "Content-Range: bytes 0-9/10", "400"),
-    ],
-)
-def test_whatever_the_refusal_is_it_is_read(
-    own: LateDaemon, large: Path, authorities: Path, why: str, line: str, said: str
-) -> None:
+REFUSALS = {
+    "nobody": ("", "403"),
+    "a reader": ("", "403"),
+    "read only": ("", "403"),
+    "for others": ("", "409"),
+    "quota": ("", "413"),
+    "too many": ("", "429"),
+    "digest": ("Repr-Digest: sha-256=:no:", "400"),
+    "condition": ('If-Match: "other"', "412"),
+    "part": ("Content-Range: bytes 0-9/10", "400"),
+    "a form": ("Content-Type: multipart/form-data; boundary=x", "415"),
+    "packed": ("Content-Encoding: gzip", "415"),
+}
+"""What is wrong with an upload: the header that says so, and the status."""
+
+
+@contextmanager
+def refusing(own: LateDaemon, why: str) -> Iterator[tuple[Person, str]]:
+    """Somebody whose upload will be refused, and where they send it."""
     owner, reader = own.newcomer(), own.newcomer()
     owner.ask("POST", "/api/images", form={"name": "one"})
-    if why == "read only":
-        shared = owner.ask("POST", f"/api/images/one/share/user/{reader.name}")
-        assert shared.status == 200
-    who = {"nobody": own.nobody, "read only": reader}.get(why, owner)
-    place = "kvm/one" if why == "for others" else f"{owner.name}/one"
-    command = python(with_header(line) if line else REQUESTS)
-    done = subprocess.run(
-        command(f"{own.url}/api/images/raw/{place}", large, str(who.proxy or ""), authorities),
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.stdout.startswith(said), done
+    place, running = f"{owner.name}/one", []
+    if why == "a reader":
+        assert owner.ask("POST", f"/api/images/one/share/user/{reader.name}").status == 200
+    elif why == "read only":
+        assert owner.ask("POST", "/api/images/one", form={"read_only": "true"}).status == 200
+    elif why == "for others":
+        place = "kvm/one"
+    elif why == "too many":
+        own.admin.ask("POST", f"/api/users/{owner.name}", form={"quota": 2 * SIZE})
+        running = [begin(owner, "one") for _ in range(4)]
+        until_running(owner, 4)
+    try:
+        yield {"nobody": own.nobody, "a reader": reader}.get(why, owner), place
+    finally:
+        for connection in running:
+            connection.close()
+
+
+@pytest.mark.parametrize("client", ["requests", "wget"])
+@pytest.mark.parametrize("why", REFUSALS)
+def test_whatever_the_refusal_is_it_is_read(
+    own: LateDaemon, large: Path, authorities: Path, why: str, client: str
+) -> None:
+    line, said = REFUSALS[why]
+    with refusing(own, why) as (person, place):
+        url, pem = f"{own.url}/api/images/raw/{place}", str(person.proxy or "")
+        program = python(with_header(line) if line else REQUESTS)
+        command = (program if client == "requests" else CLIENTS[client])(
+            url, large, pem, authorities
+        )
+        if client == "wget" and line:
+            command += ["--header", line]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    shown = done.stdout + done.stderr
+    assert f"HTTP/1.1 {said}" in shown or done.stdout.startswith(said), shown[-2000:]
+    assert "Retrying" not in shown
 
 
 @pytest.mark.parametrize("over_tls", [False, True])

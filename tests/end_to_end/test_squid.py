@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from tests.end_to_end.test_addresses import NEW, OLD, PUBLIC, WAYS, Scene, change, scene
+from tests.end_to_end.test_last_modified import NEW, OLD, PUBLIC, WAYS, Scene, change, scene
 from tests.server import Daemon, ask_plain
 from tests.squid import Squid, squid
 
@@ -137,6 +137,35 @@ def test_what_is_no_more_for_everybody_is_refused_at_once(
     if end in ("private", "expired"):
         change(scene.alice, "current", **PUBLIC, expires="")
         assert proxy.ask(url).body == OLD, "and no refusal is kept"
+
+
+def beside(scene: Scene) -> list[str]:
+    """All that tells of what there is at an address, but for the bytes."""
+    raw = scene.path.rpartition("/")[0]
+    owner, record = scene.alice.name, scene.path.replace("/raw/", "/")
+    return [
+        f"{scene.path}.sha256", f"{scene.path}.md5", f"/api/images/raw/{owner}/SHA256SUMS",
+        record, f"{record}?view=full", f"/api/images?public=true&owner={owner}",
+        f"/api/images?public=true&view=full&owner={owner}", "/api/images/raw/", f"{raw}/",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [*WAYS, *ENDS])
+def test_what_is_told_of_an_address_is_never_stale(scene: Scene, proxy: Squid, change: str) -> None:
+    if change in WAYS:
+        prepare, act = WAYS[change]
+        prepare(scene)
+    else:
+        act, _ = ENDS[change]
+    age(scene)
+    urls = [scene.daemon.plain + path for path in beside(scene)]
+    for url in urls:
+        for _ in range(2):
+            proxy.ask(url)
+    act(scene)
+    for url in urls:
+        through, straight = proxy.ask(url), ask_plain(url)
+        assert (through.status, through.body) == (straight.status, straight.body), url
 
 
 def test_suspending_an_owner_means_the_same_through_the_cache(scene: Scene, proxy: Squid) -> None:

@@ -229,6 +229,21 @@ def test_others_see_of_a_public_image_what_everybody_may(
         assert Path(waiting.value.path()).read_bytes() == b"x" * 1000
 
 
+def test_pages_of_what_is_public_lead_to_the_directories_for_programs(
+    browse: Browse, daemon: Daemon, alice: Person, bob: Person
+) -> None:
+    for person, path in ((daemon.nobody, "/"), (bob, "/public")):
+        page = browse(person, path)
+        page.get_by_role("link", name="For programs").click()
+        page.get_by_role("link", name="alice/").click()
+        assert page.get_by_role("link", name="SHA256SUMS").count() == 1
+    page = browse(bob, "/image/alice/alma9-base")
+    page.get_by_role("link", name="All that alice publishes").click()
+    assert page.get_by_role("link", name="alma9-base.sha256").count() == 1
+    for path in ("/image/alice/babar-2012", "/image/alice/empty"):  # nothing to be had there
+        assert "All that alice publishes" not in alice.ask("GET", path).text
+
+
 def test_whom_a_public_image_is_shared_with_cannot_be_asked_for(
     daemon: Daemon, alice: Person, bob: Person
 ) -> None:

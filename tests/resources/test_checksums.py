@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from repoman.resources.checksums import split_name
+from repoman.resources.checksums import ENDINGS, split_name
 from tests.postgres import on_server
 from tests.server import Answer, Daemon, Person, ask_plain
 
@@ -24,6 +24,10 @@ BYTES = {name: name.encode() * 1000 for name in ("disk", "xen", "kvm", "other", 
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def hash_of(ending: str, content: bytes) -> str:
+    return hashlib.new(ENDINGS[ending], content).hexdigest()
 
 
 def line(content: bytes, name: str) -> str:
@@ -125,17 +129,26 @@ def test_a_checksum_is_refused_as_the_bytes_are(owner: Person, daemon: Daemon, n
         assert owner.ask("DELETE", f"/api/images/{name}").status == 200
 
 
+def when_known(daemon: Daemon, path: str, unknown: str = "") -> Answer:
+    """A checksum: a store may know some only a moment after the upload."""
+    end = time.monotonic() + 20
+    while True:
+        answer = daemon.nobody.ask("GET", path)
+        if answer.status != 404 or time.monotonic() > end:
+            return answer
+        assert unknown in answer.text
+        time.sleep(0.1)
+
+
 def test_other_checksums_are_there_where_they_are_known(owner: Person, daemon: Daemon) -> None:
     make(owner, "older", {"xen": b"older"})
     path = f"/api/images/raw/{owner.name}/older"
     for name in ("sha512", "md5"):
-        digest, end = hashlib.new(name, b"older").hexdigest(), time.monotonic() + 20
-        while True:  # a store may know them only a moment after the upload
-            answer = daemon.nobody.ask("GET", f"{path}.{name}")
-            if answer.status != 404 or time.monotonic() > end:
-                break
-            assert answer.text == f"The {name} of {owner.name}/older is not known; its sha256 is.\n"
-            time.sleep(0.1)
+        digest, unknown = (
+            hashlib.new(name, b"older").hexdigest(),
+            f"The {name} of {owner.name}/older",
+        )
+        answer = when_known(daemon, f"{path}.{name}", f"{unknown} is not known; its sha256 is.\n")
         assert (answer.status, answer.text) == (200, f"{digest}  older\n")
     assert owner.ask("DELETE", "/api/images/older").status == 200
 
@@ -189,6 +202,43 @@ def test_a_checksum_is_revalidated_like_a_file(owner: Person, daemon: Daemon) ->
 )  # fmt: skip
 def test_what_a_name_stands_for(name: str, meant: tuple[str, str | None]) -> None:
     assert split_name(name) == meant
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("way", ["DELETE", "name", "unauthenticated_access", "user"])
+def test_the_date_of_a_checksum_is_later_than_what_was_at_its_address(
+    daemon: Daemon, way: str, ending: str
+) -> None:
+    """An image that was called so had the address before, and may have it again."""
+    odd, heir = daemon.newcomer(), daemon.newcomer()
+    path, record = f"/api/images/raw/{odd.name}/disk{ending}", f"/api/images/{odd.name}/disk"
+    make(odd, "disk", {"xen": b"old"})
+    assert when_known(daemon, path).status == 200
+    make(odd, f"disk{ending}", {"xen": b"mine"})
+    before = daemon.nobody.ask("GET", path)
+    assert before.body == b"mine"
+    how = {"name": "away", "unauthenticated_access": "false"}
+    if way == "DELETE":
+        assert odd.ask("DELETE", record + ending).status == 200
+    elif way == "user":
+        form = {"owner": heir.name}
+        assert daemon.admin.ask("POST", record + ending, form=form).status == 200
+    else:
+        assert odd.ask("POST", record + ending, form={way: how[way]}).status == 200
+
+    def look(answer: Answer) -> Answer:
+        since = {"If-Modified-Since": answer.headers["Last-Modified"]}
+        return daemon.nobody.ask("GET", path, headers=since)
+
+    after = look(before)
+    assert (after.status, after.text) == (200, f"{hash_of(ending, b'old')}  disk\n")
+    assert look(after).status == 304
+    if way == "unauthenticated_access":
+        assert odd.ask("POST", record + ending, form={way: "true"}).status == 200
+        again = look(after)
+        assert (again.status, again.body) == (200, b"mine")
+    for person in (odd, heir):
+        assert daemon.admin.ask("DELETE", f"/api/users/{person.name}").status == 200
 
 
 # -- all of a user's --

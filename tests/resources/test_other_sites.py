@@ -72,10 +72,14 @@ def test_a_foreign_page_cannot_find_out_what_there_is(visitor: Person, shown: st
     assert visitor.ask("HEAD", "/api/images/raw/one", headers=headers).status == 403
 
 
-@pytest.mark.parametrize("shown", ["document", "empty"])
+@pytest.mark.parametrize("shown", ["document", "empty", "", None])
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_link_from_anywhere_is_opened_or_saved(visitor: Person, site: str, shown: str) -> None:
-    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": shown}
+def test_a_link_from_anywhere_is_opened_or_saved(
+    visitor: Person, site: str, shown: str | None
+) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"}
+    if shown is not None:
+        headers["Sec-Fetch-Dest"] = shown
     for more in ({}, {"Sec-Fetch-User": "?1"}):
         answer = visitor.ask("GET", "/api/images/raw/one", headers={**headers, **more})
         assert (answer.status, answer.body) == (200, b"one")
@@ -86,6 +90,8 @@ FRAMES = ("iframe", "frame", "object", "embed", "fencedframe")
 NO_LINKS = {
     **{shown: ("GET", {"Sec-Fetch-Dest": shown}) for shown in FRAMES},
     "a frame that was clicked on": ("GET", {"Sec-Fetch-Dest": "iframe", "Sec-Fetch-User": "?1"}),
+    "an early frame": ("GET", {"Sec-Fetch-Mode": "nested-navigate"}),
+    "a picture": ("GET", {"Sec-Fetch-Dest": "image"}),
     "a form": ("POST", {"Sec-Fetch-Dest": "document", "Sec-Fetch-User": "?1"}),
     "a form into a file": ("POST", {"Sec-Fetch-Dest": "empty"}),
     "an upload": ("PUT", {"Sec-Fetch-Dest": "empty"}),

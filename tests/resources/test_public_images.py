@@ -228,6 +228,32 @@ def test_directories_link_what_everybody_can_fetch(askers: dict[str, Any], who: 
     assert re.search(r"</a> +\d{4}-\d\d-\d\d \d\d:\d\d +4000$", line)
 
 
+@pytest.mark.parametrize("state", ["fetchable", "expired", "empty", "private"])
+def test_a_directory_has_no_address_twice_nor_one_that_means_something_else(
+    daemon: Daemon, state: str
+) -> None:
+    """An image that is called like a checksum is served first, whatever there is to serve."""
+    odd = daemon.newcomer()
+    for name in ("foo", "both", "foo.sha256x", "foob"):
+        make(odd, name, {"xen": name.encode(), "kvm": name.encode() * 2})
+    fields = {"expired": {"expires": "2020-01-01"}, "private": {"unauthenticated_access": "false"}}
+    for name in ("foo.sha256", "SHA256SUMS", "both.sha256"):
+        make(odd, name, {"xen": b"" if state == "empty" else b"!"}, **fields.get(state, {}))
+    raw = f"/api/images/raw/{odd.name}/"
+    for directory in (raw, f"{raw}kvm/"):
+        found = links(daemon.nobody.ask("GET", directory))
+        assert len(found) == len(set(found)), found
+        for name in found:
+            answer = daemon.nobody.ask("GET", directory + name if name != "../" else raw)
+            assert answer.status == 200, name
+    shown = links(daemon.nobody.ask("GET", raw))
+    assert ("foo.sha256" in shown) is ("SHA256SUMS" in shown) is (state in ("fetchable", "private"))
+    assert {"foo.sha256x.sha256", "foob.sha256", "kvm/"} <= set(shown)
+    if state == "fetchable":
+        assert daemon.nobody.ask("GET", f"{raw}foo.sha256").body == b"!"
+    assert daemon.admin.ask("DELETE", f"/api/users/{odd.name}").status == 200
+
+
 def test_an_address_has_the_reading_that_it_had(daemon: Daemon) -> None:
     own = daemon.newcomer()
     make(own, own.name, {"xen": b"named like me"}, unauthenticated_access="false")

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from repoman.client.parts import part_of
+from repoman.client.part_names import part_of
 from repoman.model import Image
 from repoman.policy import Redirect, may_redirect
 from repoman.resources.files import ELSEWHERE

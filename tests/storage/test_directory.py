@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from directory_store import MIB, Pushing, Tracing, get, keys, pid, put, reactor, until
+from twisted.internet.defer import Deferred, DeferredList
 
 from repoman.errors import NoRoom, StoreUnavailable
 from repoman.interfaces import new_key
@@ -57,6 +58,23 @@ async def test_a_first_start_that_was_cut_short_is_taken_up(root: Path) -> None:
     await start(root)
     assert (root / "data" / "00").is_dir()
     assert (root / "quarantine").is_dir()
+
+
+@pytest.mark.parametrize("ids", [("this",) * 4, ("this", "that") * 2])
+@pytest_twisted.ensureDeferred
+async def test_of_daemons_that_start_at_once_one_says_whose_store_it_is(
+    root: Path, ids: tuple[str, ...]
+) -> None:
+    for turn in range(3):
+        place = root / str(turn)
+        ended = await DeferredList(
+            [Deferred.fromCoroutine(start(place, one)) for one in ids], consumeErrors=True
+        )
+        owner = (place / "REPO_ID").read_text().strip()
+        for (fine, result), one in zip(ended, ids, strict=True):
+            assert fine == (one == owner), result
+            assert fine or f"belongs to repository {owner}" in str(result.value)
+        assert [path.name for path in place.glob("REPO_ID*")] == ["REPO_ID"]
 
 
 @pytest_twisted.ensureDeferred

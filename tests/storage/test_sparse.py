@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -231,3 +232,22 @@ async def test_a_file_cut_off_in_its_last_hole_is_damaged(
     with pytest.raises(BlobDamaged):
         await reader.write_to(Sink(), 4 * MIB, 6 * MIB)
     reader.close()
+
+
+@pytest.mark.parametrize("number", [None, errno.EINVAL, errno.EOPNOTSUPP])
+@pytest_twisted.ensureDeferred
+async def test_a_file_system_that_knows_no_holes_is_read_all_the_same(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, number: int | None
+) -> None:
+    def seek(file: int, offset: int, whence: int) -> int:
+        if number is not None:
+            raise OSError(number, os.strerror(number))
+        return offset  # all is data
+
+    content = b"x" * MIB + bytes(9 * MIB) + b"y" * 5000 + bytes(MIB)
+    await put(store, key := new_key(), content)
+    monkeypatch.setattr(os, "lseek", seek)
+    reader, sink = await store.open(key, len(content)), Gathering()
+    await reader.write_to(sink, 5, len(content) - 5)
+    reader.close()
+    assert b"".join(sink.pieces) == content[5:]

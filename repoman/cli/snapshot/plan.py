@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -121,7 +122,7 @@ def make_plan(
     :param resize: the wanted size in MiB; ``None`` for that of an earlier snapshot, or else
         of the root's file system.
     :param clean: an earlier snapshot does not count.
-    :raises Usage: there is no such directory.
+    :raises Usage: there is no such directory, or nobody knows how large the image shall be.
     """
     if not root.is_dir():
         raise Usage(f"{root} is not a directory.")
@@ -173,7 +174,17 @@ def _size_of(root: Path, device: str) -> int:
             finally:
                 os.close(disk)
     room = os.statvfs(root)
+    if not room.f_blocks:
+        raise Usage(f"{root} is on a file system that does not say how large it is: say --resize.")
     return room.f_blocks * room.f_frsize
+
+
+def used_and_free(found: os.statvfs_result) -> tuple[int, int]:
+    """Bytes that a file system holds and has room for; without limit where it does not say."""
+    if not found.f_blocks:  # as ramfs, and what FUSE mounts
+        return sys.maxsize, sys.maxsize
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    return used, found.f_bavail * found.f_frsize
 
 
 def _excludes(root: Path, settings: Settings, mounts: Iterable[Mount]) -> tuple[str, ...]:
@@ -333,7 +344,7 @@ def least_size(size: int, *, gzip: bool) -> int:
     return max(size // DENSEST if gzip else size, 1)
 
 
-def pieces(size: int, replaced: Sequence[int]) -> list[int]:
+def sizes_at_peak(size: int, replaced: Sequence[int]) -> list[int]:
     """Files that together take the room that one after the other will take at its highest.
 
     :param size: of each file to be sent, in bytes.

@@ -18,9 +18,9 @@ from repoman.cli.snapshot.plan import (
     check_account,
     least_size,
     make_plan,
-    pieces,
     read_mounts,
     remarks,
+    sizes_at_peak,
 )
 from repoman.client.records import Record, has_file, hypervisors, owner_and_name
 from repoman.errors import AlreadyExists, Missing, NoRoom, Protected, RepomanError, TooLarge
@@ -171,7 +171,7 @@ async def _ask_for_room(
         await client.give_up_upload(ref, hypervisor, memory)
     files = image.get("files", Record())
     replaced = [files[name]["size"] if name in files else 0 for name in chosen]
-    sizes = pieces(least_size(plan.size, gzip=gzip), replaced)
+    sizes = sizes_at_peak(least_size(plan.size, gzip=gzip), replaced)
     with _remedies(session, f"The image has {readable(plan.size)}{_times(chosen)}"):
         await client.try_file(ref, sizes, known[0] if len(known) > 1 else None)
 

@@ -15,7 +15,7 @@ from attrs import frozen
 from twisted.internet.task import deferLater
 
 from repoman import __version__
-from repoman.arriving import has_name, open_locked, take_name
+from repoman.atomic_files import locked_anew, take_name
 from repoman.cli.output import size as readable
 from repoman.cli.snapshot.plan import (
     METADATA_FILE,
@@ -26,6 +26,7 @@ from repoman.cli.snapshot.plan import (
     content_size,
     read_mounts,
     take_place,
+    used_and_free,
 )
 from repoman.cli.snapshot.programs import ProgramFailed, Programs
 from repoman.errors import Conflict
@@ -96,11 +97,11 @@ class Snapshot:
                 "rsync", *plan.rsync(), "--dry-run", "--stats", f"{plan.root}/", f"{nowhere}/",
                 fine=(0, VANISHED),
             )  # fmt: skip
-        room, there = os.statvfs(plan.root), os.statvfs(plan.image.parent)
-        used = (room.f_blocks - room.f_bfree) * room.f_frsize
+        used, _ = used_and_free(os.statvfs(plan.root))
+        _, free = used_and_free(os.statvfs(plan.image.parent))
         kept = plan.image.stat().st_blocks * 512 if plan.image.exists() else 0
         content = content_size(statistics, used)
-        check_room(plan, content, there.f_bavail * there.f_frsize, kept)
+        check_room(plan, content, free, kept)
         self.say(f"Saving {readable(content)} of {plan.root} ...")
 
     async def take(self, metadata: Mapping[str, object], *, clean: bool) -> Path:
@@ -125,7 +126,7 @@ class Snapshot:
         """The image file, packed."""
         packed = _temporary(self.plan.image, "save.gz")
         self.say("Compressing ...")
-        with _made_anew(packed) as file:
+        with locked_anew(packed) as file:
             # -n: no name and date, so that the same system gives the same bytes.
             words = ("-c", "-n", str(self.plan.image))
             await self.programs.run("gzip", *words, stdout=file)
@@ -149,7 +150,7 @@ class Snapshot:
         plan = self.plan
         self.say(f"Making an image of {readable(plan.size)} with {plan.kind} ...")
         part = _temporary(plan.image, "save")
-        with _made_anew(part) as file:
+        with locked_anew(part) as file:
             os.truncate(file, plan.size)
             await self.programs.run(f"mkfs.{plan.kind}", *await self._mkfs_words(), str(part))
             take_name(file, part, plan.image)
@@ -207,29 +208,6 @@ class Snapshot:
 def _temporary(image: Path, what: str) -> Path:
     """Beside the image, under a name that nothing else has: somebody's own is never in the way."""
     return image.with_name(f"{image.name}@{what}")
-
-
-@contextmanager
-def _made_anew(path: Path) -> Iterator[int]:
-    """A new file, for root alone: it will hold what only root may read.  It goes if that fails.
-
-    :raises Conflict: another save has it.
-    :raises PermissionError: something else is there.
-    """
-    try:
-        file = open_locked(path, 0o600)
-    except BlockingIOError as error:
-        raise Conflict(f"Another save to {path} is running on this machine.") from error
-    try:
-        os.fchmod(file, 0o600)
-        os.truncate(file, 0)  # what a save left that was killed
-        yield file
-    except BaseException:
-        if has_name(file, path):
-            path.unlink()
-        raise
-    finally:
-        os.close(file)
 
 
 def _write_metadata(path: Path, metadata: Mapping[str, object]) -> None:

@@ -3,16 +3,21 @@
 -- Kept by the database, so that no statement can forget it; null: as before this migration.
 ALTER TABLE image_file ADD COLUMN bound timestamptz;    -- by an upload
 ALTER TABLE image ADD COLUMN bound timestamptz;         -- otherwise: by a name, an owner, an order
+ALTER TABLE account ADD COLUMN bound timestamptz;       -- with all others of a user, by their name
 
 -- When an address below a user's name, or a name itself, was last left by its bytes; or the date
 -- that those had, if that was later.  Rows that are gone took their dates with them.
 ALTER TABLE account ADD COLUMN freed timestamptz;
 ALTER TABLE repository ADD COLUMN freed timestamptz;
 
+CREATE VIEW file_date AS
+    SELECT image_id, hypervisor, owner_id,
+           greatest(coalesce(f.bound, f.uploaded), i.bound, a.bound) AS date
+      FROM image_file f JOIN image i USING (image_id) JOIN account a ON account_id = owner_id;
+
 -- The latest date of an image's addresses.
 CREATE FUNCTION date_of(image bigint) RETURNS timestamptz LANGUAGE sql STABLE AS $$
-    SELECT max(greatest(f.uploaded, f.bound, i.bound))
-      FROM image i JOIN image_file f USING (image_id) WHERE i.image_id = image
+    SELECT max(date) FROM file_date WHERE image_id = image
 $$;
 
 -- The date for addresses of an image, an owner's, that get other bytes now.  The greatest of all
@@ -24,17 +29,21 @@ CREATE FUNCTION next_date(image bigint, owner bigint) RETURNS timestamptz LANGUA
 $$;
 
 -- Where nothing was served within this second, its own date says enough: nobody has to wait for
--- the next one, who fetches what is new.
+-- the next one, who fetches what is new.  A fraction of a second says that nothing was served for a
+-- minute before, as transactions may end so much later than they are dated: see SEEN in the code.
 CREATE FUNCTION bind_file() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     owner bigint := (SELECT owner_id FROM image WHERE image_id = NEW.image_id);
+    latest timestamptz := (
+        SELECT greatest(a.freed, r.freed) FROM account a, repository r WHERE a.account_id = owner);
+    this_second timestamptz := date_trunc('second', clock_timestamp());
 BEGIN
     NEW.bound := CASE
-        WHEN EXISTS (SELECT FROM image_file WHERE image_id = NEW.image_id)
-          OR EXISTS (SELECT FROM account a, repository r
-                      WHERE a.account_id = owner
-                        AND greatest(a.freed, r.freed) >= date_trunc('second', clock_timestamp()))
-        THEN next_date(NEW.image_id, owner) ELSE clock_timestamp() END;
+        WHEN latest >= this_second
+          OR EXISTS (SELECT FROM image_file WHERE image_id = NEW.image_id)
+        THEN next_date(NEW.image_id, owner)
+        WHEN latest > this_second - interval '1 min' THEN this_second
+        ELSE clock_timestamp() END;
     RETURN NEW;
 END $$;
 CREATE TRIGGER image_file_bound BEFORE INSERT OR UPDATE OF blob ON image_file
@@ -42,8 +51,8 @@ CREATE TRIGGER image_file_bound BEFORE INSERT OR UPDATE OF blob ON image_file
 
 CREATE FUNCTION leave_addresses() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE account SET freed = greatest(freed, clock_timestamp(), last)
-      FROM (SELECT owner_id, max(greatest(gone.uploaded, gone.bound, i.bound)) AS last
+    UPDATE account SET freed = greatest(freed, bound, clock_timestamp(), last)
+      FROM (SELECT owner_id, max(greatest(coalesce(gone.bound, gone.uploaded), i.bound)) AS last
               FROM gone JOIN image i USING (image_id) GROUP BY owner_id) AS left_by
      WHERE account_id = owner_id;
     RETURN NULL;
@@ -81,20 +90,20 @@ CREATE TRIGGER image_hypervisor_order AFTER UPDATE ON image_hypervisor
     FOR EACH STATEMENT EXECUTE FUNCTION bind_default();
 
 -- Another user of a name.
-CREATE FUNCTION bind_images() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION leave_name() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE repository SET freed = greatest(freed, clock_timestamp(), OLD.freed,
-        (SELECT max(date_of(image_id)) FROM image WHERE owner_id = OLD.account_id));
-    IF TG_OP = 'UPDATE' THEN
-        UPDATE image SET bound = next_date(image_id, owner_id)
-         WHERE owner_id = NEW.account_id AND date_of(image_id) IS NOT NULL;
+    UPDATE repository SET freed = greatest(freed, clock_timestamp(), OLD.freed, OLD.bound,
+        (SELECT max(date) FROM file_date WHERE owner_id = OLD.account_id));
+    IF TG_OP = 'DELETE' THEN
+        RETURN OLD;
     END IF;
-    RETURN NULL;
+    NEW.bound := (SELECT date_trunc('second', freed) + interval '1 s' FROM repository);
+    RETURN NEW;
 END $$;
-CREATE TRIGGER account_renamed AFTER UPDATE OF user_name ON account
-    FOR EACH ROW WHEN (OLD.user_name <> NEW.user_name) EXECUTE FUNCTION bind_images();
-CREATE TRIGGER account_gone AFTER DELETE ON account
-    FOR EACH ROW EXECUTE FUNCTION bind_images();
+CREATE TRIGGER account_renamed BEFORE UPDATE OF user_name ON account
+    FOR EACH ROW WHEN (OLD.user_name <> NEW.user_name) EXECUTE FUNCTION leave_name();
+CREATE TRIGGER account_gone BEFORE DELETE ON account
+    FOR EACH ROW EXECUTE FUNCTION leave_name();
 
 -- A hypervisor's word that is free again may become a user's: then a path of two names has another
 -- reading.  Otherwise as in 0010.

@@ -1,13 +1,14 @@
-"""Whether a body is the bytes that somebody means, or something wrapped around them.
+"""What a body says of itself (415): the bytes that are meant, or something wrapped around them.
 
-What a body says of itself counts: an image is the bytes that came, so an envelope would become the
-image.  A form's usual type is no envelope here: curl's ``--data-binary @FILE`` and wget's
-``--body-file FILE`` send the very bytes of the file under it.  Nor is ``application/json``, which
-HTTPie gives to what it reads from a pipe.
+It counts, for an image is the bytes that came, so an envelope would become the image.  A form's
+usual type is no envelope here: curl's ``--data-binary @FILE`` and wget's ``--body-file FILE`` send
+the very bytes of the file under it.  Nor is ``application/json``, which HTTPie gives to what it
+reads from a pipe.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,6 +27,10 @@ PLAIN: Mapping[str, tuple[str, ...]] = {
 The second one is MIME's (RFC 2045 section 6), and no field of HTTP: who sends it has wrapped all
 the same.
 """
+
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.?)*"?')
+"""A quoted string (RFC 9110 section 5.6.4), or its beginning: so it never has to look again."""
 
 
 def check_is_file(request: Any, advice: str, *parts: str) -> None:
@@ -81,5 +86,6 @@ def curl_line(request: Any, url: str) -> str:
 
 def _listed(request: Any, name: str) -> Iterable[str]:
     """The values of a field, without parameters, in small letters."""
-    values = (request.getHeader(name.lower()) or "").split(",")
-    return filter(None, (value.partition(";")[0].strip().lower() for value in values))
+    # A quoted parameter may have anything in it.
+    values = _QUOTED.sub("", request.getHeader(name.lower()) or "").split(",")
+    return filter(None, ("".join(value.partition(";")[0].split()).lower() for value in values))

@@ -1,4 +1,6 @@
-"""Files on their way in: one process has each, and what takes the final name is that very file.
+"""Local files that get their names when they are whole: atomic replacement, and locks.
+
+One process has each file that is written, and what takes the final name is that very file.
 
 The name of an unfinished file is no other file's: it holds an ``@``, which
 no name in a repository has.
@@ -20,7 +22,7 @@ from repoman.errors import Conflict
 
 
 @contextmanager
-def arriving(target: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+def atomic_file(target: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A new file, which takes the name ``target`` when all is written and nothing was raised.
 
     :param mode: its permissions, less those that the umask takes away.
@@ -42,6 +44,31 @@ def arriving(target: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
             raise
 
 
+@contextmanager
+def locked_anew(path: Path) -> Iterator[int]:
+    """An empty file for its owner alone, locked; what a killed process left under its name goes.
+
+    It is removed if something is raised, unless it has got another name.
+
+    :raises Conflict: another process has it.
+    :raises PermissionError: something else is there.
+    """
+    try:
+        file = open_locked(path, 0o600)
+    except BlockingIOError as error:
+        raise Conflict(f"Another process writes {path}: wait for its end.") from error
+    try:
+        os.fchmod(file, 0o600)
+        os.truncate(file, 0)
+        yield file
+    except BaseException:
+        if has_name(file, path):
+            path.unlink()
+        raise
+    finally:
+        os.close(file)
+
+
 def open_locked(path: Path, mode: int) -> int:
     """Open or create a file, and lock it until it is closed.
 
@@ -55,19 +82,19 @@ def open_locked(path: Path, mode: int) -> int:
     while True:
         with suppress(FileExistsError):
             file = os.open(path, how | os.O_CREAT | os.O_EXCL, mode)
-            if _is_locked(file, path):
+            if _is_locked(file, path, is_new=True):
                 return file
         with suppress(FileNotFoundError):  # gone again
-            return take_up(path)
+            return lock_existing(path)
 
 
-def take_up(path: Path) -> int:
-    """Open a file that is there, and lock it until it is closed.
+def lock_existing(path: Path) -> int:
+    """Open a file that is there, and lock it until it is closed; it is never created.
 
     :raises BlockingIOError: another process has it.
     :raises FileNotFoundError: it is not there.
     :raises PermissionError: it is not ours alone.
-    :raises OSError: it cannot be written.
+    :raises OSError: it cannot be written, or nobody can tell whether another process has it.
     """
     while True:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -80,14 +107,25 @@ def take_up(path: Path) -> int:
             return file
 
 
-def _is_locked(file: int, path: Path) -> bool:
-    """Lock it; closed, and false, if who had it renamed or removed it between our two calls."""
+def _is_locked(file: int, path: Path, *, is_new: bool = False) -> bool:
+    """Lock it; closed, and false, if its name was taken away between our opening and our lock.
+
+    :param is_new: we have made it: where a file system has no locks (Lustre's default), the
+        others find it, and do not take it up.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found = has_name(file, path)
-    except OSError:
+    except BlockingIOError:
         os.close(file)
         raise
+    except OSError as error:
+        if not is_new:
+            os.close(file)
+            raise OSError(
+                error.errno, f"It cannot be locked ({error.strerror}), which would tell whether"
+                " another process is writing it: remove it if none is", str(path),
+            ) from error  # fmt: skip
+    found = has_name(file, path)
     if not found:
         os.close(file)
     return found
@@ -99,12 +137,19 @@ def take_name(file: int, path: Path, target: Path) -> None:
     :param file: open, and its bytes are on the disk.
     :param path: the name that it has.
     :raises Conflict: another file has one of the names.
+    :raises OSError: what is at ``target`` cannot be replaced.
     """
     if not has_name(file, path):
         raise Conflict(
             f"{path} was moved, removed or replaced while it was being written: do it again."
         )
-    os.replace(path, target)
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        # As a mount point, or another account's file in a directory like /tmp.
+        raise OSError(
+            error.errno, f"{error.strerror}: {path.name} cannot take its place", str(target)
+        ) from error
     if not has_name(file, target):
         raise Conflict(f"Somebody else put another file at {target} at the same moment.")
 

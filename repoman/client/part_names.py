@@ -1,4 +1,4 @@
-"""How the unfinished downloads to a target are called, and which of them are there.
+"""The names of unfinished downloads, and which of them are there.
 
 ``TARGET@sha256-HEX.part`` says to where the bytes go and which bytes they will
 be: what two versions, images, hypervisors or servers have is continued only
@@ -16,12 +16,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from repoman.arriving import has_name, take_up
+from repoman.atomic_files import has_name, lock_existing
 
 KEPT = 7 * 86400.0
 """Seconds after which nobody goes on with what came of another version."""
 
 _ENDING = re.compile(r"@sha256-[0-9a-f]{64}\.part")
+
+_MARK = re.compile(r"~[0-9a-f]{16}\Z")
+"""At the end of what stands for a name that is too long; who is called so gets one, too."""
 
 _LONGEST = 255
 """Bytes of a name in most file systems (NAME_MAX)."""
@@ -56,7 +59,7 @@ def others(target: Path, part: Path) -> Iterator[Path]:
 def is_running(part: Path) -> bool:
     """Whether another process is writing an unfinished download."""
     try:
-        os.close(take_up(part))
+        os.close(lock_existing(part))
     except BlockingIOError:
         return True
     except OSError:
@@ -67,7 +70,7 @@ def is_running(part: Path) -> bool:
 def forget_old(part: Path) -> None:
     """Remove an unfinished download, if nobody has gone on with it for :data:`KEPT`."""
     with suppress(OSError):
-        file = take_up(part)
+        file = lock_existing(part)
         try:
             if os.fstat(file).st_mtime < time.time() - KEPT and has_name(file, part):
                 part.unlink()
@@ -82,7 +85,7 @@ def _room_for_names(directory: Path) -> int:
 def _stem(target: Path, room: int) -> str:
     """The target's name, or as much of it as fits, and what tells it from other long ones."""
     name = os.fsencode(target.name)
-    if len(name) <= room:
+    if len(name) <= room and not _MARK.search(target.name):
         return target.name
     mark = f"~{hashlib.sha256(name).hexdigest()[:16]}"
     # Not within a character: some file systems take only whole ones.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -279,6 +282,34 @@ def test_addresses_that_change_in_one_second_have_as_many_dates(scene: Scene) ->
             change(alice, "third", name="older")
     moments = [parsedate_to_datetime(one) for one in seen]
     assert sorted(set(moments)) == moments
+
+
+@contextmanager
+def holding(daemon: Daemon, statement: str) -> Iterator[None]:
+    """What a statement locks is another's until the block ends."""
+    with psycopg2.connect(daemon.dsn) as database, database.cursor() as cursor:
+        cursor.execute(statement)
+        yield
+    database.close()
+
+
+def test_what_is_seen_later_than_it_is_dated_is_modified(scene: Scene) -> None:
+    """Whoever fetched the old bytes meanwhile, and tells the time of that, has no others."""
+    url, seen = scene.daemon.plain + scene.path, ""
+    with ThreadPoolExecutor() as pool:
+        with holding(scene.daemon, "SELECT FROM audit_chain FOR UPDATE"):
+            done = pool.submit(upload, scene)
+            begun = time.monotonic()
+            while not done.done() and time.monotonic() < begun + 2.1:
+                before = ask_plain(url)
+                assert before.body == OLD
+                seen = before.headers["Date"]
+        done.result()
+    for since in (seen, scene.alice.ask("GET", scene.path).headers["Date"]):
+        after = ask_plain(url, headers={"If-Modified-Since": since})
+        assert (after.status, after.body) == (200, NEW)
+    for since in (after.headers["Last-Modified"], "Sat, 01 Jan 2050 00:00:00 GMT"):
+        assert ask_plain(url, headers={"If-Modified-Since": since}).status == 304
 
 
 def test_a_word_that_gets_another_reading_is_modified(daemon: Daemon) -> None:

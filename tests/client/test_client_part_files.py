@@ -6,77 +6,112 @@ import hashlib
 import os
 import random
 import shutil
+import string
 import time
 from collections.abc import Callable
-from itertools import combinations_with_replacement
 from pathlib import Path
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from repoman import errors
 from repoman.client.credentials import CredentialFiles
+from repoman.client.part_names import KEPT, is_part, part_of
 from repoman.client.partfile import PartFile
-from repoman.client.parts import KEPT, is_part, part_of
 from repoman.client.repository import RepositoryClient
 from repoman.model import ImageRef
 from tests.client.conftest import make_client
 from tests.client.scripted import CLOSE, Asked, ScriptedServer, problem, serve_file
 from tests.credentials import Grid
 
-NAMES = ("foo", "foo.part", "foo.part.part", ".foo", "FOO", "a" * 100)
-CONTENTS = {name: random.Random(name).randbytes(200_000 + len(name)) for name in NAMES}
-CONTENT = CONTENTS["foo"]
+ENDINGS = (".part", ".part.part", ".new", "~", ".bak")
+CONTENT = random.Random(15).randbytes(200_003)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PATH = "/api/images/raw/roger/foo"
 
 
 @pytest.fixture
 def images(server: ScriptedServer) -> ScriptedServer:
-    for name, content in CONTENTS.items():
-        server.scripts[f"GET /api/images/raw/roger/{name}"] = serve_file(content)
+    server.scripts[f"GET {PATH}"] = serve_file(CONTENT)
     return server
 
 
-def ours(place: Path) -> set[str]:
-    return {name for name in os.listdir(place) if is_part(name)}
+LEGAL = string.ascii_letters + string.digits + "_.-"
+
+
+def two_gets(chance: random.Random) -> list[tuple[str, str]]:
+    """Two images, and where each is to go: names that may get into each other's way."""
+    name = "n" + "".join(chance.choices(LEGAL, k=chance.choice((0, 7, 90))))
+    likes = (name, f"{name}.part", f".{name}", f"{name}.new", name.swapcase(), name[:-1] or "other")
+    other, kind = chance.choice(likes)[:100], chance.randrange(5)
+    if kind == 0:
+        return [(name, "target"), (other, "target")]
+    if kind == 1:  # what does not fit with the ending, and what is left of it
+        long = "\u00fc" * chance.randrange(90, 128)
+        cut, _, _ = part_of(Path(long), SHA256).name.partition("@")
+        return [(name, long), (other, chance.choice((cut, long[:-1], long)))]
+    return [(name, name), (other, other)]
+
+
+def content_of(name: str) -> bytes:
+    return random.Random(name).randbytes(60_000 + len(name))
 
 
 @pytest_twisted.ensureDeferred
 async def test_any_two_names_at_once_get_their_own_bytes_or_a_refusal(
-    images: ScriptedServer, grid: Grid, proxy: CredentialFiles, tmp_path: Path
+    server: ScriptedServer, grid: Grid, proxy: CredentialFiles, tmp_path: Path
 ) -> None:
-    """Each pair several times, at random pauses, besides a file that each old name would hit."""
-    clients = [make_client(grid, proxy, images.url) for _ in range(2)]
-    chance, pairs = random.Random(15), [*combinations_with_replacement(NAMES, 2)]
-    refused = 0
+    """A hundred times, at random pauses within the bytes, too; each is done again until it is."""
+    clients = [make_client(grid, proxy, server.url) for _ in range(2)]
+    chance = random.Random(15)
+    refused = cut = 0
     for turn in range(100):
-        place, pair = tmp_path / str(turn), pairs[turn % len(pairs)]
+        place, pair = tmp_path / str(turn), two_gets(chance)
+        server.piece, server.pause = 20_000, lambda: chance.random() * 0.02
         place.mkdir()
-        bystanders = {f"{name}.part" for name in pair} - {*pair}
-        for name in bystanders:
-            (place / name).write_text(f"{name} of the user")
+        for name, _ in pair:
+            server.scripts[f"GET /api/images/raw/roger/{name}"] = serve_file(content_of(name))
+        targets = {target for _, target in pair}
+        bystanders = {f"{target[:100]}{end}" for target in targets for end in ENDINGS} - targets
+        for one in bystanders:
+            (place / one).write_text(f"{one} of the user")
 
-        async def get(client: RepositoryClient, name: str, place: Path = place) -> None:
-            await deferLater(reactor, chance.random() * 0.05)
-            await client.get_file(ImageRef("roger", name), place / name)
+        async def get(client: RepositoryClient, name: str, target: Path) -> None:
+            await deferLater(reactor, chance.random() * 0.03)
+            await client.get_file(ImageRef("roger", name), target)
 
-        both = [Deferred.fromCoroutine(get(one, n)) for one, n in zip(clients, pair, strict=True)]
+        both = [
+            Deferred.fromCoroutine(get(client, name, place / target))
+            for client, (name, target) in zip(clients, pair, strict=True)
+        ]
+        if chance.randrange(4) == 0:
+            reactor.callLater(chance.random() * 0.1, both[0].cancel)
         ended = await DeferredList(both, consumeErrors=True)
-        for (fine, result), name in zip(ended, pair, strict=True):
-            assert fine or result.check(errors.Conflict), result
-            assert pair[0] == pair[1] or fine, "two names are no conflict"
-            assert (place / name).read_bytes() == CONTENTS[name]
+        for (fine, result), (_, target) in zip(ended, pair, strict=True):
+            assert fine or result.check(errors.Conflict, CancelledError), result
+            assert fine or result.check(CancelledError) or len(targets) == 1, "no conflict"
+            assert not fine or (place / target).exists()
+            if (place / target).exists():
+                may = {content_of(one) for one, its in pair if its == target}
+                assert (place / target).read_bytes() in may
             refused += not fine
-        for name in bystanders:
-            assert (place / name).read_text() == f"{name} of the user"
-        assert set(os.listdir(place)) == {*pair} | bystanders
+            cut += not fine and result.check(CancelledError) is not None
+        server.piece = 2**30
+        for client, (name, target) in zip(clients, pair, strict=True):
+            await client.get_file(ImageRef("roger", name), place / target)
+            assert (place / target).read_bytes() == content_of(name)
+        for one in bystanders:
+            assert (place / one).read_text() == f"{one} of the user"
+        left = {*os.listdir(place)} - targets - bystanders
+        assert all(is_part(one) for one in left), left
+        shutil.rmtree(place)
     for client in clients:
         await client.close()
-    assert refused < 50
+    assert cut > 5, "some were cut off"
+    assert 5 < refused - cut < 50, "some met"
 
 
 @pytest.mark.parametrize("name", ["foo.part", "foo.new", "foo.tmp", "foo~", ".foo.part", "foo.bak"])
@@ -244,6 +279,95 @@ async def at_the_end(target: Path, touch: Callable[[Path], None], part: Path) ->
         sink.finish()
     finally:
         sink.close()
+
+
+def test_what_somebody_moved_away_is_theirs(tmp_path: Path) -> None:
+    """Also what they have added to it since."""
+    sink, mine = PartFile(tmp_path / "out"), tmp_path / "mine"
+    sink.begin(SHA256, len(CONTENT))
+    sink.write(CONTENT[:1000])
+    part_of(tmp_path / "out", SHA256).rename(mine)
+    with mine.open("ab") as file:
+        file.write(b"of the user")
+    for act in (sink.restart, lambda: sink.write(b"more"), sink.finish):
+        with pytest.raises(errors.Conflict, match="moved"):
+            act()
+    sink.close()
+    assert mine.read_bytes() == CONTENT[:1000] + b"of the user"
+    assert os.listdir(tmp_path) == ["mine"]
+
+
+@pytest.mark.parametrize("laid", ["link", "pipe", "directory", "file", "edit"])
+def test_what_somebody_laid_at_the_target_meanwhile_stays(tmp_path: Path, laid: str) -> None:
+    target = tmp_path / "out"
+    if laid == "edit":
+        target.write_text("there at first")
+    sink = PartFile(target)
+    sink.begin(SHA256, len(CONTENT))
+    sink.write(CONTENT)
+    if laid in ("file", "edit"):
+        target.write_text("of the user")
+    elif laid == "link":
+        (tmp_path / "other").write_text("of the user")
+        target.symlink_to("other")
+    else:
+        (os.mkfifo if laid == "pipe" else os.mkdir)(target)
+    before = target.lstat()
+    with pytest.raises(errors.Conflict, match="the same command"):
+        sink.finish()
+    sink.close()
+    assert os.path.samestat(target.lstat(), before)
+    assert laid not in ("file", "edit") or target.read_text() == "of the user"
+    assert part_of(target, SHA256).read_bytes() == CONTENT
+
+
+def test_what_somebody_removed_meanwhile_is_in_nobodys_way(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.write_text("there at first")
+    sink = PartFile(target)
+    sink.begin(SHA256, len(CONTENT))
+    sink.write(CONTENT)
+    target.unlink()
+    sink.finish()
+    sink.close()
+    assert target.read_bytes() == CONTENT
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_system_that_sets_its_times_late_costs_a_second_look(
+    images: ScriptedServer,
+    client: RepositoryClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As network file systems do, when the bytes have reached their server."""
+    late, fsync = [part_of(tmp_path / "out", SHA256)], os.fsync
+
+    def synced(file: int) -> None:
+        fsync(file)
+        if late:
+            os.utime(late.pop())
+
+    monkeypatch.setattr(os, "fsync", synced)
+    await client.get_file(ImageRef("roger", "foo"), tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == CONTENT
+    assert images.paths().count(f"GET {PATH}") == 1
+    assert not late
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_only_another_may_replace_is_refused_before_the_first_byte(tmp_path: Path) -> None:
+    for above in list(tmp_path.parents)[:2]:
+        above.chmod(0o755)
+    tmp_path.chmod(0o1777)
+    (tmp_path / "out").write_text("somebody's")
+    os.chown(tmp_path / "out", 54321, 54321)
+    os.seteuid(43210)
+    try:
+        with pytest.raises(PermissionError, match="Somebody else's"):
+            PartFile(tmp_path / "out")
+    finally:
+        os.seteuid(0)
 
 
 def test_a_file_that_is_open_and_removed_has_no_name_to_take(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ programs read no more of it than the links.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from html import escape
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from repoman.model import Image, ImageFile
 from repoman.records import Listing
@@ -21,7 +21,7 @@ from repoman.repository.images import Images
 from repoman.resources.asking import Ask, Routes
 from repoman.resources.checksums import SUMS, files_once, line
 from repoman.resources.listing import BATCH, URLS, place_of
-from repoman.resources.pieces import Shape, send_pieces
+from repoman.resources.long_lists import Shape, send_pieces
 
 WIDTH = 60
 """Characters of a name, before its date and size."""
@@ -44,58 +44,89 @@ def add_routes(routes: Routes, repository: Repository) -> None:
     async def user_images(ask: Ask, user: str, end: str) -> None:
         seen: set[str] = set()
         wanted = Listing(owner=user, public=True, fetchable=True)
-        listed = _entry("../") + _entry(SUMS)
-        await _send(ask, images, wanted, listed, lambda image: b"".join(_entries(image, seen)))
+        await images.check_publishes(ask.caller, wanted)
+        sums = b"" if await _called(images, user, [SUMS]) else _entry(SUMS)
+        await _send(ask, images, wanted, sums, lambda listed: _entries(listed, seen))
 
     @routes.add("GET", "/api/images/raw/<user>/<hypervisor>/<end:end>")
     async def further_images(ask: Ask, user: str, hypervisor: str, end: str) -> None:
         wanted = Listing(owner=user, hypervisor=hypervisor, public=True, fetchable=True)
-        above = _entry("../")
-        await _send(ask, images, wanted, above, lambda i: b"".join(_further(i, hypervisor)))
+        await images.check_publishes(ask.caller, wanted)
+        await _send(ask, images, wanted, b"", lambda listed: _further(listed, hypervisor))
 
 
-async def _send(ask: Ask, images: Images, wanted: Listing, first: bytes, encode: Any) -> None:
-    """Write a directory of images.
+@frozen
+class Listed:
+    """An image in a directory.
+
+    :ivar has_sum: the address of its checksum is that of no other image.
+    """
+
+    image: Image
+    has_sum: bool
+
+
+async def _called(images: Images, user: str, names: Sequence[str]) -> set[str]:
+    """Those of some names that public images of a user have: they are served first."""
+    wanted = Listing(owner=user, public=True, names=names)
+    return {place.name for place in await images.public_places(wanted)}
+
+
+async def _send(
+    ask: Ask,
+    images: Images,
+    wanted: Listing,
+    first: bytes,
+    encode: Callable[[Listed], Iterator[bytes]],
+) -> None:
+    """Write a directory of a user's images.
 
     :param first: the entries before theirs.
     :param encode: makes the entries of an image.
     """
-    await images.check_publishes(ask.caller, wanted)
+    user = wanted.owner or ""
 
-    async def fetch(place: Any, count: int) -> list[tuple[Any, Image]]:
+    async def fetch(place: Any, count: int) -> list[tuple[Any, Listed]]:
         found = await images.public(evolve(wanted, limit=count, after=place))
-        return [(place_of(image, wanted), image) for image in found]
+        called = await _called(images, user, [_sum_of(image) for image in found])
+        return [(place_of(i, wanted), Listed(i, _sum_of(i) not in called)) for i in found]
 
     below = f", {wanted.hypervisor}" if wanted.hypervisor else ""
-    shape = _directory(f"Public images of {wanted.owner}{below}", first)
-    await send_pieces(ask.request, fetch, encode, shape, most=BATCH)
+    shape = _directory(f"Public images of {user}{below}", _entry("../") + first)
+    await send_pieces(ask.request, fetch, lambda one: b"".join(encode(one)), shape, most=BATCH)
 
 
-def _entries(image: Image, seen: set[str]) -> Iterator[bytes]:
+def _sum_of(image: Image) -> str:
+    return f"{image.name}.sha256"
+
+
+def _entries(listed: Listed, seen: set[str]) -> Iterator[bytes]:
     """The entries of an image among its owner's: the default file, and where others are.
 
     :param seen: hypervisors that have an entry already; it gets those of this image.
     """
-    for path, stored in files_once(image):
+    for path, stored in files_once(listed.image):
         if "/" not in path:
-            yield from _file(image, stored)
+            yield from _file(listed, stored)
         elif stored.hypervisor not in seen:
             seen.add(stored.hypervisor)
             yield _entry(f"{stored.hypervisor}/")
 
 
-def _further(image: Image, hypervisor: str) -> Iterator[bytes]:
+def _further(listed: Listed, hypervisor: str) -> Iterator[bytes]:
     """The entries of an image among those of a further hypervisor."""
-    for path, stored in files_once(image):
-        if path == f"{hypervisor}/{image.name}":
-            yield from _file(image, stored)
+    for path, stored in files_once(listed.image):
+        if path == f"{hypervisor}/{listed.image.name}":
+            yield from _file(listed, stored)
 
 
-def _file(image: Image, stored: ImageFile) -> Iterator[bytes]:
+def _file(listed: Listed, stored: ImageFile) -> Iterator[bytes]:
     """The entries of a file: its bytes, and their checksum."""
-    yield _entry(image.name, stored.uploaded, stored.size)
-    checksum = line(stored.digests.sha256, image.name)
-    yield _entry(f"{image.name}.sha256", stored.uploaded, len(checksum))
+    name = listed.image.name
+    yield _entry(name, stored.uploaded, stored.size)
+    if listed.has_sum:
+        checksum = line(stored.digests.sha256, name)
+        yield _entry(_sum_of(listed.image), stored.uploaded, len(checksum))
 
 
 def _entry(name: str, moment: datetime | None = None, size: int | None = None) -> bytes:

@@ -35,8 +35,8 @@ So many, or fewer at the end of the list; each with its place.
 """
 
 
-class Turns:
-    """Who goes on next, of all who write in pieces: one each time that the reactor goes round.
+class RoundRobin:
+    """Lets those who write lists go on in turn: one each time that the reactor goes round.
 
     If all went on in one round, it would take the longer the more of them there are, and whoever
     asks for something else would wait for all of them.
@@ -60,8 +60,8 @@ class Turns:
         turn.callback(None)
 
 
-TURNS = Turns()
-"""Those of this process, which has one reactor."""
+ROUND_ROBIN = RoundRobin()
+"""For all lists of this process, which has one reactor."""
 
 
 @implementer(IPushProducer)
@@ -83,7 +83,7 @@ class Pacer:
         :return: it took the peer some time.
         :raises ClientGone: it has left.
         """
-        await TURNS.next(self._reactor)
+        await ROUND_ROBIN.next(self._reactor)
         waits = self._is_paused
         while self._is_paused and not self._is_gone:
             self._waiting = Deferred()
@@ -171,7 +171,7 @@ async def send_pieces(
     place, count, more = None, min(FIRST, most), True
     while more:
         rows = await fetch(place, count)
-        await TURNS.next(request.site.reactor)
+        await ROUND_ROBIN.next(request.site.reactor)
         more = len(rows) == count
         used = size = 0
         for place, row in rows:  # noqa: B007 the last one counts

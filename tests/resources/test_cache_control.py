@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from importlib.resources import files
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from repoman.pages import Pages
 from repoman.pages.assets import SCRIPT, STYLE
+from tests.resources.test_description import AnyRepository
 from tests.server import Answer, Daemon, Person, ask_plain, free_ports
 
 PATHS = json.loads(files("repoman").joinpath("openapi.json").read_text())["paths"]
@@ -25,7 +28,19 @@ PAGES = (
     "/user/{user}", "/groups", "/group/{group}", "/image/{user}/{image}",
     "/image/{user}/{image}/upload", "/activity", "/activity/audit", "/nothing", "/assets/none",
 )  # fmt: skip
+STREAMS = {"/activity/transfers"}
+"""Pages without an end, which no plain client reads to it."""
+
+FORMS = (
+    "/users/new", "/user/{user}/change", "/user/{user}/delete", "/groups", "/group/{group}/change",
+    "/group/{group}/delete", "/group/{group}/members", "/group/{group}/permissions",
+    "/image/{user}/{image}/change", "/image/{user}/{image}/share", "/image/{user}/{image}/delete",
+    "/offer/{user}/{image}/accept", "/offer/{user}/{image}/end", "/new", "/me",
+    "/image/{user}/{image}/upload",
+)  # fmt: skip
+"""What pages send."""
 READING = ("GET", "HEAD")
+NOBODY = ("nobody", "plain")
 SECRET = ("/api/whoami", "/api/uploads/{upload_id}")
 
 
@@ -89,14 +104,34 @@ def test_every_answer_says_who_may_keep_it(
                 kept = answer.headers.get("Cache-Control")
                 if answer.status >= 400 or method != "GET" or path in SECRET:
                     assert kept == "no-store", (used, target, who, answer)
-                elif path == "/api/openapi.json" or f"{alice.name}/public" in of_all(target):
+                elif (
+                    who in NOBODY
+                    or path == "/api/openapi.json"
+                    or f"{alice.name}/public" in of_all(target)
+                ):
                     assert kept == "no-cache", (used, target, who, answer)
                 else:
                     assert kept == "private, no-cache", (used, target, who, answer)
                 assert "*" not in answer.headers.get("Vary", "")
 
 
-@pytest.mark.parametrize("path", PAGES)
+def test_the_tables_of_pages_are_those_of_the_code() -> None:
+    """Those of the API are: see test_description.py."""
+    pages = Pages(AnyRepository(), None, b"", None, None)  # type: ignore[arg-type]  # none is asked
+    names = {"user", "owner", "group", "image", "name"}
+
+    def shape(path: str) -> str:
+        return re.sub("|".join(f"[<{{]{name}[>}}]" for name in names), "*", path)
+
+    found: dict[str, set[str]] = {"GET": set(), "POST": set()}
+    for rule in pages._routes._app.url_map.iter_rules():
+        for method in (rule.methods or set()) - {"HEAD"}:
+            found[method].add(shape(rule.rule))
+    assert found["GET"] == {*map(shape, PAGES), *STREAMS} - {"/nothing", "/assets/none"}
+    assert found["POST"] == set(map(shape, FORMS))
+
+
+@pytest.mark.parametrize("path", dict.fromkeys([*PAGES, *FORMS]))
 def test_every_page_says_who_may_keep_it(daemon: Daemon, alice: Person, path: str) -> None:
     """What has a token that a form is sent with is kept by nobody."""
     for used in ("GET", "HEAD", "POST", "DELETE"):

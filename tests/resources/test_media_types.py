@@ -44,6 +44,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 WRAPPED: Mapping[str, Mapping[str, str]] = {
     "a browser's form": {"Content-Type": "multipart/form-data; boundary=x"},
     "in capitals": {"Content-Type": "Multipart/Form-Data; boundary=x"},
+    "with blanks": {"Content-Type": " multipart / form-data ; boundary=x"},
+    "behind a parameter": {"Content-Type": 'text/plain; name="a,b", multipart/mixed'},
     "a mail": {"Content-Type": "multipart/mixed; boundary=x"},
     "related": {"Content-Type": 'multipart/related; boundary=x; type="text/html"'},
     "ranges": {"Content-Type": "multipart/byteranges; boundary=x"},
@@ -193,6 +195,7 @@ SENDERS = {
     "a disk": by_requests("application/x-qemu-disk"),
     "packed, and called so": by_requests("application/gzip"),
     "text": by_requests("text/plain; charset=utf-8"),
+    "an odd name": by_requests('application/octet-stream; name="a, multipart/\\"mixed"'),
 }
 
 
