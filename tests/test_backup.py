@@ -161,7 +161,7 @@ def test_a_file_that_is_not_what_was_stored_is_not_saved_but_said(
 ) -> None:
     with source.running():
         fill(source)
-    bad = max(blobs(source), key=lambda path: path.stat().st_size)
+    [bad] = [path for path in blobs(source) if path.stat().st_size == len(CONTENT["one"])]
     bad.write_bytes(b"x" * 300_000)
     saved = operate("backup", tmp_path / "saved", "-c", source.config)
     assert saved.returncode == 1
