@@ -26,7 +26,7 @@ from repoman.crowd import Standing, Waiting, standing
 from repoman.delivery import Delivery
 from repoman.errors import Invalid
 from repoman.framing import fault_of
-from repoman.lingering import LINGER_SECONDS, Lingering
+from repoman.lingering import LINGER_SECONDS, OUTGROWN_BYTES, Lingering, most_of
 from repoman.patience import Patience
 from repoman.request import IPeer, ISite, Request
 
@@ -270,7 +270,7 @@ class Channel(http.HTTPChannel):
         """Go on to the next request, or drop the rest of a body that nobody wanted."""
         if not request.body.complete:
             self.requests.remove(request)
-            self._linger()
+            self._linger(most_of(request.body.length, request.body.count))
         elif self._waitingForTransport and self.persistent:
             # The peer has not taken what it asked for: no more answers until it does.
             self._unfetched = request
@@ -304,16 +304,16 @@ class Channel(http.HTTPChannel):
         for request in self.requests:
             request.dispatched = True
         self.requests.clear()
-        self._linger()
+        self._linger(OUTGROWN_BYTES)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(400, "That is not an HTTP request we can read.")
 
-    def _linger(self) -> None:
+    def _linger(self, most: int) -> None:
         """Close, but let the peer send on for a while: see :mod:`repoman.lingering`."""
         self._lingering = Lingering(
             self.site.reactor, self._networkProducer, self.site.allowance, self.abort,
-            self.delivery.look,
+            self.delivery.look, most,
         )  # fmt: skip
         self._wait()
         self.persistent = False

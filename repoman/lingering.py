@@ -27,11 +27,29 @@ LINGER_BYTES = 2**33
 """How much of what it sends is read and dropped: whoever is cut before the end of an image does not
 hear why, and sends it again."""
 
+UNMEASURED_BYTES = 2**30
+"""The same of a body that does not say its length, and was refused before it was read."""
+
+OUTGROWN_BYTES = 2**26
+"""The same of one that was read until there was no more room for it, and of what is no request: it
+need not have an end."""
+
 LINGER_RATE = 128 * 2**20
 """Bytes per second that all refused peers together may send: a tenth of a processor over TLS."""
 
 SHORTEST_PAUSE = 0.02
 """Seconds; less than this is let pass, for timers cost more than they save."""
+
+
+def most_of(length: int | None, count: int) -> int:
+    """How much of a body is read and dropped.
+
+    :param length: as announced; ``None``: it comes in chunks.
+    :param count: how many bytes of it were read before it was refused.
+    """
+    if length is not None:
+        return LINGER_BYTES
+    return OUTGROWN_BYTES if count else UNMEASURED_BYTES
 
 
 class Allowance:
@@ -57,6 +75,7 @@ class Lingering:
     :param allowance: shared with all others that linger.
     :param cut: ends the connection.
     :param untaken: says how many bytes the peer has not taken of what it was told.
+    :param most: how many bytes it may send.
     :ivar is_held_up: it is we who let the peer wait.
     """
 
@@ -67,6 +86,7 @@ class Lingering:
         allowance: Allowance,
         cut: Callable[[], object],
         untaken: Callable[[], int],
+        most: int,
     ) -> None:
         self._reactor = reactor
         self._producer = producer
@@ -74,7 +94,7 @@ class Lingering:
         self._cut = cut
         self._untaken = untaken
         self._left = untaken()
-        self._dropped = 0
+        self._left_to_drop = most
         self._end = reactor.seconds() + LONGEST_LINGER
         self.is_held_up = False
         self._timer: IDelayedCall
@@ -83,8 +103,8 @@ class Lingering:
     def drop(self, count: int) -> None:
         """So many bytes have come, and are forgotten."""
         now = self._reactor.seconds()
-        self._dropped += count
-        if self._dropped > LINGER_BYTES or now > self._end:
+        self._left_to_drop -= count
+        if self._left_to_drop < 0 or now > self._end:
             self._cut()
             return
         self.stop()

@@ -18,7 +18,14 @@ from repoman.channel import (
     Channel,
 )
 from repoman.errors import ClientGone, Invalid, TooLarge
-from repoman.lingering import LINGER_BYTES, LINGER_SECONDS, LONGEST_LINGER, Allowance
+from repoman.lingering import (
+    LINGER_BYTES,
+    LINGER_SECONDS,
+    LONGEST_LINGER,
+    OUTGROWN_BYTES,
+    UNMEASURED_BYTES,
+    Allowance,
+)
 from repoman.request import Request
 from repoman.site import RepositorySite
 
@@ -213,6 +220,26 @@ def test_no_more_than_a_bounded_amount_is_dropped(connection: Connection) -> Non
     answer(connection.request, 403)
     block = bytes(16 << 20)
     for _ in range(LINGER_BYTES // len(block)):
+        connection.receive(block)
+        connection.clock.advance(1)
+    assert not connection.wire.aborted
+    connection.receive(block)
+    assert connection.wire.aborted
+
+
+CHUNKED = b"PUT /thing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_less_of_what_need_not_have_an_end(connection: Connection, is_read: bool) -> None:
+    """Least of what has been read already until it was too large."""
+    connection.receive(CHUNKED)
+    if is_read:
+        flow(connection.request, Sink())
+        connection.receive(b"3\r\nabc\r\n")
+    answer(connection.request, 413)
+    block = bytes(16 << 20)
+    for _ in range((OUTGROWN_BYTES if is_read else UNMEASURED_BYTES) // len(block)):
         connection.receive(block)
         connection.clock.advance(1)
     assert not connection.wire.aborted
