@@ -173,8 +173,8 @@ def test_a_file_that_is_not_what_was_stored_is_not_saved_but_said(
     assert done.returncode == 1
     assert "1 files are not in the backup: they are marked damaged" in done.stderr
     with other.running():
-        assert other.admin.ask("GET", "/api/images/raw/three").status == 500
-        assert other.admin.ask("GET", "/api/images/raw/one").body == CONTENT["one"]
+        assert other.admin.ask("GET", "/api/images/raw/one").status == 500
+        assert other.admin.ask("GET", "/api/images/raw/three").body == CONTENT["three"]
 
 
 def test_files_newer_than_the_restored_database_are_put_away(

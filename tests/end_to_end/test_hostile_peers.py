@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from repoman.lingering import LINGER_BYTES
 from tests.end_to_end.conftest import MIB
 from tests.ledger import (
     ANSWER_WITHIN,
@@ -87,18 +86,17 @@ def test_broken_chunks_are_the_clients_fault_and_change_nothing(
 def test_a_body_without_an_end_ends_at_the_quota(
     own: LateDaemon, alice: Person, board: Board
 ) -> None:
-    """Read on are then so many bytes that a client which writes on finds its refusal."""
-    ledger, block = Ledger(own), b"100000\r\n" + bytes(MIB) + b"\r\n"
+    ledger, block = Ledger(own), b"10000\r\n" + bytes(0x10000) + b"\r\n"
     with ledger.fault() as figures, dial(alice) as peer:
         peer.sendall(CHUNKED)
         sent = 0
         try:
-            while sent < 2 * LINGER_BYTES:
+            while sent < 500 * MIB:
                 peer.sendall(block)
-                sent += MIB
+                sent += 0x10000
         except OSError:
             pass
-    assert sent < LINGER_BYTES + 100 * MIB, "it stopped reading"
+    assert sent < 100 * MIB, "it stopped reading"
     ledger.check()
     assert figures.stall < PROMISED_LAG
     board(ledger, figures)
