@@ -34,7 +34,7 @@ OUTGROWN_BYTES = 2**26
 """The same of one that was read until there was no more room for it, and of what is no request: it
 need not have an end."""
 
-LINGER_RATE = 128 * 2**20
+LINGER_RATE = 32 * 2**20
 """Bytes per second that all refused peers together may send: a tenth of a processor over TLS."""
 
 SHORTEST_PAUSE = 0.02

@@ -20,6 +20,7 @@ from repoman.channel import (
 from repoman.errors import ClientGone, Invalid, TooLarge
 from repoman.lingering import (
     LINGER_BYTES,
+    LINGER_RATE,
     LINGER_SECONDS,
     LONGEST_LINGER,
     OUTGROWN_BYTES,
@@ -263,7 +264,7 @@ def test_nor_for_longer_than_a_bounded_time(connection: Connection) -> None:
 def test_who_is_refused_waits_for_others_who_are(connection: Connection) -> None:
     connection.receive(PUT % 10**12)
     answer(connection.request, 403)
-    connection.site.allowance.take(0.0, 256 << 20)  # others have sent so much
+    connection.site.allowance.take(0.0, 2 * LINGER_RATE)  # others have sent so much
     connection.receive(b"x")
     assert connection.paused
     connection.clock.advance(3)

@@ -179,10 +179,10 @@ async def test_it_goes_on_where_the_server_says(
 async def test_the_next_run_goes_on_and_the_one_after_begins_anew(
     uploads: Uploads, client: RepositoryClient, source: Path, tmp_path: Path
 ) -> None:
-    silent = [whole(lambda _: b"")]
-    uploads.server.scripts[f"PATCH {PLACE}"] = silent
+    came: Deferred[None] = Deferred()
+    uploads.server.scripts[f"PATCH {PLACE}"] = [whole(lambda _: came.callback(None) or b"")]
     running = Deferred.fromCoroutine(client.put_file(REF, source, memory=tmp_path / "memory"))
-    await deferLater(reactor, 0.5)
+    await came
     running.cancel()
     with pytest.raises(CancelledError):
         await running
