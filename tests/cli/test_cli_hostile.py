@@ -152,6 +152,7 @@ def test_two_puts_of_one_image_do_not_meet(desk: Desk) -> None:
     desk.line.rate = SLOW
     running = desk.start("put", "disk", "vm")
     desk.line.wait_for(upwards=SIZE // 4)
+    desk.line.rate = SLOW // 10  # it is not to end before the other one has begun
     code, _, err = desk.run("put", "disk", "vm")
     assert code == 6
     assert "Another upload" in err
