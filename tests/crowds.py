@@ -81,6 +81,7 @@ async def hold(
         while words.startswith(BODY):
             writer.write(JUNK)
             await writer.drain()
+            await asyncio.sleep(0)  # what is written after the server's goodbye waits for nothing
         while await reader.read(1024):
             pass
     finally:
