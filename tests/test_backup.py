@@ -33,8 +33,8 @@ ALTER TABLE blob DROP scrubbed, DROP stamp, DROP multipart, DROP gone_since,
                  DROP holder, DROP held_until, DROP wanted;
 DROP TABLE chores, daemon, copied, offer, admin_line; ALTER TABLE repository DROP secret;
 DROP TRIGGER image_hypervisor_gone ON image_hypervisor; DROP FUNCTION release_words;
-DROP FUNCTION date_of, next_date, bind_file, leave_addresses, bind_image, bind_default, leave_name
-     CASCADE;
+DROP FUNCTION date_of, next_date, bind_file, leave_addresses, bind_image, bind_default, leave_name,
+     summed, bind_sums, bind_like_sums CASCADE;
 DROP VIEW file_date;
 ALTER TABLE image_file DROP bound; ALTER TABLE image DROP bound;
 ALTER TABLE account DROP freed, DROP bound;
