@@ -45,6 +45,23 @@ def atomic_file(target: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Wait for whoever else is in this block with the same directory.
+
+    Where the file system has no locks, nobody waits.
+
+    :raises OSError: there is no such directory, or it cannot be read.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def locked_anew(path: Path) -> Iterator[int]:
     """An empty file for its owner alone, locked; what a killed process left under its name goes.
 

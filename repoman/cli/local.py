@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrs import evolve
 
 from repoman import __version__
-from repoman.atomic_files import atomic_file
+from repoman.atomic_files import alone_in, atomic_file
 from repoman.cli.access import stated_server
 from repoman.cli.command import Arguments, Command, Options
 from repoman.cli.output import Output, aligned
@@ -69,7 +66,8 @@ def make_config(options: Options, settings: Settings, out: Output) -> None:
 def _write(path: Path, text: str) -> None:
     """Write a file; the one that is there goes to ``.bak``, and what that was, to ``.bak.N``."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone_in(path.parent), atomic_file(path) as file:
+    # Of two make-configs at once, one's backup would replace the other's.
+    with alone_in(path.parent), atomic_file(path) as file:
         file.write(text.encode())
         file.flush()  # a full disk is to be found before anything moves
         if path.is_file():
@@ -81,18 +79,6 @@ def _write(path: Path, text: str) -> None:
 
 def _are_equal(one: Path, other: Path) -> bool:
     return other.is_file() and one.read_bytes() == other.read_bytes()
-
-
-@contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """Wait for another ``make-config``: of two at once, one's backup would replace the other's."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _free(backup: Path) -> Path:
