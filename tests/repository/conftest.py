@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from psycopg2.extensions import parse_dsn
@@ -35,10 +36,15 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield migrated
 
 
-@pytest.fixture
-def records(template: str) -> Iterator[Records]:
+@contextmanager
+def records_of(template: str, *, size: int = 4, wait: float = 3.0) -> Iterator[Records]:
+    """The records in a new database.
+
+    :param size: how many connections there are.
+    :param wait: seconds for which one is waited for.
+    """
     dsn = fresh_database(template, template=parse_dsn(template)["dbname"])
-    pool = Pool(reactor, dsn, size=4)
+    pool = Pool(reactor, dsn, size=size, wait=wait)
     wait_for(pool.start())
     users = UserRecords(pool)
     yield Records(
@@ -47,3 +53,9 @@ def records(template: str) -> Iterator[Records]:
     )  # fmt: skip
     wait_for(pool.stop())
     drop_database(dsn)
+
+
+@pytest.fixture
+def records(template: str) -> Iterator[Records]:
+    with records_of(template) as made:
+        yield made

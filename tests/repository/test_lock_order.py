@@ -8,19 +8,11 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from psycopg2.extensions import parse_dsn
-from twisted.internet import reactor
 
-from repoman.database.accounts import AccountRecords
-from repoman.database.blobs import BlobRecords
-from repoman.database.groups import GroupRecords
-from repoman.database.images import ImageRecords
-from repoman.database.pool import Pool
-from repoman.database.users import UserRecords
 from repoman.errors import DatabaseUnavailable, RepomanError
 from repoman.model import Image, User
-from tests.postgres import drop_database, fresh_database
-from tests.records import QUOTA, Records, at_once, wait_for
+from tests.records import QUOTA, Records, at_once
+from tests.repository.conftest import records_of
 
 NAMES, WORDS = ("one", "two", "three"), ("xen", "kvm", "red", "green", "blue")
 LINKS, EACH = 16, 20
@@ -29,16 +21,8 @@ LINKS, EACH = 16, 20
 @pytest.fixture
 def records(template: str) -> Iterator[Records]:
     """With as many connections as there are who use them."""
-    dsn = fresh_database(template, template=parse_dsn(template)["dbname"])
-    pool = Pool(reactor, dsn, size=LINKS, wait=30.0)
-    wait_for(pool.start())
-    users = UserRecords(pool)
-    yield Records(
-        pool, AccountRecords(pool), users, GroupRecords(pool), ImageRecords(pool),
-        BlobRecords(pool),
-    )  # fmt: skip
-    wait_for(pool.stop())
-    drop_database(dsn)
+    with records_of(template, size=LINKS, wait=30.0) as made:
+        yield made
 
 
 class Deeds:
